@@ -1,0 +1,70 @@
+# Needs Python 3.11 or newer, make and a network for the first installation; nothing else.
+# Every recipe uses relative paths, so the folder's name may hold spaces.
+
+PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3.14 python3 python; do \
+	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo "$$p" && break; done)
+PY := .venv/bin/python
+PY_OLDEST := .venv-oldest/bin/python
+PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
+PYTEST := -m pytest -q -n auto --maxprocesses=4
+DEMO := .demo
+
+.PHONY: help demo test test-oldest lint format golden clean
+
+help:
+	@echo "make demo         a talking video from the bundled portrait and speech, on a small random checkpoint"
+	@echo "make test         lint and tests"
+	@echo "make test-oldest  the same tests with the oldest supported transformers and diffusers"
+	@echo "make lint         ruff only;  make format  rewrites"
+	@echo "make golden UPSTREAM=path/to/InfiniteTalk   recomputes tests/data from upstream's own code"
+	@echo "make clean        removes the environments and everything that was built"
+
+demo: .venv/installed $(DEMO)/weights/complete
+	$(PY) generate_infinitetalk.py \
+		--ckpt_dir $(DEMO)/weights/Wan2.1-I2V-14B-480P \
+		--infinitetalk_dir $(DEMO)/weights/InfiniteTalk/single/infinitetalk.safetensors \
+		--wav2vec_dir $(DEMO)/weights/chinese-wav2vec2-base \
+		--image assets/portrait.png --audio assets/speech.wav --prompt "A cat is talking to the camera." \
+		--size 160x160 --sample_steps 4 --sample_shift 7 --sample_text_guide_scale 1 --sample_audio_guide_scale 2 \
+		--save_file $(DEMO)/talking --overwrite
+
+$(DEMO)/weights/complete: tools/random_checkpoint.py | .venv/installed
+	$(PY) -m infinitetalk.tools.random_checkpoint $(DEMO)/weights
+	@touch $@
+
+test: lint
+	$(PY) $(PYTEST)
+
+test-oldest: .venv-oldest/installed-test
+	$(PY_OLDEST) $(PYTEST)
+
+lint: .venv/installed-test
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+
+format: .venv/installed-test
+	$(PY) -m ruff check --fix .
+	$(PY) -m ruff format .
+
+golden: .venv/installed-test
+	@test -n "$(UPSTREAM)" || { echo "Say where upstream's clone is: make golden UPSTREAM=path/to/InfiniteTalk"; exit 2; }
+	$(PY) -m infinitetalk.tools.golden --upstream "$(UPSTREAM)"
+
+clean:
+	rm -rf .venv .venv-oldest $(DEMO) build dist infinitetalk.egg-info .pytest_cache .ruff_cache .hypothesis
+
+.venv/installed: pyproject.toml tests/constraints.txt | .venv/bin/python
+	$(PY) $(PIP_INSTALL) --editable . --constraint tests/constraints.txt
+	@touch $@
+
+.venv/installed-test: pyproject.toml tests/constraints.txt | .venv/bin/python
+	$(PY) $(PIP_INSTALL) --editable ".[test]" --constraint tests/constraints.txt
+	@touch $@ .venv/installed
+
+.venv-oldest/installed-test: pyproject.toml tests/constraints-oldest.txt | .venv-oldest/bin/python
+	$(PY_OLDEST) $(PIP_INSTALL) --editable ".[test]" --constraint tests/constraints-oldest.txt
+	@touch $@
+
+.venv/bin/python .venv-oldest/bin/python:
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed; found $$(python3 --version 2>&1). Name one: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)"; exit 2; }
+	"$(PYTHON)" -m venv $(@D)/..

@@ -1,0 +1,238 @@
+"""Seconds and gigabytes of the real model (18.9 B parameters, random weights) on one CUDA card.
+
+    python -m infinitetalk.benchmarks.real_size [--upstream CLONE] [--size 640x640] [--out FILE]
+
+Measures one transformer forward (ours, and upstream's own code in the same run if a clone of
+MeiGen-AI/InfiniteTalk is given), the VAE, and one whole window of four steps and two passes.
+Random weights cost what trained ones do. Prints a table; --out keeps it as JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import statistics
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from unittest import mock
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from ..pipeline.models.attention import choose_attention
+from ..pipeline.models.transformer import Context, TransformerConfig, WanTransformer
+from ..pipeline.models.transformer_files import weight_dtype
+from ..pipeline.weights.residency import BlockStreamer
+
+REAL = TransformerConfig(
+    dim=5120,
+    ffn_dim=13824,
+    num_heads=40,
+    num_layers=40,
+    in_channels=36,
+    out_channels=16,
+    patch_size=(1, 2, 2),
+    freq_dim=256,
+    text_dim=4096,
+    image_dim=1280,
+    audio_dim=768,
+    audio_hidden=512,
+    audio_tokens=32,
+    audio_features=12 * 768,
+)
+FRAMES = 81
+CUDA = torch.device("cuda")
+GIB = 2**30
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--upstream", type=Path, help="clone of MeiGen-AI/InfiniteTalk, measured in the same run")
+    parser.add_argument("--size", default="640x640", help="WIDTHxHEIGHT")
+    parser.add_argument("--out", type=Path, help="JSON file for the results")
+    parser.add_argument("--parts", nargs="+", default=["forward", "streamed", "upstream"])
+    options = parser.parse_args()
+    width, height = map(int, options.size.split("x"))
+    results: dict[str, object] = {
+        "card": torch.cuda.get_device_name(),
+        "torch": torch.__version__,
+        "size": options.size,
+    }
+    parts = {
+        "forward": lambda: measure_forward(height, width),
+        "streamed": lambda: measure_streamed(height, width),
+        "upstream": lambda: measure_upstream(options.upstream, height, width) if options.upstream else {},
+    }
+    for part in options.parts:
+        torch.cuda.reset_peak_memory_stats()
+        for name, value in parts[part]().items():
+            results[name] = value
+            sys.stdout.write(f"{name:58} {value}\n")
+            sys.stdout.flush()
+        gc.collect()
+        torch.cuda.empty_cache()
+        if options.out:
+            options.out.write_text(json.dumps(results, indent=1), encoding="utf-8")
+
+
+def seconds(work: Callable[[], object], repeat: int = 3) -> float:
+    """Median of timed runs after one warm-up."""
+    work()
+    times = []
+    for _ in range(repeat):
+        start, stop = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        start.record()
+        work()
+        stop.record()
+        stop.synchronize()
+        times.append(start.elapsed_time(stop) / 1000)
+    return round(statistics.median(times), 4)
+
+
+def peak() -> float:
+    return round(torch.cuda.max_memory_reserved() / GIB, 2)
+
+
+def randomise(module: nn.Module) -> None:
+    """Weights that keep activations at a trained network's scale: kernels time on data, not on zeros."""
+    for name, parameter in module.named_parameters():
+        if parameter.ndim > 1:
+            nn.init.normal_(parameter, std=0.02)
+        else:
+            nn.init.constant_(parameter, 1.0 if name.endswith("weight") else 0.01)
+
+
+def real_transformer(attention: str, streamer: BlockStreamer) -> WanTransformer:
+    """A transformer of real size with random weights, made block by block where each will live."""
+    dtype = torch.bfloat16
+    with torch.device("meta"):
+        model = WanTransformer(REAL, choose_attention(attention, CUDA, dtype))
+
+    def materialise(module: nn.Module, device: torch.device, prefix: str = "") -> None:
+        for name, parameter in list(module.named_parameters()):
+            owner, _, leaf = name.rpartition(".")
+            new = torch.empty(parameter.shape, dtype=weight_dtype(dtype, prefix + name), device=device)
+            module.get_submodule(owner).register_parameter(leaf, nn.Parameter(new, requires_grad=False))
+
+    for name, child in model.named_children():
+        if name != "blocks":
+            materialise(child, CUDA, f"{name}.")
+    for index, block in enumerate(model.blocks):
+        materialise(block, CUDA)
+        randomise(block)
+        block.to(streamer.loading_device(index))
+        streamer.add(block)
+    for child in [child for child in model.children() if child is not model.blocks]:
+        randomise(child)
+    return model.requires_grad_(False).eval()
+
+
+def inputs(height: int, width: int) -> dict[str, torch.Tensor]:
+    frames, h, w = 1 + (FRAMES - 1) // 4, height // 8, width // 8
+    torch.manual_seed(0)
+    return {
+        "latents": torch.randn(16, frames, h, w, device=CUDA),
+        "reference": torch.randn(20, frames, h, w, device=CUDA),
+        "text": torch.randn(60, REAL.text_dim, device=CUDA),
+        "image": torch.randn(257, REAL.image_dim, device=CUDA),
+        "audio": torch.randn(FRAMES, 5, 12, 768, device=CUDA),
+    }
+
+
+@torch.no_grad()
+def forward_seconds(model: WanTransformer, streamer: BlockStreamer, height: int, width: int, passes: int) -> float:
+    data = inputs(height, width)
+    text, image = model.text_part(data["text"]), model.image_part(data["image"])
+    contexts = [Context(text, image, model.audio_part(data["audio"] * (1 - b))) for b in range(passes)]
+    return seconds(lambda: model(data["latents"], data["reference"], 500.0, contexts, streamer))
+
+
+def measure_forward(height: int, width: int) -> dict[str, object]:
+    streamer = BlockStreamer(CUDA, resident=REAL.num_layers)
+    model = real_transformer("auto", streamer)
+    found = {
+        "ours: parameters": sum(p.numel() for p in model.parameters()),
+        f"ours: forward, one pass, {model.attend.name} (s)": forward_seconds(model, streamer, height, width, 1),
+        "ours: forward, peak of one pass (GiB)": peak(),
+        "ours: two passes walked together (s)": forward_seconds(model, streamer, height, width, 2),
+        "ours: forward, peak of two passes (GiB)": peak(),
+    }
+    model.attend = choose_attention("sdpa", CUDA, torch.bfloat16)
+    found["ours: forward, one pass, PyTorch's choice of kernel (s)"] = forward_seconds(
+        model, streamer, height, width, 1
+    )
+    return found
+
+
+def measure_streamed(height: int, width: int) -> dict[str, object]:
+    streamer = BlockStreamer(CUDA, resident=0)
+    model = real_transformer("auto", streamer)
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    return {
+        "ours: one pass, no block resident (s)": forward_seconds(model, streamer, height, width, 1),
+        "ours: two passes, no block resident (s)": forward_seconds(model, streamer, height, width, 2),
+        "ours: no block resident, peak (GiB)": peak(),
+    }
+
+
+@torch.no_grad()
+def measure_upstream(clone: Path, height: int, width: int) -> dict[str, object]:
+    """Upstream's WanModel as it is, its attention being FlashAttention 2 or cuDNN's through PyTorch."""
+    from ..tools.golden.upstream import import_upstream
+
+    with import_upstream(clone, on_cuda=True):
+        from wan.modules import multitalk_model
+
+        with torch.device("meta"):
+            model = multitalk_model.WanModel(
+                model_type="i2v",
+                dim=REAL.dim,
+                ffn_dim=REAL.ffn_dim,
+                in_dim=REAL.in_channels,
+                num_heads=REAL.num_heads,
+                num_layers=REAL.num_layers,
+                weight_init=False,
+            )
+        model = model.to(torch.bfloat16).to_empty(device=CUDA)
+        randomise(model)
+        model.init_freqs()
+        model.disable_teacache()
+        data = inputs(height, width)
+        bf16 = {name: tensor.to(torch.bfloat16) for name, tensor in data.items()}
+        tokens = data["latents"][0].numel() // 4
+
+        def forward() -> torch.Tensor:
+            return model(
+                [data["latents"]],
+                t=torch.tensor([500.0], device=CUDA),
+                context=[bf16["text"]],
+                seq_len=tokens,
+                clip_fea=bf16["image"][None],
+                y=[bf16["reference"]],
+                audio=bf16["audio"][None],
+                ref_target_masks=torch.ones(3, height // 8, width // 8, device=CUDA),
+            )[0]
+
+        found = {}
+        kernels = {"FlashAttention 2": SDPBackend.FLASH_ATTENTION, "cuDNN": SDPBackend.CUDNN_ATTENTION}
+        for name, kernel in kernels.items():
+
+            def attention(q, k, v, k_lens=None, kernel=kernel, **_):  # noqa: ANN001
+                q, k, v = (x.to(torch.bfloat16).transpose(1, 2) for x in (q, k, v))
+                order = [kernel, SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION]
+                with sdpa_kernel(order, set_priority=True):
+                    return F.scaled_dot_product_attention(q, k, v).transpose(1, 2)
+
+            with mock.patch.object(multitalk_model, "flash_attention", attention):
+                found[f"upstream: forward, one pass, {name} (s)"] = seconds(forward, repeat=2)
+        found["upstream: forward, peak (GiB)"] = peak()
+        return found
+
+
+if __name__ == "__main__":
+    main()

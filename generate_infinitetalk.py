@@ -1,0 +1,32 @@
+"""Makes a talking video: ``python generate_infinitetalk.py --help``.
+
+Runs from a clone as it is, whatever the folder is called and from any working directory: where the
+package is not installed, this file's folder is registered as ``infinitetalk`` first. Knows nothing
+of the flags; those are ``pipeline.command_line``'s.
+"""
+
+import importlib.util
+import sys
+from pathlib import Path
+
+PACKAGE = "infinitetalk"
+
+
+def register_package() -> None:
+    """Make ``import infinitetalk`` find this file's folder, also when another copy is installed."""
+    root = Path(__file__).resolve().parent
+    spec = importlib.util.spec_from_file_location(PACKAGE, root / "__init__.py", submodule_search_locations=[str(root)])
+    package = importlib.util.module_from_spec(spec)
+    sys.modules[PACKAGE] = package
+    spec.loader.exec_module(package)
+
+
+def main() -> int:
+    register_package()
+    from infinitetalk.pipeline.command_line import main as command_line
+
+    return command_line()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,88 @@
+"""The command line: flags in, a video and its path out; every way a run can end has its exit code.
+
+0 done, 2 bad input (one sentence on stderr), 130 interrupted. stdout gets the result alone: the
+video's path, or the plan of --dry_run; everything else goes to stderr. Nothing heavy is imported
+before the flags are known to be right.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import sys
+from collections.abc import Callable
+from datetime import datetime
+from typing import TextIO
+
+from .. import __version__
+from .errors import InputError
+from .flags import build_parser, parse
+from .job import load_job, output_path
+from .progress import ConsoleProgress, no_progress
+from .settings import ONE_GPU, resolve, warnings_for
+
+BAD_INPUT = 2
+INTERRUPTED = 130
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line; returns the exit code.
+
+    Args:
+        argv: the words after the program's name; None takes those of this process.
+    """
+    try:
+        return _command(sys.argv[1:] if argv is None else argv)
+    except InputError as error:
+        _write(sys.stderr, f"error: {error}")
+        return BAD_INPUT
+    except KeyboardInterrupt:
+        _write(sys.stderr, "\ninterrupted")
+        return INTERRUPTED
+
+
+def _command(argv: list[str]) -> int:
+    if "--help" in argv or "-h" in argv:
+        _write(sys.stdout, build_parser().format_help().rstrip())
+        return 0
+    if argv == ["--version"]:
+        _write(sys.stdout, f"infinitetalk {__version__}")
+        return 0
+    if not argv or argv[0].startswith("-"):
+        return _generate(argv)
+    if argv[0] not in COMMANDS:
+        near = difflib.get_close_matches(argv[0], COMMANDS, n=1) or list(COMMANDS)
+        raise InputError(f"{argv[0]!r} is not a command; did you mean {near[0]}? (--help tells more.)")
+    return COMMANDS[argv[0]](argv[1:])
+
+
+def _generate(argv: list[str]) -> int:
+    settings = resolve(parse(argv))
+    if os.environ.get("WORLD_SIZE", "1") != "1":
+        raise InputError(f"torchrun started {os.environ['WORLD_SIZE']} processes, but {ONE_GPU}")
+    for sentence in warnings_for(settings):
+        _write(sys.stderr, f"warning: {sentence}")
+    job = load_job(settings)
+    settings = settings.replace(save_file=output_path(settings, job, datetime.now()))
+    if settings.dry_run:
+        from .dry_run import plan_run
+        from .plan import describe
+
+        _write(sys.stdout, describe(plan_run(settings, job)))
+        return 0
+
+    from .generator import generate
+
+    path = generate(settings, job, no_progress if settings.quiet else ConsoleProgress(sys.stderr))
+    _write(sys.stdout, str(path))
+    return 0
+
+
+COMMANDS: dict[str, Callable[[list[str]], int]] = {"generate": _generate}
+
+
+def _write(stream: TextIO, text: str) -> None:
+    """A line of text, whatever the console can show."""
+    encoding = stream.encoding or "ascii"
+    stream.write(text.encode(encoding, "backslashreplace").decode(encoding) + "\n")
+    stream.flush()

@@ -1,0 +1,37 @@
+"""Where and in what to compute: --device and --dtype as torch names them."""
+
+from __future__ import annotations
+
+import torch
+
+from .errors import InputError
+
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+
+
+def choose_device(name: str) -> torch.device:
+    """The device for "auto" (a CUDA card if there is one), "cpu", "cuda" or "cuda:N".
+
+    Raises:
+        InputError: a card is asked for that is not there.
+    """
+    cards = torch.cuda.device_count()
+    if name == "auto":
+        return torch.device("cuda" if cards else "cpu")
+    device = torch.device(name)
+    if device.type == "cuda" and (device.index or 0) >= cards:
+        found = f"only {cards} CUDA card(s)" if cards else "no CUDA card"
+        raise InputError(f"--device: {name} found, but PyTorch sees {found} here; use --device auto or cpu.")
+    return device
+
+
+def choose_dtype(name: str, device: torch.device) -> torch.dtype:
+    """The dtype for "bf16", "fp16", "fp32", or "auto": bf16 on a card, fp32 on a CPU."""
+    if name == "auto":
+        return torch.float32 if device.type == "cpu" else torch.bfloat16
+    return DTYPES[name]
+
+
+def free_memory(device: torch.device) -> int | None:
+    """Bytes that are free on a card; None for a CPU."""
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None

@@ -1,0 +1,56 @@
+"""Check everything that a run would use, and plan it, without computing anything.
+
+Opens every file as far as telling what it is; loads no weights. Imports the engine's parts, so it
+is imported only when it is needed.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from .device import choose_device, choose_dtype, free_memory
+from .job import Job
+from .media.audio import frame_count, load_audio, speech_for_model
+from .media.buckets import target_size
+from .media.reference import open_reference
+from .model_files import check_model_files, find_model_files
+from .models.attention import choose_attention
+from .models.transformer_files import open_transformer, transformer_size
+from .plan import Plan, plan_memory, tokens_per_window, window_plan
+from .sampling.guidance import guidance_branches
+from .sampling.solvers import make_solver
+from .settings import Settings
+
+
+def plan_run(settings: Settings, job: Job) -> Plan:
+    """The plan of this run.
+
+    Args:
+        settings: resolved.
+
+    Raises:
+        InputError: something that the run needs is missing or of another kind.
+    """
+    device = choose_device(settings.device)
+    dtype = choose_dtype(settings.dtype, device)
+    choose_attention(settings.attention, device, dtype)
+    make_solver(settings.sample_solver, settings.sample_steps, settings.sample_shift, torch.Generator())
+    files = find_model_files(settings)
+    check_model_files(files)
+    transformer = transformer_size(open_transformer(files.transformer, files.infinitetalk))
+
+    speech_frames = frame_count(len(speech_for_model(load_audio(job.speech))))
+    reference = open_reference(job.reference)
+    height, width = target_size(settings.size, reference.height, reference.width)
+    passes = guidance_branches(settings.sample_text_guide_scale, settings.sample_audio_guide_scale)
+    _, memory = plan_memory(transformer, settings, height, width, dtype.itemsize, free_memory(device))
+    return Plan(
+        height=height,
+        width=width,
+        speech_frames=speech_frames,
+        spans=window_plan(speech_frames, settings.frame_num, settings.motion_frame, settings.max_frame_num),
+        steps=settings.sample_steps,
+        passes=len(passes),
+        tokens=tokens_per_window(settings.frame_num, height, width),
+        memory=memory,
+    )

@@ -1,0 +1,186 @@
+"""Settings as command line flags, both ways: a parser made from ``Settings``, and ``to_argv``.
+
+Knows names, types and help texts of settings, and what a preset does; judges no values
+(``settings.validate``) and does nothing with them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import difflib
+from pathlib import Path
+from typing import Never
+
+from .errors import InputError
+from .presets import preset_names, settings_with_preset
+from .settings import SettingInfo, Settings, SettingType, setting_infos, setting_types
+
+TRUE_WORDS = ("true", "yes", "on", "1", "t", "y")
+FALSE_WORDS = ("false", "no", "off", "0", "f", "n")
+NONE_WORD = "none"
+USAGE = "infinitetalk [generate] --ckpt_dir DIR --infinitetalk_dir FILE --wav2vec_dir DIR [flags]"
+EPILOG = """\
+A picture and a voice, without a JSON file:
+  infinitetalk --ckpt_dir weights/Wan2.1-I2V-14B-480P --wav2vec_dir weights/chinese-wav2vec2-base \\
+    --infinitetalk_dir weights/InfiniteTalk/single/infinitetalk.safetensors \\
+    --image me.png --audio speech.wav --prompt "A woman is talking." --save_file talking
+
+Presets: {presets}.
+Switches take an optional true or false. A flag whose default is none takes the word none, which undoes
+what a preset sets. docs/settings.md has everything in one table.
+"""
+
+_METAVARS = {int: "N", float: "X", str: "TEXT", Path: "PATH", bool: "true|false"}
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse, but bad input is an InputError and ends nothing."""
+
+    def error(self, message: str) -> Never:
+        raise InputError(f"{message.removeprefix('argument ')} (--help lists all flags).")
+
+
+def parse(argv: list[str]) -> Settings:
+    """The settings that these flags give: flags win over the preset, the preset over the defaults.
+
+    Raises:
+        InputError: an unknown flag (suggests the nearest), a value of the wrong type, an unknown preset.
+    """
+    known, unknown = build_parser().parse_known_args(argv)
+    if unknown:
+        raise InputError(_unknown_sentence(unknown[0]))
+    given = {name: _several(value) if isinstance(value, list) else value for name, value in vars(known).items()}
+    preset = given.pop("preset", None)
+    return _implied(preset, given)
+
+
+def _several(values: list[object]) -> tuple[object, ...] | None:
+    return None if values == [None] else tuple(values)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """A parser whose result holds only the flags that were given."""
+    parser = _Parser(
+        prog="infinitetalk",
+        usage=USAGE,
+        description="Makes a talking video of any length from a portrait or a video, and speech.",
+        epilog=EPILOG.format(presets=", ".join(preset_names())),
+        formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(prog, max_help_position=36, width=118),
+        argument_default=argparse.SUPPRESS,
+        allow_abbrev=False,
+    )
+    groups: dict[str, argparse._ArgumentGroup] = {}
+    for field in dataclasses.fields(Settings):
+        info = field.metadata["info"]
+        if info.group not in groups:
+            groups[info.group] = parser.add_argument_group(info.group)
+        _add_flag(groups[info.group], field.name, info, setting_types()[field.name], field.default)
+    return parser
+
+
+def _add_flag(
+    group: argparse._ArgumentGroup, name: str, info: SettingInfo, expected: SettingType, default: object
+) -> None:
+    options: dict[str, object] = {}
+    if expected.several:
+        options.update(nargs="+", action="extend")
+    elif expected.kind is bool:
+        options.update(nargs="?", const=True)
+    metavar = "{" + ",".join(info.choices) + "}" if info.choices else _METAVARS[expected.kind]
+    group.add_argument(
+        f"--{name}",
+        type=lambda text: value_from_text(name, text),
+        metavar=metavar,
+        help=describe_setting(info, default).replace("%", "%%"),
+        **options,
+    )
+
+
+def describe_setting(info: SettingInfo, default: object) -> str:
+    """Help, unit, default, and whether the feature is there, in one line."""
+    text = info.help
+    if info.unit:
+        text += f" [{info.unit}]"
+    if default is not None and default is not False:
+        text += f" (default: {value_to_text(default)})"
+    return text + ("" if info.landed else " (not available yet)")
+
+
+def value_from_text(name: str, text: str) -> object:
+    """One value of the setting ``name``, as written on a command line.
+
+    Raises:
+        InputError: the text is not of the setting's type.
+    """
+    expected = setting_types()[name]
+    if expected.optional and not setting_infos()[name].free_text and text.lower() == NONE_WORD:
+        return None
+    if expected.kind is bool:
+        if text.lower() in TRUE_WORDS + FALSE_WORDS:
+            return text.lower() in TRUE_WORDS
+        raise InputError(f"--{name}: {text!r} found, true or false (or nothing) expected.")
+    if expected.kind in (int, float):
+        try:
+            return expected.kind(text)
+        except ValueError:
+            number = "a whole number" if expected.kind is int else "a number"
+            raise InputError(f"--{name}: {text!r} found, {number} expected.") from None
+    return expected.kind(text)
+
+
+def value_to_text(value: object) -> str:
+    """A value as ``value_from_text`` reads it; several are separated by spaces."""
+    if isinstance(value, tuple):
+        return " ".join(value_to_text(single) for single in value)
+    if isinstance(value, Path) and str(value).lower() == NONE_WORD:
+        return f"./{value}"  # a file of that name, not the word
+    return str(value).lower() if isinstance(value, bool) or value is None else str(value)
+
+
+def to_argv(settings: Settings, full: bool = False) -> list[str]:
+    """Flags that ``parse`` turns into these settings again.
+
+    Args:
+        full: every setting that has a value, not only those that differ from the preset and the defaults.
+    """
+    given = _differences(settings, _implied(settings.preset, {}))
+    # Undoing a preset's LoRA undoes its scale as well, so what these flags imply is looked at once more.
+    given |= _differences(settings, _implied(settings.preset, given))
+    if full:
+        given |= {name: getattr(settings, name) for name in setting_types() if getattr(settings, name) is not None}
+    argv = [] if settings.preset is None else ["--preset", settings.preset]
+    for name, expected in setting_types().items():
+        if name in given and name != "preset":
+            argv += _flag_to_argv(name, given[name], expected)
+    return argv
+
+
+def _implied(preset: str | None, given: dict[str, object]) -> Settings:
+    return Settings(**given) if preset is None else settings_with_preset(preset, **given)
+
+
+def _differences(settings: Settings, base: Settings) -> dict[str, object]:
+    return {name: getattr(settings, name) for name in setting_types() if getattr(settings, name) != getattr(base, name)}
+
+
+def _flag_to_argv(name: str, value: object, expected: SettingType) -> list[str]:
+    if value is True and not expected.optional:
+        return [f"--{name}"]
+    texts = [value_to_text(single) for single in (value if isinstance(value, tuple) else (value,))]
+    if any(text.startswith("-") for text in texts):  # would be read as a flag
+        return [f"--{name}={text}" for text in texts]
+    return [f"--{name}", *texts]
+
+
+def _unknown_sentence(argument: str) -> str:
+    flag = argument.split("=")[0]
+    # Dashes of every kind, and - for _, come from copied text.
+    name = flag.lstrip("-\N{EN DASH}\N{EM DASH}\N{MINUS SIGN}").replace("-", "_")
+    names = list(setting_types())
+    near = [known for known in names if name and name in known] or difflib.get_close_matches(name, names, n=1)
+    near.sort(key=len)
+    hint = f"did you mean --{near[0]}?" if near else "--help lists all flags."
+    if flag.startswith("--"):
+        return f"{flag} is not a flag; {hint}"
+    return f"{argument!r} stands where a flag was expected; {hint}"

@@ -1,0 +1,214 @@
+"""The engine's front: load the models once, make as many videos as wanted.
+
+    from infinitetalk.pipeline import Generator, Job, Settings
+
+    generator = Generator(Settings(ckpt_dir="…", infinitetalk_dir="…", wav2vec_dir="…"))
+    job = Job(reference=Path("me.png"), speech=Path("hello.wav"), prompt="A woman talks")
+    for window in generator.windows(job):      # uint8 frames, window by window
+        …
+    generator.save(job, Path("hello.mp4"))     # or the whole video with its sound
+
+Models are loaded when they are first needed and kept. Settings that name files, device or memory
+belong to the generator; all others may change from video to video.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import torch
+
+from .. import __version__
+from .device import choose_device, choose_dtype, free_memory
+from .errors import InputError
+from .job import Job
+from .media.audio import FPS, Audio, frame_count, load_audio, speech_for_model
+from .media.buckets import target_size
+from .media.reference import open_reference
+from .media.writer import VideoWriter
+from .model_files import find_model_files
+from .models.attention import choose_attention
+from .models.image_encoder import ImageEncoder, load_image_encoder
+from .models.speech_encoder import SpeechEncoder, load_speech_encoder
+from .models.text_cache import default_cache_dir, encode_prompts, text_identity
+from .models.text_encoder import TextEncoder, load_text_encoder
+from .models.transformer import WanTransformer
+from .models.transformer_files import load_transformer, open_transformer, transformer_size
+from .models.vae import WanVAE, load_vae
+from .plan import WindowSpan, cut_notice, plan_memory, window_plan
+from .progress import Finished, Loading, Notice, Progress, RunStarted, WindowDone, no_progress
+from .settings import Settings, resolve
+from .streaming import Inputs, Models, NoiseSource, Window, stream
+from .weights.residency import BlockStreamer
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """A job's inputs, decoded and encoded."""
+
+    inputs: Inputs
+    audio: Audio
+    spans: tuple[WindowSpan, ...]
+    size: tuple[int, int]
+
+    @property
+    def frames(self) -> int:
+        return self.spans[-1].start + self.spans[-1].keep_to
+
+
+class Generator:
+    """Makes talking videos.
+
+    Args:
+        settings: which models, where they run, and the defaults for every video.
+        progress: hears what is being loaded and how far a video is; if it raises, the run stops.
+
+    Raises:
+        InputError: settings or files are not right (of a file's content: when it is first needed).
+    """
+
+    def __init__(self, settings: Settings, progress: Progress = no_progress) -> None:
+        self.settings = resolve(settings)
+        self.progress = progress
+        self.device = choose_device(self.settings.device)
+        self.dtype = choose_dtype(self.settings.dtype, self.device)
+        self.attention = choose_attention(self.settings.attention, self.device, self.dtype)
+        self.files = find_model_files(self.settings)
+        self._transformer: tuple[WanTransformer, BlockStreamer] | None = None
+
+    def windows(self, job: Job, settings: Settings | None = None, noise: NoiseSource | None = None) -> Iterator[Window]:
+        """Make a video and yield its frames window by window.
+
+        Args:
+            settings: for this video, instead of the generator's.
+            noise: gives window k's initial noise [z, T, H/8, W/8], instead of the seed.
+
+        Yields:
+            Windows of uint8 frames [T, H, W, 3] at 25 frames a second, in order and without overlap.
+        """
+        settings = self._for_video(settings)
+        yield from self._stream(self._prepare(job, settings), settings, noise)
+
+    def save(self, job: Job, path: Path, settings: Settings | None = None) -> Path:
+        """Make a video and write it, with the original sound, to ``path`` (.mp4). Returns the path.
+
+        While it is made, the windows so far lie beside it in ``NAME.partial.mp4``.
+        """
+        settings = self._for_video(settings)
+        prepared = self._prepare(job, settings)
+        height, width = prepared.size
+        with VideoWriter(
+            path,
+            height,
+            width,
+            FPS,
+            settings.crf,
+            prepared.audio,
+            _metadata(settings, job),
+        ) as writer:
+            for window in self._stream(prepared, settings, None):
+                writer.write_window(window.frames)
+                self.progress(WindowDone(window.index, window.count, writer.frames_written / FPS))
+            writer.finish()
+        self.progress(Finished(path))
+        return path
+
+    def _for_video(self, settings: Settings | None) -> Settings:
+        return self.settings if settings is None else resolve(settings)
+
+    def _stream(self, prepared: _Prepared, settings: Settings, noise: NoiseSource | None) -> Iterator[Window]:
+        models = self._models(prepared, settings)
+        self.progress(RunStarted(len(prepared.spans), prepared.frames, prepared.frames / FPS))
+        yield from stream(models, prepared.inputs, settings, prepared.spans, self.progress, noise)
+
+    def _prepare(self, job: Job, settings: Settings) -> _Prepared:
+        """Decode and encode a job's inputs. Speech and text encoders run before the transformer arrives."""
+        reference = open_reference(job.reference)
+        audio = load_audio(job.speech)
+        speech = speech_for_model(audio)
+        frames = frame_count(len(speech))
+        spans = window_plan(frames, settings.frame_num, settings.motion_frame, settings.max_frame_num)
+        notice = cut_notice(frames, spans[-1].start + spans[-1].keep_to)
+        if notice:
+            self.progress(Notice(notice))
+        prompt, negative_prompt = self._encode_prompts([job.prompt, job.negative_prompt])
+        self.progress(Loading("encoding the speech"))
+        inputs = Inputs(reference, self.speech_encoder.encode(speech), prompt, negative_prompt)
+        return _Prepared(inputs, audio, spans, target_size(settings.size, reference.height, reference.width))
+
+    def _encode_prompts(self, prompts: list[str]) -> list[torch.Tensor]:
+        """umT5 embeddings; the encoder is loaded only for prompts that are not in the cache, and not kept."""
+        device = torch.device("cpu") if self.settings.t5_cpu else self.device
+        files = self.files.text_encoder, self.settings.tokenizer, self.settings.ckpt_dir
+
+        def load() -> TextEncoder:
+            self.progress(Loading("loading the text encoder"))
+            return load_text_encoder(*files, device, self.dtype)
+
+        identity = f"{text_identity(*files, self.dtype)} {device.type}"
+        return encode_prompts(prompts, load, identity, default_cache_dir())
+
+    @cached_property
+    def speech_encoder(self) -> SpeechEncoder:
+        self.progress(Loading("loading the speech encoder"))
+        return load_speech_encoder(self.files.speech_encoder, self.device)
+
+    @cached_property
+    def image_encoder(self) -> ImageEncoder:
+        self.progress(Loading("loading the image encoder"))
+        return load_image_encoder(self.files.clip_vision, self.device, self.dtype)
+
+    @cached_property
+    def vae(self) -> WanVAE:
+        self.progress(Loading("loading the VAE"))
+        return load_vae(self.files.vae, self.device)
+
+    def _models(self, prepared: _Prepared, settings: Settings) -> Models:
+        image_encoder, vae = self.image_encoder, self.vae
+        if self._transformer is None:
+            self.progress(Loading("loading the transformer"))
+            tensors = open_transformer(self.files.transformer, self.files.infinitetalk)
+            size = transformer_size(tensors)
+            free = free_memory(self.device)
+            resident, _ = plan_memory(size, settings, *prepared.size, self.dtype.itemsize, free)
+            blocks = BlockStreamer(self.device, resident, offload=bool(settings.offload_model))
+            self._transformer = load_transformer(tensors, self.attention, self.dtype, blocks), blocks
+            self.progress(Notice(self._where(resident, size.blocks)))
+        transformer, blocks = self._transformer
+        return Models(transformer, blocks, image_encoder, vae, self.device, offload=bool(settings.offload_model))
+
+    def _where(self, resident: int, blocks: int) -> str:
+        place = f"{resident} of {blocks} blocks stay on it" if self.device.type == "cuda" else "all in its memory"
+        return (
+            f"transformer on {self.device} in {str(self.dtype).removeprefix('torch.')}, {place}; "
+            f"attention: {self.attention.name} ({self.attention.reason})"
+        )
+
+
+def _metadata(settings: Settings, job: Job) -> dict[str, object]:
+    """What made the video, kept in the file."""
+    made_from = {
+        "reference": str(job.reference),
+        "speech": str(job.speech),
+        "prompt": job.prompt,
+        "negative_prompt": job.negative_prompt,
+    }
+    return {"version": __version__, "settings": settings.as_json(), "job": made_from}
+
+
+def generate(settings: Settings, job: Job, progress: Progress = no_progress) -> Path:
+    """Make one video, as the command line does; ``settings.save_file`` is the path to write.
+
+    Raises:
+        InputError: also when the card's memory does not suffice.
+    """
+    try:
+        return Generator(settings, progress).save(job, settings.save_file)
+    except torch.OutOfMemoryError as error:
+        raise InputError(
+            f"The card's memory does not suffice ({str(error).splitlines()[0]}) What helps, in this order: "
+            "--t5_cpu, --offload_model true, --blocks_to_swap 40, a smaller --size."
+        ) from error

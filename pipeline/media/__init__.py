@@ -1,0 +1,1 @@
+"""Pictures, sound and video files: everything between the disk and tensors."""

@@ -1,0 +1,234 @@
+"""The reference: a picture, or a video that is read by time, as PIL images; and their fit to a size.
+
+A picture is read as ComfyUI's LoadImage reads it; a video by PyAV, forward, one frame in memory.
+What a file is, is told by its content, not its name. An animated GIF, WebP or PNG counts as a
+picture (its first frame). Knows nothing about windows or models.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import av
+import numpy as np
+import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+
+from ..errors import InputError
+
+LONGEST_SHAPE = 16  # a longer side of more than 16 times the other would be blown up to gigabytes
+_EPSILON = 0.002  # seconds: some containers round times to milliseconds; frames are further apart
+
+# What Pillow recognises but must not load: MPEG is a video, EPS a program that it would hand to Ghostscript.
+_NOT_PICTURES = ("MPEG", "EPS")
+
+# FFmpeg's AVColorSpace and AVColorRange.
+_BT709, _FCC, _BT601, _SMPTE240M, _BT2020 = 1, 4, 5, 7, 9
+_MATRICES = (_BT709, _FCC, _SMPTE240M, _BT2020)  # all else is taken for BT.601, as FFmpeg does
+_LIMITED, _FULL = 1, 2
+_NO_TIMESTAMPS = 0x80  # AVFMT_NOTIMESTAMPS: bare H.264, MPEG, ...
+
+
+class Reference:
+    """A picture or a video. Made by ``open_reference``.
+
+    Attributes:
+        path: the file.
+        is_video: whether there can be more than one frame.
+        height, width: of a frame as it is shown (rotation applied), in pixels.
+    """
+
+    def __init__(self, path: Path, image: Image.Image | None) -> None:
+        self.path = path
+        self.is_video = image is None
+        self._frames = _VideoFrames(path) if image is None else None
+        self._image = image
+        first = self.frame(0)
+        self.height, self.width = first.height, first.width
+        if max(first.size) > LONGEST_SHAPE * min(first.size):
+            raise InputError(
+                f"{path} is {first.width}x{first.height}: too long a strip for a portrait, "
+                f"give one whose sides differ by a factor of {LONGEST_SHAPE} at most."
+            )
+
+    def frame_index(self, seconds: float) -> int:
+        """The number of the frame that is on screen ``seconds`` after the first; the last one after the end.
+
+        Equal numbers mean equal frames, so that what was computed for one can be used again. For a
+        picture always 0; for a video of constant 25 frames a second, ``frame_index(k / 25) == k``.
+        Times that grow cost one pass through the video; an earlier time reads it again from the start.
+        """
+        return 0 if self._frames is None else self._frames.go_to_time(seconds)
+
+    def frame(self, index: int) -> Image.Image:
+        """The frame of that number (the last one if there are fewer), mode RGB."""
+        if self._frames is None:
+            return self._image
+        self._frames.go_to(index)
+        return self._frames.image()
+
+
+def open_reference(path: Path) -> Reference:
+    """Open a picture or a video.
+
+    Raises:
+        InputError: the file is missing, empty, damaged, neither a picture nor a video, too large, or
+            has a shape that cannot be a portrait's.
+    """
+    if not path.is_file():
+        raise InputError(f"{path} is not a file: give the path of a picture or a video of the person.")
+    if path.stat().st_size == 0:
+        raise InputError(f"{path} is empty: give the path of a picture or a video of the person.")
+    return Reference(path, _read_picture(path))
+
+
+def resize_and_crop(image: Image.Image, size: tuple[int, int]) -> Tensor:
+    """Scale an image until it covers (height, width), bilinearly, and cut out its centre.
+
+    Upstream's ``resize_and_centercrop`` (wan/multitalk.py), with the same rounding.
+
+    Returns:
+        float32 [3, height, width] in [-1, 1].
+    """
+    height, width = size
+    scale = max(height / image.height, width / image.width)
+    covering = math.ceil(scale * image.width), math.ceil(scale * image.height)
+    pixels = np.array(image.convert("RGB").resize(covering, resample=Image.Resampling.BILINEAR))
+    # Python's round: a half goes to the even neighbour, as in torchvision's center_crop.
+    top, left = round((covering[1] - height) / 2), round((covering[0] - width) / 2)
+    cropped = torch.from_numpy(pixels[top : top + height, left : left + width]).permute(2, 0, 1).contiguous()
+    return (cropped / 255 - 0.5) * 2
+
+
+def _read_picture(path: Path) -> Image.Image | None:
+    """The file as an RGB image, or None where it is no picture and so perhaps a video."""
+    with warnings.catch_warnings():
+        # Pillow warns from 89 megapixels on and refuses from 179 on; the refusal is enough.
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        try:
+            with Image.open(path) as image:
+                return None if image.format in _NOT_PICTURES else _as_load_image(image)
+        except UnidentifiedImageError:
+            return None
+        except Image.DecompressionBombError as error:
+            raise InputError(f"{path} is too large a picture: {error} Scale it down first.") from error
+        except Exception as error:  # damaged data makes Pillow's readers raise almost anything
+            raise InputError(f"{path} is a damaged picture ({error}): save it again or give another.") from error
+
+
+def _as_load_image(image: Image.Image) -> Image.Image:
+    """RGB as ComfyUI's LoadImage makes it: turned by EXIF, deep grey scaled by 1/255, alpha dropped."""
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I"):  # 16-bit files are "I" or "I;16" by Pillow's version; LoadImage knows the first
+        image = image.convert("I").point(lambda value: value * (1 / 255))
+    return image.convert("RGB")
+
+
+class _VideoFrames:
+    """A cursor over the frames of a video that goes forward, and back by starting again.
+
+    Attributes:
+        index: of the current frame.
+        time: of the current frame, in seconds since the first.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._start()
+
+    def _start(self) -> None:
+        self._decoded = _decode(self._path)
+        self._next = next(self._decoded, None)
+        if self._next is None:
+            raise InputError(f"{self._path} has no frame that can be decoded: give a picture or a video of the person.")
+        self._origin = self._next[0]
+        self.index = -1
+        self._advance()
+
+    def _advance(self) -> None:
+        time, self._frame = self._next
+        self.time = time - self._origin
+        self.index += 1
+        self._next = next(self._decoded, None)
+
+    def go_to(self, index: int) -> None:
+        """Make the frame of that number, or the last one, the current one."""
+        if index < self.index:
+            self._start()
+        while self._next is not None and self.index < index:
+            self._advance()
+
+    def go_to_time(self, seconds: float) -> int:
+        """Make the last frame whose time is not after ``seconds`` the current one; return its number."""
+        until = max(0.0, seconds) + _EPSILON
+        if until < self.time:
+            self._start()
+        while self._next is not None and self._next[0] - self._origin <= until:
+            self._advance()
+        return self.index
+
+    def image(self) -> Image.Image:
+        """The current frame, mode RGB, turned upright."""
+        turns = round(self._frame.rotation / 90)
+        return Image.fromarray(np.rot90(_rgb(self._frame), k=turns).copy())
+
+
+def _decode(path: Path) -> Iterator[tuple[float, av.VideoFrame]]:
+    """The frames of the first video stream with their times in seconds; what is damaged is left out."""
+    try:
+        # The prefix and the list keep FFmpeg off the network, whatever the file is called or says.
+        container = av.open(f"file:{path}", options={"protocol_whitelist": "file"})
+    except (av.FFmpegError, ValueError) as error:
+        raise InputError(f"{path} is neither a picture nor a video that can be read: give another.") from error
+    with container:
+        stream = _video_stream(container)
+        if stream is None:
+            raise InputError(f"{path} has no video in it: give a picture or a video of the person.")
+        stream.thread_type = "AUTO"
+        # Such files hold no times of display; frames come out in their order, and the times of decoding with them.
+        is_undated = container.format.name == "avi" or container.format.flags & _NO_TIMESTAMPS
+        step = float(1 / (stream.average_rate or 25))
+        time = -step
+        with contextlib.suppress(av.FFmpegError):  # the rest of the file is missing
+            for packet in container.demux(stream):
+                for frame in _decoded(packet):
+                    stamp = frame.dts if is_undated else frame.pts
+                    time = time + step if stamp is None else float(stamp * frame.time_base)
+                    yield time, frame
+
+
+def _video_stream(container: av.container.InputContainer) -> av.VideoStream | None:
+    """The first stream that moves: neither a song's cover nor text, which FFmpeg can show as a film."""
+    for stream in container.streams.video:
+        is_cover = stream.disposition & av.stream.Disposition.attached_pic
+        if not is_cover and stream.codec_context is not None and stream.codec_context.name != "ansi":
+            return stream
+    return None
+
+
+def _decoded(packet: av.Packet) -> list[av.VideoFrame]:
+    try:
+        return packet.decode()
+    except av.FFmpegError:  # damaged: players leave it out as well
+        return []
+
+
+def _rgb(frame: av.VideoFrame) -> np.ndarray:
+    """uint8 [H, W, 3], by the matrix and the range that the video says it was made with.
+
+    Older PyAV looks at neither, and acts on what it is told only where source and destination differ.
+    """
+    matrix = frame.colorspace if frame.colorspace in _MATRICES else _BT601
+    is_full = frame.color_range == _FULL or frame.format.name.startswith("yuvj")
+    return frame.reformat(
+        format="rgb24",
+        src_colorspace=matrix,
+        dst_colorspace=_BT709 if matrix == _BT601 else _BT601,
+        src_color_range=_FULL if is_full else _LIMITED,
+        dst_color_range=_FULL,
+    ).to_ndarray()

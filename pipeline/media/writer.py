@@ -1,0 +1,163 @@
+"""The video on disk: windows are appended as they are made, and finishing makes an ordinary MP4 of them.
+
+While a video is made, ``NAME.partial.mp4`` holds all windows so far and plays; every window is on the
+disk before ``write_window`` returns. ``finish`` copies its video packets, beside the sound, into
+``NAME.mp4`` (header first, with a count of frames, settings in the metadata); until that is whole,
+nothing appears under the final name. Knows nothing about how frames are made.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+
+import av
+from torch import Tensor
+
+from ..errors import InputError
+from .audio import Audio
+from .fragments import VideoFormat, encode_window
+from .remux import remux
+
+METADATA_KEY = "infinitetalk"  # the settings, as JSON, in ``av.open(path).metadata``
+
+
+def output_path(save_file: str) -> Path:
+    """Where a video goes: ``save_file``, with ``.mp4`` added where it is not there (as upstream does)."""
+    return Path(save_file if save_file.lower().endswith(".mp4") else f"{save_file}.mp4")
+
+
+def check_output(path: Path, overwrite: bool) -> None:
+    """See that a video can be written to ``path``, before hours are spent on it. Makes missing folders.
+
+    Raises:
+        InputError: the file exists and may not be overwritten, is a folder, or cannot be written.
+    """
+    if path.is_dir():
+        raise InputError(f"--save_file {path} is a folder: give the name of a file in it.")
+    if path.exists() and not overwrite:
+        raise InputError(f"{path} exists already: give another --save_file, or --overwrite to replace it.")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise InputError(f"cannot write into {path.parent} ({error.strerror}): give another --save_file.") from error
+
+
+class VideoWriter:
+    """Writes one video, window by window. A context manager: leaving it closes the partial file.
+
+    ``frames_written`` and ``bytes_written`` (of the partial file) are all that the next window
+    depends on; the partial file cut to ``bytes_written`` is the video so far.
+
+    Attributes:
+        path: of the finished video; ``partial`` beside it, of the one in the making (one that an
+            earlier, broken run has left is replaced).
+        frames_written, bytes_written: counted after each window.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        height: int,
+        width: int,
+        fps: int = 25,
+        crf: int = 18,
+        audio: Audio | None = None,
+        metadata: Mapping[str, object] | None = None,
+    ) -> None:
+        """Begin a video.
+
+        Args:
+            path: ends in ``.mp4``; its folder exists (see ``check_output``).
+            height, width: of all frames, multiples of 16.
+            fps: frames a second.
+            crf: 1 (best) to 51 (worst); 0 is lossless and for players built on FFmpeg (see ``VideoFormat``).
+            audio: the sound, at its own rate and with its own channels; None for a silent video.
+            metadata: settings that JSON can hold, kept in the file under ``METADATA_KEY``.
+        """
+        self.path = path
+        self.partial = path.with_name(f"{path.stem}.partial.mp4")
+        self.frames_written = 0
+        self.bytes_written = 0
+        self._video = VideoFormat(height, width, fps, crf)
+        self._audio = audio
+        self._metadata = json.dumps(metadata or {})
+        with self._disk_errors():
+            self._file = self.partial.open("wb", buffering=0)  # so that a failed write leaves nothing pending
+
+    def __enter__(self) -> VideoWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._file.close()
+        if self.frames_written == 0:
+            self.partial.unlink(missing_ok=True)
+
+    def write_window(self, frames: Tensor) -> None:
+        """Encode the next frames, uint8 RGB [T, height, width, 3] on any device, and see them onto the disk.
+
+        Raises:
+            InputError: the disk is full or fails. What was written before stays and plays.
+        """
+        expected = (self._video.height, self._video.width, 3)
+        if tuple(frames.shape[1:]) != expected or len(frames) == 0:
+            raise ValueError(f"frames must be [T, {', '.join(map(str, expected))}], not {list(frames.shape)}")
+        fragment = encode_window(frames.cpu().numpy(), self.frames_written, self._video)
+        data = fragment.data if self.frames_written else fragment.header + fragment.data
+        with self._disk_errors():
+            try:
+                self._append(data)
+            except BaseException:  # an interrupt as well: the file must end with a whole window
+                self._file.truncate(self.bytes_written)
+                raise
+        self.frames_written += len(frames)
+        self.bytes_written += len(data)
+
+    def finish(self) -> Path:
+        """Make the finished video, remove the partial one, and return the finished one's path.
+
+        Raises:
+            InputError: the disk is full or fails. The partial video stays.
+        """
+        if self.frames_written == 0:
+            raise ValueError("no window has been written")
+        self._file.close()
+        whole = self.path.with_name(f"{self.path.stem}.tmp.mp4")
+        with self._disk_errors():
+            try:
+                remux(self.partial, whole, self._audio, self._video.fps, {METADATA_KEY: self._metadata})
+                with whole.open("r+b") as file:
+                    os.fsync(file.fileno())
+                whole.replace(self.path)
+            except BaseException:
+                whole.unlink(missing_ok=True)
+                raise
+            self.partial.unlink()
+        return self.path
+
+    def _append(self, data: bytes) -> None:
+        self._file.seek(self.bytes_written)
+        rest = memoryview(data)
+        while rest:
+            rest = rest[self._file.write(rest) :]
+        os.fsync(self._file.fileno())
+
+    @contextlib.contextmanager
+    def _disk_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, av.FFmpegError) as error:
+            kept = f"; {self.partial} keeps the first {self.frames_written} frames" if self.frames_written else ""
+            reason = error.strerror or error
+            raise InputError(
+                f"cannot write {self.path} ({reason}): free some space or give another --save_file{kept}."
+            ) from error

@@ -1,0 +1,99 @@
+"""Device memory of a run, from sizes alone, and how many transformer blocks can stay on the device.
+
+Factors were fitted to peaks measured at real size (benchmarks/README.md). Knows no files and no device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+GIB = 2**30
+TEXT_TOKENS, IMAGE_TOKENS, AUDIO_TOKENS_PER_LATENT = 512, 257, 32
+# What a block holds at its worst moment, in vectors of width dim for every token: attention's
+# inputs and outputs, float32 copies for the rotation, and what the allocator cannot reuse.
+BLOCK_VECTORS = 11
+# float32 decoding, four frames at once: about eight feature maps of 96 channels
+DECODE_BYTES_PER_PIXEL = 4 * 96 * 4 * 8
+MARGIN = GIB
+
+
+@dataclass(frozen=True)
+class TransformerSize:
+    """Sizes that memory depends on; parameters are counted, widths are channels."""
+
+    blocks: int
+    block_parameters: int
+    other_parameters: int
+    dim: int
+    ffn_dim: int
+
+
+@dataclass(frozen=True)
+class MemoryEstimate:
+    """Bytes on the device. An estimate from sizes, not a promise.
+
+    Attributes:
+        weights: of the transformer.
+        contexts: keys and values of text, image and speech in all blocks.
+        activations: of a step.
+        decode: of the VAE's decoder, which works while weights and contexts stay where they are.
+    """
+
+    weights: int
+    contexts: int
+    activations: int
+    decode: int
+
+    @property
+    def peak(self) -> int:
+        return self.weights + self.contexts + max(self.activations, self.decode)
+
+
+def estimate_memory(
+    size: TransformerSize, resident: int, tokens: int, latent_frames: int, passes: int, pixels: int, itemsize: int
+) -> MemoryEstimate:
+    """Memory of a run with whole blocks copied in through one slot where they do not stay.
+
+    Args:
+        resident: blocks that stay on the device.
+        tokens: of a window, in ``latent_frames`` latent frames.
+        passes: guidance passes of a step.
+        pixels: of one frame.
+        itemsize: bytes of a weight and of an activation.
+    """
+    on_device = resident + (1 if resident < size.blocks else 0)
+    texts, speeches = (2, 2) if passes == 3 else (1, passes)
+    context = texts * TEXT_TOKENS + IMAGE_TOKENS + speeches * latent_frames * AUDIO_TOKENS_PER_LATENT
+    return MemoryEstimate(
+        weights=(size.other_parameters + on_device * size.block_parameters) * itemsize,
+        contexts=size.blocks * context * 2 * size.dim * itemsize,
+        activations=tokens * ((passes + BLOCK_VECTORS) * size.dim + 2 * size.ffn_dim) * itemsize,
+        decode=pixels * DECODE_BYTES_PER_PIXEL,
+    )
+
+
+def resident_blocks(
+    size: TransformerSize,
+    persistent: int | None,
+    swapped: int | None,
+    estimate: Callable[[int], MemoryEstimate],
+    free: int | None,
+) -> int:
+    """How many transformer blocks stay on the device.
+
+    Args:
+        persistent: ``num_persistent_param_in_dit``; parameters outside the blocks always stay and
+            count first.
+        swapped: ``blocks_to_swap``.
+        estimate: memory of the run by number of resident blocks.
+        free: bytes that are free on the device; with neither of the two settings, as many blocks
+            stay as fit. None: all stay.
+    """
+    if swapped is not None:
+        return max(0, size.blocks - swapped)
+    if persistent is not None:
+        return min(size.blocks, max(0, persistent - size.other_parameters) // size.block_parameters)
+    if free is None:
+        return size.blocks
+    return max((n for n in range(size.blocks + 1) if estimate(n).peak + MARGIN <= free), default=0)

@@ -1,0 +1,83 @@
+"""One attention function, several backends.
+
+``choose_attention`` looks once at what was asked for, the device and what is installed, and
+returns the function with the reason for the choice. Plain PyTorch SDPA is always there and is
+what every other backend is tested against.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.util import find_spec
+
+import torch
+import torch.nn.functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from ..errors import InputError
+
+AttentionFunction = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Attention:
+    """A backend. Call with q [B, Lq, H, D], k and v [B, Lk, H, D]; returns [B, Lq, H, D]."""
+
+    name: str
+    reason: str
+    function: AttentionFunction
+
+    def __call__(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        return self.function(q, k, v)
+
+
+def choose_attention(name: str, device: torch.device, dtype: torch.dtype) -> Attention:
+    """The backend called ``name``, or for "auto" the fastest exact one for this device.
+
+    Args:
+        name: "auto", "sdpa", "cudnn", "flash" (package flash-attn) or "sage" (package sageattention).
+
+    Raises:
+        InputError: the backend cannot run here; says why.
+    """
+    half = dtype in (torch.float16, torch.bfloat16)
+    if name == "auto":
+        if device.type == "cuda" and half and torch.cuda.get_device_capability(device) == (9, 0):
+            return Attention("cudnn", "Hopper card, 16-bit: cuDNN is the fastest exact kernel there", _cudnn)
+        return Attention("sdpa", "PyTorch picks its own kernel", _sdpa)
+    if name == "sdpa":
+        return Attention("sdpa", "asked for", _sdpa)
+    needs = f"--attention {name} needs a CUDA card and 16-bit weights"
+    if device.type != "cuda" or not half:
+        raise InputError(f"{needs}; this run uses {device.type} with {dtype}. Use --attention sdpa.")
+    if name == "cudnn":
+        return Attention("cudnn", "asked for", _cudnn)
+    package, function = {"flash": ("flash_attn", _flash), "sage": ("sageattention", _sage)}[name]
+    if find_spec(package) is None:
+        raise InputError(f"--attention {name} needs the Python package {package}, which is not installed here.")
+    return Attention(name, "asked for", function)
+
+
+def _sdpa(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    out = F.scaled_dot_product_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2))
+    return out.transpose(1, 2)
+
+
+def _cudnn(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    # cuDNN first; the others take what it refuses (odd head sizes).
+    order = [SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
+    with sdpa_kernel(order, set_priority=True):
+        return _sdpa(q, k, v)
+
+
+def _flash(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    from flash_attn import flash_attn_func
+
+    return flash_attn_func(q, k, v)
+
+
+def _sage(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    from sageattention import sageattn
+
+    return sageattn(q, k, v, tensor_layout="NHD")

@@ -1,0 +1,131 @@
+"""Text embeddings on disk, so that a prompt seen before does not open the 11 GB text encoder.
+
+One safetensors file per prompt, named by a hash of everything that decides its content: the text
+encoder's file, the tokenizer, the dtype and the cleaned prompt. A cache that cannot be read or
+written never stops a run. Does not know how text is encoded.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+
+from ..errors import InputError
+from .tokenizer import clean_prompt, find_tokenizer
+
+_VERSION = "1"  # raise it when the same inputs come to give other embeddings
+_EDGE = 1 << 20  # bytes read at either end of a weights file: they hold its header and its last tensors
+
+
+class _Encoder(Protocol):
+    def encode(self, prompts: list[str]) -> list[torch.Tensor]: ...
+
+
+def default_cache_dir() -> Path | None:
+    """``$INFINITETALK_CACHE/text``, else ``infinitetalk/text`` in the platform's cache folder.
+
+    None where the user has no home folder.
+    """
+    if own := os.environ.get("INFINITETALK_CACHE"):
+        return Path(own) / "text"
+    try:
+        return _platform_cache_dir() / "infinitetalk" / "text"
+    except RuntimeError:  # Path.home() finds none
+        return None
+
+
+def _platform_cache_dir() -> Path:
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+
+
+def text_identity(
+    path: str | Path, tokenizer_path: str | Path | None, ckpt_dir: str | Path | None, dtype: torch.dtype
+) -> str:
+    """A hash of what besides the prompt decides an embedding; takes the arguments of ``load_text_encoder``.
+
+    The weights count by their file's size, time and both ends, the tokenizer by its whole content.
+
+    Raises:
+        InputError: the text encoder, or the tokenizer that was asked for, does not exist.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"the text encoder (umT5): {path} is not a file. Check the path.")
+    status = path.stat()
+    digest = hashlib.sha256(f"{_VERSION} {dtype} {status.st_size} {status.st_mtime_ns} ".encode())
+    with path.open("rb") as stream:
+        digest.update(stream.read(_EDGE))
+        stream.seek(max(0, status.st_size - _EDGE))
+        digest.update(stream.read(_EDGE))
+    tokenizer = find_tokenizer(tokenizer_path and Path(tokenizer_path), path, ckpt_dir and Path(ckpt_dir))
+    if tokenizer is not None:
+        digest.update(hashlib.sha256(tokenizer.read_bytes()).digest())
+    # An explicit tokenizer replaces the one inside the checkpoint, the same file found beside it does not.
+    digest.update(b"explicit" if tokenizer_path is not None else b"found")
+    return digest.hexdigest()
+
+
+def encode_prompts(
+    prompts: list[str], load: Callable[[], _Encoder], identity: str, cache_dir: Path | None
+) -> list[torch.Tensor]:
+    """Embeddings [n, dim] of the prompts, on the CPU, from the cache where it has them.
+
+    Args:
+        prompts: as typed.
+        load: called at most once, and only if a prompt is not in the cache.
+        identity: see ``text_identity``.
+        cache_dir: made if missing; None does without a cache.
+    """
+    files = {prompt: cache_dir and cache_dir / f"{_key(identity, prompt)}.safetensors" for prompt in prompts}
+    found = {prompt: _read(file) for prompt, file in files.items()}
+    missing = [prompt for prompt, embedding in found.items() if embedding is None]
+    if missing:
+        for prompt, embedding in zip(missing, load().encode(missing), strict=True):
+            found[prompt] = embedding.cpu().contiguous()
+            _write(files[prompt], found[prompt])
+    return [found[prompt] for prompt in prompts]
+
+
+def _key(identity: str, prompt: str) -> str:
+    return hashlib.sha256(f"{identity} {clean_prompt(prompt)}".encode()).hexdigest()
+
+
+def _read(file: Path | None) -> torch.Tensor | None:
+    """The embedding in ``file``; None if there is none, or the file is broken and is to be made anew."""
+    if file is None:
+        return None
+    try:
+        return safetensors.torch.load(file.read_bytes())["embedding"]
+    except (OSError, SafetensorError, KeyError):
+        return None
+
+
+def _write(file: Path | None, embedding: torch.Tensor) -> None:
+    """Write under another name first, so that a file under its final name is always whole."""
+    if file is None:
+        return
+    temporary = None
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=file.parent, suffix=".part")
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(safetensors.torch.save({"embedding": embedding}))
+        Path(temporary).replace(file)
+    except OSError:  # read-only or full: the next run encodes again
+        if temporary is not None:
+            with contextlib.suppress(OSError):
+                Path(temporary).unlink()

@@ -1,0 +1,176 @@
+"""Transformer files: recognising them, reading sizes off them, loading them block by block.
+
+The base (Wan 2.1 I2V) and InfiniteTalk's audio weights may be separate files or one. What cannot
+be read right yet (scaled or packed quantised files) is refused by name.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import torch
+
+from ..errors import InputError
+from ..memory import TransformerSize
+from ..weights.files import Tensors, open_tensors
+from ..weights.load import check_names, check_shape, fill
+from ..weights.residency import BlockStreamer
+from .attention import Attention
+from .transformer import AUDIO_WINDOW, TransformerConfig, WanTransformer
+
+# Wan's own models all have heads of 128 channels; a config.json beside the file says otherwise.
+_USUAL_HEAD_DIM = 128
+_BASE = "the Wan 2.1 I2V transformer (--ckpt_dir or --dit_path)"
+_AUDIO = "the InfiniteTalk weights (--infinitetalk_dir)"
+_HF_BASE = "hf download Wan-AI/Wan2.1-I2V-14B-480P --local-dir weights/Wan2.1-I2V-14B-480P"
+_HF_AUDIO = 'hf download MeiGen-AI/InfiniteTalk --include "single/*" --local-dir weights/InfiniteTalk'
+
+
+def open_transformer(base: Path, audio: Path | None) -> Tensors:
+    """Open the base and the audio weights as one set of tensors.
+
+    Args:
+        base: folder of official shards, or a single file.
+        audio: ``infinitetalk.safetensors`` or its folder; None if the base holds the audio weights.
+
+    Raises:
+        InputError: files missing, of another kind, or not readable yet.
+    """
+    if not base.exists():
+        raise InputError(f"{_BASE}: {base} does not exist. Get it with: {_HF_BASE}")
+    tensors = _open_wan(base, _BASE)
+    if audio is not None:
+        tensors = tensors.merged_with(_open_audio(audio))
+    if "audio_proj.proj1.weight" not in tensors:
+        raise InputError(
+            f"--infinitetalk_dir is missing: {tensors.source} holds no audio layers. "
+            f"Give infinitetalk.safetensors; get it with: {_HF_AUDIO}"
+        )
+    return tensors
+
+
+def _open_wan(path: Path, what: str) -> Tensors:
+    tensors = open_tensors(path, what).without_prefix("model.diffusion_model.")
+    _refuse_quantised(tensors, what)
+    if "head.modulation" not in tensors:
+        some = ", ".join(list(tensors)[:3])
+        raise InputError(f"{what}: {path} is no Wan transformer (it holds {some}, …).")
+    if "blocks.0.cross_attn.k_img.weight" not in tensors:
+        raise InputError(
+            f"{what}: {path} is a text-to-video model (no image cross-attention). "
+            f"InfiniteTalk needs Wan2.1-I2V-14B; get it with: {_HF_BASE}"
+        )
+    return tensors
+
+
+def _open_audio(path: Path) -> Tensors:
+    if not path.exists():
+        raise InputError(f"{_AUDIO}: {path} does not exist. Get it with: {_HF_AUDIO}")
+    if path.is_dir() and (path / "infinitetalk.safetensors").exists():
+        path = path / "infinitetalk.safetensors"
+    tensors = open_tensors(path, _AUDIO).without_prefix("model.diffusion_model.")
+    _refuse_quantised(tensors, _AUDIO)
+    if "audio_proj.proj1.weight" not in tensors:
+        some = ", ".join(list(tensors)[:3])
+        raise InputError(f"{_AUDIO}: {path} holds no audio layers (it holds {some}, …).")
+    return tensors
+
+
+def _refuse_quantised(tensors: Tensors, what: str) -> None:
+    marks = ("scaled_fp8", ".scale_weight", ".weight_scale", ".comfy_quant", "._data", "._scale")
+    found = next((name for name in tensors if name.endswith(marks)), None)
+    if found is not None:
+        raise InputError(
+            f"{what}: {tensors.source} is a quantised file ({found}), which is not read yet. "
+            "Give the bf16 or fp16 file of the same model."
+        )
+
+
+def transformer_config(tensors: Tensors) -> TransformerConfig:
+    """Sizes from the tensors' shapes, the number of heads from config.json where there is one."""
+    dim, in_channels, *patch_size = tensors.shape("patch_embedding.weight")
+    audio_dim = tensors.shape("blocks.0.audio_cross_attn.kv_linear.weight")[1]
+    return TransformerConfig(
+        dim=dim,
+        ffn_dim=tensors.shape("blocks.0.ffn.0.weight")[0],
+        num_heads=_num_heads(dim, tensors.source),
+        num_layers=1 + max(int(name.split(".")[1]) for name in tensors if name.startswith("blocks.")),
+        in_channels=in_channels,
+        out_channels=tensors.shape("head.head.weight")[0] // math.prod(patch_size),
+        patch_size=tuple(patch_size),
+        freq_dim=tensors.shape("time_embedding.0.weight")[1],
+        text_dim=tensors.shape("text_embedding.0.weight")[1],
+        image_dim=tensors.shape("img_emb.proj.1.weight")[1],
+        audio_dim=audio_dim,
+        audio_hidden=tensors.shape("audio_proj.proj1.weight")[0],
+        audio_tokens=tensors.shape("audio_proj.proj3.weight")[0] // audio_dim,
+        audio_features=tensors.shape("audio_proj.proj1.weight")[1] // AUDIO_WINDOW,
+    )
+
+
+def transformer_size(tensors: Tensors) -> TransformerSize:
+    """Sizes of the transformer that these tensors are of."""
+    config = transformer_config(tensors)
+    block_parameters = tensors.under("blocks.0.").numel()
+    return TransformerSize(
+        blocks=config.num_layers,
+        block_parameters=block_parameters,
+        other_parameters=tensors.numel() - config.num_layers * block_parameters,
+        dim=config.dim,
+        ffn_dim=config.ffn_dim,
+    )
+
+
+def _num_heads(dim: int, source: Path) -> int:
+    config = (source if source.is_dir() else source.parent) / "config.json"
+    if config.exists():
+        try:
+            settings = json.loads(config.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise InputError(f"{config} is not valid JSON ({error}).") from error
+        if settings.get("dim") == dim and isinstance(settings.get("num_heads"), int):
+            return settings["num_heads"]
+    if dim % _USUAL_HEAD_DIM:
+        raise InputError(
+            f"{source}: a width of {dim} is no multiple of {_USUAL_HEAD_DIM}, so the number of heads must come "
+            "from a config.json beside the file (dim, num_heads)."
+        )
+    return dim // _USUAL_HEAD_DIM
+
+
+def weight_dtype(dtype: torch.dtype, name: str) -> torch.dtype:
+    """float32 for what upstream computes in float32 (modulation, time, head), else ``dtype``."""
+    sensitive = name.startswith(("time_embedding.", "time_projection.", "head.")) or name.endswith("modulation")
+    return torch.float32 if sensitive else dtype
+
+
+def load_transformer(
+    tensors: Tensors, attend: Attention, dtype: torch.dtype, streamer: BlockStreamer
+) -> WanTransformer:
+    """Build the transformer and fill it, handing each block to ``streamer`` as soon as it is read.
+
+    Never holds more than one block beyond the weights themselves. Everything that is not a block
+    lives on the streamer's device.
+    """
+    config = transformer_config(tensors)
+    what = "the transformer"
+    with torch.device("meta"):
+        model = WanTransformer(config, attend)
+    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    check_names(list(expected), tensors, what)
+    for name, shape in expected.items():
+        check_shape(name, shape, tensors, what)
+
+    fill(model, tensors, what, dtype=lambda n: weight_dtype(dtype, n), device=streamer.device, skip="blocks.")
+    for index, block in enumerate(model.blocks):
+        fill(
+            block,
+            tensors.under(f"blocks.{index}."),
+            what,
+            dtype=lambda n: weight_dtype(dtype, n),
+            device=streamer.loading_device(index),
+        )
+        streamer.add(block)
+    return model.eval().requires_grad_(False)

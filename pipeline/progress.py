@@ -1,0 +1,163 @@
+"""What a run tells while it works: events, who listens to them, and one listener for consoles.
+
+The engine calls a ``Progress`` with events; a listener that raises stops the run (that is how a host cancels).
+The listener here writes lines; it knows nothing about how a video is made.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, TextIO
+
+
+@dataclass(frozen=True)
+class Loading:
+    """Something begins that takes a while before the first window: loading a model, encoding the speech."""
+
+    what: str
+
+
+@dataclass(frozen=True)
+class Notice:
+    """A sentence that the user should read, such as that the speech is cut."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class RunStarted:
+    """The work ahead: windows, and length of the video in frames and seconds."""
+
+    windows: int
+    frames: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class WindowStarted:
+    """Window ``index`` (from 0) of ``count`` begins."""
+
+    index: int
+    count: int
+
+
+@dataclass(frozen=True)
+class Step:
+    """``done`` of ``count`` denoising steps of this window are done."""
+
+    window: int
+    done: int
+    count: int
+
+
+@dataclass(frozen=True)
+class WindowDone:
+    """Window ``index`` is written; the video now lasts ``seconds``."""
+
+    index: int
+    count: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Finished:
+    """The video is complete under its name."""
+
+    path: Path
+
+
+Event = Loading | Notice | RunStarted | WindowStarted | Step | WindowDone | Finished
+
+
+class Progress(Protocol):
+    """Anything that takes events."""
+
+    def __call__(self, event: Event) -> None: ...
+
+
+def no_progress(event: Event) -> None:
+    """Listens and says nothing."""
+
+
+class ConsoleProgress:
+    """One updating line on a terminal, else a line for each window.
+
+    Args:
+        stream: where to write.
+        interactive: whether a line can be written over; None asks the stream.
+        clock: seconds, for tests.
+    """
+
+    def __init__(
+        self, stream: TextIO, interactive: bool | None = None, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._stream = stream
+        self._interactive = stream.isatty() if interactive is None else interactive
+        self._clock = clock
+        self._width = 0
+        self._began = clock()
+        self._seconds = 0.0
+        self._total_seconds = 0.0
+        self._windows = 1
+
+    def __call__(self, event: Event) -> None:
+        match event:
+            case Loading(what):
+                self._line(f"{what} ...")
+            case Notice(text):
+                self._line(f"note: {text}")
+            case RunStarted(windows, frames, seconds):
+                self._windows, self._total_seconds, self._began = windows, seconds, self._clock()
+                self._line(f"{frames} frames, {seconds:.2f} s of video, {windows} window{'s' * (windows > 1)}")
+            case WindowStarted(index, _):
+                self._update(f"{self._heading(index)}: preparing")
+            case Step(window, done, count):
+                left = _time_left(self._clock() - self._began, (window + done / count) / self._windows)
+                self._update(f"{self._heading(window)}, step {done}/{count}, {self._done()}{left}")
+            case WindowDone(index, _, seconds):
+                self._seconds = seconds
+                elapsed = self._clock() - self._began
+                speed = f", {elapsed / seconds:.1f} s of work for a second of video"
+                left = _time_left(elapsed, (index + 1) / self._windows)
+                self._line(f"{self._heading(index)} done, {self._done()}{speed}{left}")
+            case Finished():
+                self._line(f"finished after {duration(self._clock() - self._began)}")
+
+    def _heading(self, window: int) -> str:
+        return f"window {window + 1}/{self._windows}"
+
+    def _done(self) -> str:
+        return f"{self._seconds:.2f} of {self._total_seconds:.2f} s of video"
+
+    def _line(self, text: str) -> None:
+        """A line that stays."""
+        self._stream.write(self._over(text) + "\n")
+        self._width = 0
+        self._stream.flush()
+
+    def _update(self, text: str) -> None:
+        """A line that the next one replaces; nothing where lines cannot be replaced."""
+        if self._interactive:
+            self._stream.write(self._over(text))
+            self._width = len(text)
+            self._stream.flush()
+
+    def _over(self, text: str) -> str:
+        return f"\r{text.ljust(self._width)}" if self._interactive else text
+
+
+def _time_left(elapsed: float, fraction: float) -> str:
+    """From the share of all steps that is done; loading and decoding are spread over them."""
+    if not 0 < fraction < 1:
+        return ""
+    return f", about {duration(elapsed * (1 - fraction) / fraction)} left"
+
+
+def duration(seconds: float) -> str:
+    """As h:mm:ss or m:ss."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

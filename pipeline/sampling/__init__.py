@@ -1,0 +1,1 @@
+"""Sampling: schedules and solvers, guidance, TeaCache, and the denoising of one window."""

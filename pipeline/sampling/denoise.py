@@ -1,0 +1,52 @@
+"""The denoising of one window: the loop over steps.
+
+Knows neither where conditions come from nor what becomes of the latents.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import torch
+
+from ..models.transformer import Block, Context, StepCache, WanTransformer
+from .guidance import Branch
+from .solvers import TRAIN_TIMESTEPS, Solver
+
+
+def denoise(
+    model: WanTransformer,
+    blocks: Iterable[Block],
+    noise: torch.Tensor,
+    reference: torch.Tensor,
+    held: torch.Tensor,
+    contexts: dict[Branch, Context],
+    guide: Callable[[dict[Branch, torch.Tensor]], torch.Tensor],
+    solver: Solver,
+    cache: StepCache | None = None,
+    on_step: Callable[[int], None] = lambda done: None,
+) -> torch.Tensor:
+    """From noise to clean latents.
+
+    Args:
+        noise: [z, T, h, w] float32 on the model's device.
+        reference: mask and reference latents, [4 + z, T, h, w].
+        held: clean latents [z, n, h, w] of the motion frames; the first n latents are held to them.
+        contexts: what each guidance branch attends to.
+        guide: combines the branches' velocities.
+        on_step: called with the number of steps done after each.
+
+    Returns:
+        [z, T, h, w] float32.
+    """
+    latents = noise.clone()
+    latents[:, : held.shape[1]] = held
+    steps = len(solver.levels) - 1
+    for index in range(steps):
+        timestep = float(solver.levels[index] * TRAIN_TIMESTEPS)
+        velocities = model(latents, reference, timestep, list(contexts.values()), blocks, cache)
+        velocity = guide(dict(zip(contexts, velocities, strict=True)))
+        latents = solver.step(index, velocity, latents)
+        latents[:, : held.shape[1]] = held
+        on_step(index + 1)
+    return latents

@@ -1,0 +1,119 @@
+"""Timestep schedules and the solvers that walk them.
+
+The model predicts a velocity, noise minus clean latents, on the straight path
+``x_t = (1 - t) * x_0 + t * noise``; a schedule is a falling list of noise levels t in [0, 1].
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from ..errors import InputError
+
+TRAIN_TIMESTEPS = 1000
+DISTILLED_LEVELS = (0.999, 0.75, 0.5, 0.25)
+
+
+class Solver(Protocol):
+    """Steps from noise to latents. ``levels`` has one entry more than there are steps, the last 0."""
+
+    levels: np.ndarray
+
+    def step(self, index: int, velocity: torch.Tensor, latents: torch.Tensor) -> torch.Tensor: ...
+
+
+def shift_levels(levels: np.ndarray, shift: float) -> np.ndarray:
+    """Move noise levels in [0, 1] towards noise: s t / (1 + (s - 1) t) (Esser et al. 2024, eq. 23)."""
+    return shift * levels / (1 + (shift - 1) * levels)
+
+
+def euler_levels(steps: int, shift: float) -> np.ndarray:
+    """Upstream's schedule: evenly from 1000 to 1, shifted, then 0 (wan/multitalk.py). float32."""
+    timesteps = np.append(np.linspace(TRAIN_TIMESTEPS, 1, steps, dtype=np.float32), np.float32(0))
+    return shift_levels(timesteps / TRAIN_TIMESTEPS, shift)
+
+
+def distilled_levels(shift: float) -> np.ndarray:
+    """The four levels that step-distilled LoRAs were made for (Kijai's flowmatch_distill). float32."""
+    return np.append(shift_levels(np.array(DISTILLED_LEVELS), shift), 0).astype(np.float32)
+
+
+def make_solver(name: str, steps: int, shift: float, generator: torch.Generator) -> Solver:
+    """The solver called ``name``; a new one for every window, since some remember past steps.
+
+    Args:
+        name: "euler", "flowmatch_distill", "unipc" or "lcm".
+        steps: number of steps; "flowmatch_distill" takes 4 only.
+        shift: shift of the schedule, above 0.
+        generator: CPU generator for the noise that "lcm" adds between steps.
+
+    Raises:
+        InputError: a wrong number of steps, or no diffusers that has the solver.
+    """
+    if name == "euler":
+        return EulerSolver(euler_levels(steps, shift))
+    if name == "flowmatch_distill":
+        if steps != len(DISTILLED_LEVELS):
+            raise InputError(
+                f"--sample_solver flowmatch_distill was made for 4 steps; --sample_steps is {steps}. "
+                "Set --sample_steps 4, or use --sample_solver euler."
+            )
+        return EulerSolver(distilled_levels(shift))
+    if name == "unipc":
+        return _unipc(steps, shift)
+    if name == "lcm":
+        return _lcm(steps, shift, generator)
+    raise InputError(f"--sample_solver {name} is unknown; choose euler, flowmatch_distill, unipc or lcm.")
+
+
+class EulerSolver:
+    def __init__(self, levels: np.ndarray) -> None:
+        self.levels = levels
+
+    def step(self, index: int, velocity: torch.Tensor, latents: torch.Tensor) -> torch.Tensor:
+        return latents - velocity * float(self.levels[index] - self.levels[index + 1])
+
+
+class DiffusersSolver:
+    """A scheduler of the diffusers library, its timesteps set."""
+
+    def __init__(self, scheduler: object, **step_arguments: object) -> None:
+        self.scheduler = scheduler
+        self.levels = scheduler.sigmas.float().cpu().numpy()
+        self._arguments = step_arguments
+
+    def step(self, index: int, velocity: torch.Tensor, latents: torch.Tensor) -> torch.Tensor:
+        timestep = self.scheduler.timesteps[index]
+        # The schedulers expect a batch dimension.
+        result = self.scheduler.step(velocity[None], timestep, latents[None], return_dict=False, **self._arguments)
+        return result[0][0]
+
+
+def _unipc(steps: int, shift: float) -> Solver:
+    scheduler = _diffusers_class("UniPCMultistepScheduler", "unipc")(
+        use_flow_sigmas=True, prediction_type="flow_prediction", flow_shift=shift
+    )
+    scheduler.set_timesteps(steps)
+    return DiffusersSolver(scheduler)
+
+
+def _lcm(steps: int, shift: float, generator: torch.Generator) -> Solver:
+    # The levels are shifted already; a shift of 1 keeps the scheduler from doing it again.
+    scheduler = _diffusers_class("FlowMatchLCMScheduler", "lcm")(shift=1.0)
+    scheduler.set_timesteps(sigmas=euler_levels(steps, shift)[:-1].tolist())
+    return DiffusersSolver(scheduler, generator=generator)
+
+
+def _diffusers_class(name: str, solver: str) -> type:
+    try:
+        import diffusers
+
+        return getattr(diffusers, name)
+    except (ImportError, AttributeError) as error:
+        raise InputError(
+            f"--sample_solver {solver} needs the Python package diffusers 0.35 or newer ({error}). "
+            "Install it with: pip install 'diffusers>=0.35', or use --sample_solver euler."
+        ) from error

@@ -1,0 +1,409 @@
+"""Every setting, once: name, type, default, range and one line of help.
+
+The command line's flags, the presets and docs/settings.md are made from ``Settings``. ``validate``
+judges values and their combinations, ``resolve`` fills in what follows from other settings.
+Whether a file exists or a card is there is for those who open them; nothing heavy is imported.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import random
+import re
+import types
+import typing
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from .errors import InputError
+from .media.buckets import target_size
+
+SHIFT_480, SHIFT_720 = 7.0, 11.0
+PIXELS_480 = 640 * 960  # frames up to this size go with upstream's values for 480, larger ones with those for 720
+DISTILL_STEPS = 4
+TEACACHE_WARMUP_STEPS = 5
+RANDOM_SEEDS = 100_000_000
+NEGATIVE_PROMPT = (  # what the models were tuned with: sample_neg_prompt in upstream's wan_multitalk_14B.py
+    "bright tones, overexposed, static, blurred details, subtitles, style, works, paintings, images, static, "
+    "overall gray, worst quality, low quality, JPEG compression residue, ugly, incomplete, extra fingers, "
+    "poorly drawn hands, poorly drawn faces, deformed, disfigured, misshapen limbs, fused fingers, still picture, "
+    "messy background, three legs, many people in the background, walking backwards"
+)
+
+ONE_GPU = "this version runs on one GPU; leave it out and start without torchrun."
+NO_LORA = "LoRA is not available in this version; leave it out (--lora_dir none) and use about 40 steps."
+NO_QUANT = "quantised weights are not available in this version; leave it out (--quant none)."
+
+
+def setting(
+    default: object,
+    help: str,
+    *,
+    group: str,
+    choices: tuple[str, ...] = (),
+    min: float | None = None,
+    max: float | None = None,
+    unit: str = "",
+    free_text: bool = False,
+    landed: bool = True,
+    refusal: str = "",
+) -> typing.Any:
+    """A field of ``Settings`` and what everyone needs to know about it.
+
+    Args:
+        help: one line, without the default.
+        min, max: inclusive range of each number.
+        unit: what the number counts.
+        free_text: any text is a value, the word "none" too.
+        landed: whether the feature is there; if not, ``refusal`` says so.
+        refusal: why any value but the default is refused.
+    """
+    about = SettingInfo(help, group, choices, min, max, unit, free_text, landed, refusal)
+    return dataclasses.field(default=default, metadata={"info": about})
+
+
+@dataclass(frozen=True)
+class SettingInfo:
+    """What ``setting`` was told."""
+
+    help: str
+    group: str
+    choices: tuple[str, ...]
+    min: float | None
+    max: float | None
+    unit: str
+    free_text: bool
+    landed: bool
+    refusal: str
+
+
+@dataclass(frozen=True)
+class SettingType:
+    """The type of a setting: ``kind`` is bool, int, float, str or Path."""
+
+    kind: type
+    optional: bool
+    several: bool
+
+
+INPUT, WEIGHTS, VIDEO = "Input", "Weights", "Video"
+SAMPLING, SPEED, OUTPUT = "Sampling", "Speed and memory", "Output"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What to make and how. Paths may be given as strings, several values as a list."""
+
+    input_json: Path = setting(
+        Path("examples.json"), "JSON file with prompt, cond_video and cond_audio.person1", group=INPUT
+    )
+    image: Path | None = setting(None, "portrait; instead of cond_video of the JSON", group=INPUT)
+    video: Path | None = setting(None, "video to dub; instead of cond_video of the JSON", group=INPUT)
+    audio: Path | None = setting(
+        None, "speech: a sound file, or a video whose sound is taken; instead of cond_audio of the JSON", group=INPUT
+    )
+    prompt: str | None = setting(None, "what is to be seen; instead of prompt of the JSON", group=INPUT, free_text=True)
+    negative_prompt: str | None = setting(
+        None, "what is not to be seen (left out: the text the models were tuned with)", group=INPUT, free_text=True
+    )
+    audio_mode: str = setting(
+        "localfile",
+        "where the speech comes from: localfile, or tts for speech synthesis",
+        group=INPUT,
+        landed=False,
+        refusal="speech synthesis is not available in this version; give a sound file and --audio_mode localfile.",
+    )
+    scene_seg: bool = setting(
+        False,
+        "split a reference video at its cuts",
+        group=INPUT,
+        landed=False,
+        refusal="scene segmentation is not available in this version; leave it out.",
+    )
+
+    task: str = setting(
+        "infinitetalk-14B",
+        "the model; there is only this one",
+        group=WEIGHTS,
+        refusal="the only task here is infinitetalk-14B.",
+    )
+    ckpt_dir: Path | None = setting(
+        None, "folder of Wan2.1-I2V-14B: transformer, text and image encoder, VAE, tokenizer", group=WEIGHTS
+    )
+    infinitetalk_dir: Path | None = setting(None, "the InfiniteTalk weights (infinitetalk.safetensors)", group=WEIGHTS)
+    wav2vec_dir: Path | None = setting(None, "chinese-wav2vec2-base: its folder or a single file", group=WEIGHTS)
+    dit_path: Path | None = setting(
+        None, "transformer file (the Wan 2.1 base, or everything in one), where it is not in --ckpt_dir", group=WEIGHTS
+    )
+    text_encoder: Path | None = setting(None, "umT5 file, where it is not in --ckpt_dir", group=WEIGHTS)
+    clip_vision: Path | None = setting(None, "CLIP-H vision file, where it is not in --ckpt_dir", group=WEIGHTS)
+    vae: Path | None = setting(None, "Wan 2.1 VAE file, where it is not in --ckpt_dir", group=WEIGHTS)
+    tokenizer: Path | None = setting(
+        None, "umT5 tokenizer folder or file, where it is not in --ckpt_dir", group=WEIGHTS
+    )
+    lora_dir: tuple[Path, ...] | None = setting(None, "LoRA files", group=WEIGHTS, landed=False, refusal=NO_LORA)
+    lora_scale: tuple[float, ...] = setting(
+        (1.2,), "strength of each LoRA", group=WEIGHTS, landed=False, refusal=NO_LORA
+    )
+    quant: str | None = setting(
+        None, "storage of the transformer's weights: int8 or fp8", group=WEIGHTS, landed=False, refusal=NO_QUANT
+    )
+    quant_dir: Path | None = setting(
+        None, "file of the quantised transformer", group=WEIGHTS, landed=False, refusal=NO_QUANT
+    )
+
+    size: str = setting(
+        "infinitetalk-480",
+        "infinitetalk-480 or infinitetalk-720 (aspect as the reference's), or WIDTHxHEIGHT, snapped to 16",
+        group=VIDEO,
+    )
+    mode: str = setting(
+        "streaming",
+        "streaming: as long as the speech; clip: one window",
+        group=VIDEO,
+        choices=("streaming", "clip"),
+    )
+    frame_num: int = setting(81, "length of a window: 4n+1", group=VIDEO, min=5, unit="frames")
+    motion_frame: int = setting(
+        9, "end of a window that the next one starts from; below frame_num", group=VIDEO, min=1, unit="frames"
+    )
+    max_frame_num: int | None = setting(
+        None, "longest video; speech beyond it is cut (none: unlimited)", group=VIDEO, min=1, unit="frames"
+    )
+    color_correction_strength: float = setting(
+        1.0, "how far colours are pulled to the reference's; 0 is off", group=VIDEO, min=0, max=1
+    )
+
+    preset: str | None = setting(
+        None, "take settings from presets/NAME.toml; flags given beside it win", group=SAMPLING
+    )
+    sample_steps: int | None = setting(
+        None, "denoising steps (left out: 40, or 4 with flowmatch_distill)", group=SAMPLING, min=1, max=1000
+    )
+    sample_shift: float | None = setting(
+        None, "shift of the noise schedule (left out: 7 at 480, 11 at 720)", group=SAMPLING, min=0.01, max=1000
+    )
+    sample_solver: str = setting(
+        "euler",
+        "euler is upstream's; flowmatch_distill is for 4-step LoRAs; unipc and lcm need diffusers",
+        group=SAMPLING,
+        choices=("euler", "flowmatch_distill", "unipc", "lcm"),
+    )
+    sample_text_guide_scale: float = setting(
+        5.0, "guidance by the prompt; 1 is off and saves a pass", group=SAMPLING, min=0
+    )
+    sample_audio_guide_scale: float = setting(
+        4.0, "guidance by the speech; 1 is off and saves a pass", group=SAMPLING, min=0
+    )
+    base_seed: int = setting(42, "seed of the noise; negative: a random one", group=SAMPLING, max=2**64 - 1)
+    use_apg: bool = setting(False, "adaptive projected guidance (arXiv 2410.02416)", group=SAMPLING)
+    apg_momentum: float = setting(-0.75, "momentum of --use_apg", group=SAMPLING, min=-1, max=1)
+    apg_norm_threshold: float = setting(55.0, "largest norm of a guidance step of --use_apg", group=SAMPLING, min=0)
+
+    use_teacache: bool = setting(
+        False, "skip steps that change little (TeaCache); never acts in the first 5 steps", group=SPEED
+    )
+    teacache_thresh: float = setting(0.2, "change that --use_teacache may let pass", group=SPEED, min=0)
+    offload_model: bool | None = setting(
+        None, "keep models in host memory while others run (left out: by free memory)", group=SPEED
+    )
+    t5_cpu: bool = setting(False, "run the text encoder on the CPU", group=SPEED)
+    num_persistent_param_in_dit: int | None = setting(
+        None,
+        "transformer parameters that stay on the card, the others are copied in; 0 needs least",
+        group=SPEED,
+        min=0,
+        unit="parameters",
+    )
+    blocks_to_swap: int | None = setting(
+        None, "transformer blocks that are copied in when needed (of 40)", group=SPEED, min=0, unit="blocks"
+    )
+    device: str = setting("auto", "auto, cpu, cuda or cuda:N", group=SPEED)
+    dtype: str = setting(
+        "auto",
+        "precision of the transformer and the text encoder (auto: bf16 on a GPU, fp32 on a CPU)",
+        group=SPEED,
+        choices=("auto", "bf16", "fp16", "fp32"),
+    )
+    attention: str = setting(
+        "auto",
+        "attention kernel",
+        group=SPEED,
+        choices=("auto", "sdpa", "cudnn", "flash", "sage"),
+    )
+    ulysses_size: int = setting(
+        1, "GPUs that share the heads", group=SPEED, min=1, unit="GPUs", landed=False, refusal=ONE_GPU
+    )
+    ring_size: int = setting(
+        1, "GPUs that share the sequence", group=SPEED, min=1, unit="GPUs", landed=False, refusal=ONE_GPU
+    )
+    t5_fsdp: bool = setting(False, "shard the text encoder over GPUs", group=SPEED, landed=False, refusal=ONE_GPU)
+    dit_fsdp: bool = setting(False, "shard the transformer over GPUs", group=SPEED, landed=False, refusal=ONE_GPU)
+
+    save_file: Path | None = setting(
+        None, "the video to write; .mp4 is added (left out: named by size, prompt and time)", group=OUTPUT
+    )
+    audio_save_dir: Path = setting(
+        Path("save_audio"),
+        "upstream's folder for speech embeddings; none are written here, so leave it out",
+        group=OUTPUT,
+        refusal="speech embeddings are kept in memory here and written nowhere; leave it out.",
+    )
+    crf: int = setting(18, "H.264 quality: 0 is lossless, 51 the worst", group=OUTPUT, min=0, max=51)
+    overwrite: bool = setting(False, "replace the video if it exists", group=OUTPUT)
+    quiet: bool = setting(False, "print the video's path and nothing else", group=OUTPUT)
+    dry_run: bool = setting(False, "check everything, print the plan, make nothing", group=OUTPUT)
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value, expected = getattr(self, field.name), setting_types()[field.name]
+            if expected.several and isinstance(value, list | tuple):
+                value = tuple(Path(v) if expected.kind is Path and isinstance(v, str) else v for v in value)
+            elif expected.kind is Path and isinstance(value, str):
+                value = Path(value)
+            object.__setattr__(self, field.name, value)
+
+    def as_json(self) -> dict[str, object]:
+        """All values by name, as JSON has them: paths are texts, several values a list."""
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return {name: _json_value(value) for name, value in values.items()}
+
+    def replace(self, **changes: object) -> Settings:
+        """The same settings with some changed."""
+        return dataclasses.replace(self, **changes)
+
+
+def _json_value(value: object) -> object:
+    if isinstance(value, tuple):
+        return [_json_value(single) for single in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def setting_infos() -> dict[str, SettingInfo]:
+    """What is known about every setting, by name, in the order of ``Settings``."""
+    return {field.name: field.metadata["info"] for field in dataclasses.fields(Settings)}
+
+
+@cache
+def setting_types() -> dict[str, SettingType]:
+    """The type of every setting, by name."""
+    hints = typing.get_type_hints(Settings)
+    return {field.name: _setting_type(hints[field.name]) for field in dataclasses.fields(Settings)}
+
+
+def _setting_type(hint: object) -> SettingType:
+    members = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    optional = type(None) in members
+    (inner,) = (member for member in members if member is not type(None))
+    several = typing.get_origin(inner) is tuple
+    return SettingType(typing.get_args(inner)[0] if several else inner, optional, several)
+
+
+def validate(settings: Settings) -> Settings:
+    """The same settings, judged: types, ranges, choices, combinations, and features that are not there.
+
+    Raises:
+        InputError: what is wrong, by the flag's name.
+    """
+    for name, info in setting_infos().items():
+        _check_value(name, getattr(settings, name), info, setting_types()[name])
+    _check_combinations(settings)
+    source = f"--preset {settings.preset}, " if settings.preset else ""
+    for field in dataclasses.fields(settings):
+        refusal = field.metadata["info"].refusal
+        if refusal and getattr(settings, field.name) != field.default:
+            raise InputError(f"{source}--{field.name}: {refusal}")
+    return settings
+
+
+_KIND_NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", Path: "a path"}
+
+
+def _check_value(name: str, value: object, info: SettingInfo, expected: SettingType) -> None:
+    if value is None and expected.optional:
+        return
+    values = value if expected.several else (value,)
+    if not isinstance(values, tuple) or not values:
+        raise InputError(f"--{name}: {value!r} found, one or more values expected.")
+    for single in values:
+        if not _is_kind(single, expected.kind):
+            raise InputError(f"--{name}: {single!r} found, {_KIND_NAMES[expected.kind]} expected.")
+        if info.choices and single not in info.choices:
+            raise InputError(f"--{name}: {single!r} found, one of {', '.join(info.choices)} expected.")
+        if isinstance(single, float) and not math.isfinite(single):
+            raise InputError(f"--{name}: {single} found, a finite number expected.")
+        if info.min is not None and single < info.min:
+            raise InputError(f"--{name}: {single} found, at least {info.min:g} expected.")
+        if info.max is not None and single > info.max:
+            raise InputError(f"--{name}: {single} found, at most {info.max} expected.")
+
+
+def _is_kind(value: object, kind: type) -> bool:
+    if isinstance(value, bool):
+        return kind is bool
+    return isinstance(value, (int, float) if kind is float else kind)
+
+
+def _check_combinations(s: Settings) -> None:
+    if (s.frame_num - 1) % 4:
+        near = s.frame_num - (s.frame_num - 1) % 4
+        raise InputError(f"--frame_num: {s.frame_num} found, 4n+1 expected, for example {near} or {near + 4}.")
+    if s.motion_frame >= s.frame_num:
+        raise InputError(
+            f"--motion_frame: {s.motion_frame} found, fewer than --frame_num ({s.frame_num}) expected; 9 is usual."
+        )
+    if s.sample_solver == "flowmatch_distill" and s.sample_steps not in (None, DISTILL_STEPS):
+        raise InputError(
+            f"--sample_steps: {s.sample_steps} found, but --sample_solver flowmatch_distill has exactly "
+            f"{DISTILL_STEPS} steps; give --sample_steps {DISTILL_STEPS} or --sample_solver euler."
+        )
+    if s.num_persistent_param_in_dit is not None and s.blocks_to_swap is not None:
+        raise InputError(
+            "--num_persistent_param_in_dit and --blocks_to_swap both say what stays on the card; give one of them."
+        )
+    if s.lora_dir is not None and len(s.lora_dir) != len(s.lora_scale):
+        raise InputError(
+            f"--lora_scale: {len(s.lora_scale)} found, one for each file of --lora_dir ({len(s.lora_dir)}) expected."
+        )
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", s.device):
+        raise InputError(f"--device: {s.device!r} found, auto, cpu, cuda or cuda:N expected.")
+    if s.image is not None and s.video is not None:
+        raise InputError("--image and --video are both given; there is one reference, give one of them.")
+    target_size(s.size, 1, 1)
+
+
+def resolve(settings: Settings) -> Settings:
+    """Validated settings with everything filled in that follows from others.
+
+    ``sample_steps`` (40, flowmatch_distill 4), ``sample_shift`` (7 up to 640*960 pixels, 11 above: upstream's
+    for 480 and 720, and WIDTHxHEIGHT goes with the nearer), for a negative ``base_seed`` a random one below
+    100 000 000, and in clip mode a ``max_frame_num`` of at most one window. Resolving twice changes nothing.
+
+    Raises:
+        InputError: see ``validate``.
+    """
+    s = validate(settings)
+    steps = DISTILL_STEPS if s.sample_solver == "flowmatch_distill" else 40
+    height, width = target_size(s.size, 1, 1)  # a bucket's square
+    shift = SHIFT_480 if height * width <= PIXELS_480 else SHIFT_720
+    longest = s.max_frame_num
+    if s.mode == "clip":
+        longest = s.frame_num if longest is None else min(longest, s.frame_num)
+    return s.replace(
+        sample_steps=steps if s.sample_steps is None else s.sample_steps,
+        sample_shift=shift if s.sample_shift is None else s.sample_shift,
+        base_seed=random.randrange(RANDOM_SEEDS) if s.base_seed < 0 else s.base_seed,
+        max_frame_num=longest,
+    )
+
+
+def warnings_for(settings: Settings) -> tuple[str, ...]:
+    """Sentences about resolved settings that are allowed but will not do what they promise."""
+    if settings.use_teacache and settings.sample_steps <= TEACACHE_WARMUP_STEPS:
+        return (
+            f"--use_teacache cannot speed up {settings.sample_steps} steps: "
+            f"it never skips in the first {TEACACHE_WARMUP_STEPS}.",
+        )
+    return ()

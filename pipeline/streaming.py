@@ -1,0 +1,284 @@
+"""The streaming loop: window after window, each held to the last frames of the one before.
+
+Works on loaded models and decoded inputs, and yields finished frames; what never changes between
+windows is computed once. Only the motion frames outlive a window, so memory does not grow with the
+length of the video. Knows no files and no video formats.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+
+from .media.audio import FPS
+from .media.buckets import target_size
+from .media.colour import LabStatistics, lab_statistics, match_colour
+from .media.reference import Reference, resize_and_crop
+from .models.image_encoder import ImageEncoder
+from .models.speech_encoder import SpeechFeatures
+from .models.transformer import Context, ContextPart, WanTransformer
+from .models.vae import WanVAE
+from .plan import WindowSpan
+from .progress import Progress, Step, WindowStarted, no_progress
+from .sampling.denoise import denoise
+from .sampling.guidance import (
+    AdaptiveProjectedGuidance,
+    Branch,
+    ClassifierFreeGuidance,
+    guidance_branches,
+)
+from .sampling.noise import window_generator, window_noise
+from .sampling.solvers import make_solver
+from .sampling.teacache import COEFFICIENTS_480, COEFFICIENTS_720, TeaCache
+from .settings import PIXELS_480, Settings
+from .weights.residency import BlockStreamer
+
+MASK_CHANNELS = 4
+
+
+@dataclass(frozen=True)
+class Models:
+    """What a window needs.
+
+    Attributes:
+        blocks: brings the transformer's blocks to the device.
+        offload: whether models wait in host memory while others work.
+    """
+
+    transformer: WanTransformer
+    blocks: BlockStreamer
+    image_encoder: ImageEncoder
+    vae: WanVAE
+    device: torch.device
+    offload: bool = False
+
+    @contextmanager
+    def using(self, model: ImageEncoder | WanVAE) -> Iterator[None]:
+        """Have a model on the device for a while."""
+        model.to(self.device)
+        try:
+            yield
+        finally:
+            if self.offload:
+                model.to("cpu")
+
+    @contextmanager
+    def using_transformer(self) -> Iterator[None]:
+        self.blocks.to_device()
+        try:
+            yield
+        finally:
+            if self.offload:
+                self.blocks.to_host()
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a video is made from.
+
+    Attributes:
+        prompt: umT5 embedding [n <= 512, text_dim].
+        negative_prompt: the same of the negative prompt; used if text guidance is on.
+    """
+
+    reference: Reference
+    speech: SpeechFeatures
+    prompt: torch.Tensor
+    negative_prompt: torch.Tensor
+
+
+@dataclass(frozen=True)
+class Window:
+    """Finished frames of one window.
+
+    Attributes:
+        index: number of the window, from 0, of ``count``.
+        start: number of the first of these frames in the video.
+        frames: uint8 [T, H, W, 3] on the CPU: only frames that no window before has given.
+    """
+
+    index: int
+    count: int
+    start: int
+    frames: torch.Tensor
+
+
+NoiseSource = Callable[[int, tuple[int, ...]], torch.Tensor]
+
+
+class Streamer:
+    """One video in the making.
+
+    Args:
+        settings: resolved.
+        spans: the windows (``plan.window_plan``).
+        noise: gives window k's noise of a shape instead of the seed's, to compare implementations.
+    """
+
+    def __init__(
+        self,
+        models: Models,
+        inputs: Inputs,
+        settings: Settings,
+        spans: tuple[WindowSpan, ...],
+        progress: Progress = no_progress,
+        noise: NoiseSource | None = None,
+    ) -> None:
+        self.models = models
+        self.inputs = inputs
+        self.settings = settings
+        self.spans = spans
+        self.progress = progress
+        self.noise = noise
+        self.size = target_size(settings.size, inputs.reference.height, inputs.reference.width)
+        self.branches = guidance_branches(settings.sample_text_guide_scale, settings.sample_audio_guide_scale)
+        self._shown = _Shown()
+        self._colours: LabStatistics | None = None
+        self._constants: dict[str, ContextPart] = {}
+
+    @torch.no_grad()
+    def window(self, span: WindowSpan, motion: torch.Tensor | None) -> tuple[Window, torch.Tensor]:
+        """Make one window.
+
+        Args:
+            motion: the last ``motion_frame`` frames before it, [3, n, H, W] in [-1, 1]; None for the first.
+
+        Returns:
+            The window, and the motion frames for the next one.
+        """
+        self.progress(WindowStarted(span.index, len(self.spans)))
+        self._show(span.start / FPS)
+        if motion is None:
+            held = self._shown.latents[:, :1]
+        else:
+            with self.models.using(self.models.vae):
+                held = self.models.vae.encode(motion)
+        latents = self._denoise(span, held)
+        return self._decode(span, latents)
+
+    def _show(self, seconds: float) -> None:
+        """Encode the reference frame for this time, unless it is the one that was encoded last."""
+        reference = self.inputs.reference
+        index = reference.frame_index(seconds)
+        if index == self._shown.index:
+            return
+        models = self.models
+        pixels = resize_and_crop(reference.frame(index), self.size).to(models.device)
+        with models.using(models.image_encoder):
+            image = models.image_encoder.encode(pixels)
+        with models.using(models.vae):
+            latents = models.vae.encode_still(pixels, self.settings.frame_num)
+        mask = torch.zeros_like(latents[:MASK_CHANNELS])
+        mask[:, 0] = 1
+        self._shown = _Shown(index, latents, torch.cat([mask, latents]), models.transformer.image_part(image))
+        if self._colours is None:  # of the first reference frame, as upstream
+            self._colours = lab_statistics(pixels)
+
+    def _denoise(self, span: WindowSpan, held: torch.Tensor) -> torch.Tensor:
+        s = self.settings
+        generator = window_generator(s.base_seed, span.index)
+        shape = tuple(self._shown.latents.shape)
+        noise = window_noise(generator, shape) if self.noise is None else self.noise(span.index, shape)
+        with self.models.using_transformer():
+            return denoise(
+                self.models.transformer,
+                self.models.blocks,
+                noise.to(self.models.device),
+                self._shown.reference,
+                held,
+                self._contexts(span),
+                self._guidance(),
+                make_solver(s.sample_solver, s.sample_steps, s.sample_shift, generator),
+                self._teacache(),
+                lambda done: self.progress(Step(span.index, done, s.sample_steps)),
+            )
+
+    def _contexts(self, span: WindowSpan) -> dict[Branch, Context]:
+        transformer, inputs = self.models.transformer, self.inputs
+        windows = inputs.speech.windows(span.start, span.stop)
+        speech = transformer.audio_part(windows)
+
+        def context(branch: Branch) -> Context:
+            if branch in ("cond", "drop_audio"):
+                text = self._constant("prompt", lambda: transformer.text_part(inputs.prompt))
+            else:
+                text = self._constant("negative prompt", lambda: transformer.text_part(inputs.negative_prompt))
+            if branch in ("cond", "drop_text"):
+                return Context(text, self._shown.image, speech)
+            silence = self._constant("silence", lambda: transformer.audio_part(torch.zeros_like(windows)))
+            return Context(text, self._shown.image, silence)
+
+        return {branch: context(branch) for branch in self.branches}
+
+    def _constant(self, name: str, make: Callable[[], ContextPart]) -> ContextPart:
+        """What no window changes, made once."""
+        if name not in self._constants:
+            self._constants[name] = make()
+        return self._constants[name]
+
+    def _guidance(self) -> ClassifierFreeGuidance | AdaptiveProjectedGuidance:
+        s = self.settings
+        scales = s.sample_text_guide_scale, s.sample_audio_guide_scale
+        if s.use_apg:
+            return AdaptiveProjectedGuidance(*scales, s.apg_momentum, s.apg_norm_threshold)
+        return ClassifierFreeGuidance(*scales)
+
+    def _teacache(self) -> TeaCache | None:
+        if not self.settings.use_teacache:
+            return None
+        small = self.size[0] * self.size[1] <= PIXELS_480
+        return TeaCache(self.settings.teacache_thresh, COEFFICIENTS_480 if small else COEFFICIENTS_720)
+
+    def _decode(self, span: WindowSpan, latents: torch.Tensor) -> tuple[Window, torch.Tensor]:
+        """Decode, correct colours and convert piece by piece; keep the end for the next window."""
+        frame_num, motion_frame = self.settings.frame_num, self.settings.motion_frame
+        frames = torch.empty(frame_num, *self.size, 3, dtype=torch.uint8)
+        motion = torch.empty(3, motion_frame, *self.size, device=self.models.device)
+        done = 0
+        with self.models.using(self.models.vae):
+            for piece in self.models.vae.decode_frames(latents):
+                piece = match_colour(piece, self._colours, self.settings.color_correction_strength)
+                end = done + piece.shape[1]
+                frames[done:end] = to_uint8(piece).cpu()
+                first = max(done, frame_num - motion_frame)
+                if first < end:
+                    motion[:, first - (frame_num - motion_frame) : end - (frame_num - motion_frame)] = piece[
+                        :, first - done :
+                    ]
+                done = end
+        kept = frames[span.keep_from : span.keep_to]
+        return Window(span.index, len(self.spans), span.start + span.keep_from, kept), motion
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """The reference frame that is encoded at the moment."""
+
+    index: int | None = None
+    latents: torch.Tensor | None = None
+    reference: torch.Tensor | None = None
+    image: ContextPart | None = None
+
+
+def to_uint8(frames: torch.Tensor) -> torch.Tensor:
+    """[3, T, H, W] in [-1, 1] -> [T, H, W, 3] uint8, to the nearest level (upstream rounds down)."""
+    return ((frames + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).permute(1, 2, 3, 0)
+
+
+def stream(
+    models: Models,
+    inputs: Inputs,
+    settings: Settings,
+    spans: tuple[WindowSpan, ...],
+    progress: Progress = no_progress,
+    noise: NoiseSource | None = None,
+) -> Iterator[Window]:
+    """The windows of a video, one after the other; see ``Streamer``."""
+    streamer = Streamer(models, inputs, settings, spans, progress, noise)
+    motion = None
+    for span in spans:
+        window, motion = streamer.window(span, motion)
+        yield window

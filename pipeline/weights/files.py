@@ -1,0 +1,206 @@
+"""Read-only access to the tensors of a checkpoint, whatever it is stored as.
+
+A checkpoint is one ``.safetensors`` file, a folder of safetensors shards, or a ``.pth``/``.pt``/
+``.bin`` file. Nothing is read until a tensor is asked for, and both formats are memory-mapped, so
+opening costs no memory. Knows nothing about models: what the names mean is the caller's business.
+"""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from ..errors import InputError
+
+_SAFETENSORS_DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
+
+
+class _Entry:
+    """One tensor: its shape and dtype, and how to read it."""
+
+    __slots__ = ("dtype", "read", "shape")
+
+    def __init__(self, shape: tuple[int, ...], dtype: torch.dtype, read: Callable[[], torch.Tensor]) -> None:
+        self.shape = shape
+        self.dtype = dtype
+        self.read = read
+
+
+class Tensors:
+    """The tensors of a checkpoint by name, read on demand onto the CPU."""
+
+    def __init__(self, source: Path, entries: dict[str, _Entry]) -> None:
+        self.source = source
+        self._entries = entries
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._entries)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._entries
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __getitem__(self, name: str) -> torch.Tensor:
+        """The tensor, memory-mapped where the format allows it. Raises KeyError."""
+        return self._entries[name].read()
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        return self._entries[name].shape
+
+    def dtype(self, name: str) -> torch.dtype:
+        return self._entries[name].dtype
+
+    def numel(self) -> int:
+        """Number of parameters in the whole checkpoint."""
+        return sum(torch.Size(entry.shape).numel() for entry in self._entries.values())
+
+    def renamed(self, rename: Callable[[str], str | None]) -> Tensors:
+        """The same tensors under other names; those that ``rename`` maps to None are left out."""
+        pairs = ((rename(name), entry) for name, entry in self._entries.items())
+        return Tensors(self.source, {name: entry for name, entry in pairs if name is not None})
+
+    def without_prefix(self, *prefixes: str) -> Tensors:
+        """Names with the first matching prefix removed; other names stay."""
+
+        def strip(name: str) -> str:
+            return next((name[len(p) :] for p in prefixes if name.startswith(p)), name)
+
+        return self.renamed(strip)
+
+    def under(self, prefix: str) -> Tensors:
+        """Only the names with this prefix, without it."""
+        return self.renamed(lambda name: name[len(prefix) :] if name.startswith(prefix) else None)
+
+    def merged_with(self, other: Tensors) -> Tensors:
+        """Both sets of tensors; ``other`` wins where a name is in both."""
+        return Tensors(self.source, {**self._entries, **other._entries})
+
+    def with_tensors(self, tensors: dict[str, torch.Tensor]) -> Tensors:
+        """These tensors with some added or replaced from memory (a split or reshaped one, say)."""
+        return self.merged_with(tensors_from_dict(tensors))
+
+
+def tensors_from_dict(tensors: dict[str, torch.Tensor], source: str | Path = "memory") -> Tensors:
+    """Wrap tensors that are in memory already."""
+    entries = {k: _Entry(tuple(v.shape), v.dtype, lambda v=v: v) for k, v in tensors.items()}
+    return Tensors(Path(source), entries)
+
+
+def open_tensors(path: str | Path, what: str) -> Tensors:
+    """Open a checkpoint file, or a folder of ``diffusion_pytorch_model*.safetensors`` shards.
+
+    Args:
+        path: a ``.safetensors`` file, a ``.pth``/``.pt``/``.bin``/``.ckpt`` file, or a folder.
+        what: what the file is to the user, for messages ("the Wan VAE (--vae)").
+
+    Raises:
+        InputError: missing, empty, unreadable, a shard missing, or not a weights file.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise InputError(f"{what}: {path} does not exist. Check the path.")
+    if path.is_dir():
+        return _open_folder(path, what)
+    if path.stat().st_size == 0:
+        raise InputError(f"{what}: {path} is empty (0 bytes). Download it again.")
+    if path.suffix == ".safetensors":
+        return Tensors(path, _safetensors_entries(path, what))
+    if path.suffix in {".pth", ".pt", ".bin", ".ckpt"}:
+        return Tensors(path, _pickle_entries(path, what))
+    raise InputError(
+        f"{what}: {path.name} is of a kind that is not read here ({path.suffix or 'no suffix'}); "
+        "give a .safetensors or .pth file."
+    )
+
+
+def _open_folder(folder: Path, what: str) -> Tensors:
+    shards = sorted(folder.glob("diffusion_pytorch_model*.safetensors"))
+    if not shards:
+        raise InputError(f"{what}: the folder {folder} holds no diffusion_pytorch_model*.safetensors.")
+    _check_shard_count(shards, what)
+    entries: dict[str, _Entry] = {}
+    for shard in shards:
+        entries.update(_safetensors_entries(shard, what))
+    return Tensors(folder, entries)
+
+
+def _check_shard_count(shards: list[Path], what: str) -> None:
+    """Names like ``…-00002-of-00007`` say how many there must be."""
+    stem, _, total = shards[0].stem.rpartition("-of-")
+    if not total.isdigit():
+        return
+    base = stem.rpartition("-")[0]
+    expected = [f"{base}-{i:0{len(total)}d}-of-{total}.safetensors" for i in range(1, int(total) + 1)]
+    present = {shard.name for shard in shards}
+    missing = [name for name in expected if name not in present]
+    if missing:
+        raise InputError(f"{what}: {shards[0].parent} lacks {', '.join(missing)}. Download the missing shards.")
+
+
+def _safetensors_entries(path: Path, what: str) -> dict[str, _Entry]:
+    try:
+        handle = safe_open(path, framework="pt")
+        header = _safetensors_header(path)
+    except (SafetensorError, ValueError, OSError) as error:
+        raise InputError(f"{what}: {path} is not a whole safetensors file ({error}). Download it again.") from error
+    entries = {}
+    for name, info in header.items():
+        dtype = _SAFETENSORS_DTYPES.get(info["dtype"])
+        if dtype is None:
+            raise InputError(f"{what}: {path} stores {name} as {info['dtype']}, which is not read here.")
+        entries[name] = _Entry(tuple(info["shape"]), dtype, lambda n=name: handle.get_tensor(n))
+    return entries
+
+
+def _safetensors_header(path: Path) -> dict[str, dict]:
+    with path.open("rb") as file:
+        size = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(size))
+    header.pop("__metadata__", None)
+    return header
+
+
+def _pickle_entries(path: Path, what: str) -> dict[str, _Entry]:
+    state = _load_pickle(path, what)
+    for key in ("state_dict", "model_state", "module"):
+        if isinstance(state, dict) and isinstance(state.get(key), dict):
+            state = state[key]
+    if not isinstance(state, dict):
+        raise InputError(f"{what}: {path} holds a {type(state).__name__}, not named tensors.")
+    tensors = {name: value for name, value in state.items() if isinstance(value, torch.Tensor)}
+    return tensors_from_dict(tensors)._entries
+
+
+def _load_pickle(path: Path, what: str) -> object:
+    try:
+        try:
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        except RuntimeError:  # written before torch 1.6: no zip archive, cannot be memory-mapped
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise InputError(
+            f"{what}: {path} holds something other than plain tensors and was not executed. "
+            "Use the .safetensors file of the same weights, or the publisher's original."
+        ) from error
+    except (RuntimeError, OSError, ValueError, EOFError) as error:
+        raise InputError(f"{what}: {path} cannot be read ({error}). Download it again.") from error

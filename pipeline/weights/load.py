@@ -1,0 +1,92 @@
+"""Fill a module that was built on the meta device with tensors of a checkpoint.
+
+Each tensor is read once, cast and placed where it will live, so that the peak of host memory is
+the weights themselves. Every parameter must be found and every shape must agree: a checkpoint
+that fits in part is an error that names the keys.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+from ..errors import InputError
+from .files import Tensors
+
+
+def fill(
+    module: nn.Module,
+    tensors: Tensors,
+    what: str,
+    *,
+    dtype: torch.dtype | Callable[[str], torch.dtype] | None = None,
+    device: torch.device | str = "cpu",
+    optional: frozenset[str] = frozenset(),
+    skip: str | None = None,
+) -> None:
+    """Give every parameter and persistent buffer of ``module`` its tensor (in place).
+
+    Args:
+        module: built under ``torch.device("meta")``; its names are the checkpoint's names.
+        tensors: where to read; names that the module lacks are ignored (the caller judges them).
+        what: what the file is to the user, for messages.
+        dtype: dtype to store floating point parameters in, or a function of the name; None keeps
+            the file's.
+        device: where the parameters live afterwards.
+        optional: names that may be missing (left as they are).
+        skip: names with this prefix are left alone.
+
+    Raises:
+        InputError: a name is missing or a shape differs.
+    """
+    wanted = {
+        name: old for name, old in module.state_dict(keep_vars=True).items() if not (skip and name.startswith(skip))
+    }
+    check_names(list(wanted), tensors, what, optional)
+    for name, old in wanted.items():
+        if name not in tensors:
+            continue
+        check_shape(name, tuple(old.shape), tensors, what)
+        new = placed(tensors[name], dtype(name) if callable(dtype) else dtype, device)
+        owner, _, leaf = name.rpartition(".")
+        holder = module.get_submodule(owner)
+        if isinstance(old, nn.Parameter):
+            holder.register_parameter(leaf, nn.Parameter(new, requires_grad=False))
+        else:
+            holder.register_buffer(leaf, new)
+
+
+def placed(tensor: torch.Tensor, dtype: torch.dtype | None, device: torch.device | str) -> torch.Tensor:
+    """``tensor`` in ``dtype`` on ``device``, cast on the side where fewer bytes are moved."""
+    if dtype is None or not tensor.is_floating_point():
+        return tensor.to(device)
+    if dtype.itemsize < tensor.element_size():
+        return tensor.to(dtype).to(device)
+    return tensor.to(device).to(dtype)
+
+
+def check_shape(name: str, expected: tuple[int, ...], tensors: Tensors, what: str) -> None:
+    """Raise an InputError if the tensor's shape is not the expected one."""
+    found = tensors.shape(name)
+    if found != expected:
+        raise InputError(
+            f"{what}: {tensors.source} has {name} of shape {list(found)}, expected {list(expected)}. "
+            "Is it a file for another model?"
+        )
+
+
+def check_names(wanted: list[str], tensors: Tensors, what: str, optional: frozenset[str] = frozenset()) -> None:
+    """Raise an InputError that names what is missing."""
+    missing = [name for name in wanted if name not in tensors and name not in optional]
+    if not missing:
+        return
+    shown = ", ".join(missing[:3]) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
+    if len(missing) == len(wanted):
+        found = ", ".join(list(tensors)[:3]) or "nothing"
+        raise InputError(
+            f"{what}: {tensors.source} is a file of another kind: none of the expected tensors "
+            f"({shown}) is in it; it holds {found}, …"
+        )
+    raise InputError(f"{what}: {tensors.source} lacks {shown}. Is the download complete?")

@@ -1,0 +1,191 @@
+"""Sound files of every kind, and the speech made of them, against librosa's and upstream's numbers."""
+
+import sys
+from pathlib import Path
+
+import av
+import numpy as np
+import pyloudnorm
+import pytest
+from infinitetalk.pipeline.errors import InputError
+from infinitetalk.pipeline.media.audio import SAMPLE_RATE, Audio, frame_count, load_audio, speech_for_model
+from infinitetalk.tools.golden.speech import save_wav, speech_like
+from safetensors.numpy import load_file
+
+GOLDEN = Path(__file__).parent / "data" / "speech.safetensors"
+CONTAINERS = {
+    "pcm_u8.wav": ("pcm_u8", "u8"),
+    "pcm_s16le.wav": ("pcm_s16le", "s16"),
+    "pcm_s24le.wav": ("pcm_s24le", "s32"),
+    "pcm_s32le.wav": ("pcm_s32le", "s32"),
+    "pcm_f32le.wav": ("pcm_f32le", "flt"),
+    "pcm_f64le.wav": ("pcm_f64le", "dbl"),
+    "flac.flac": ("flac", "s16"),
+    "mp3.mp3": ("mp3", "fltp"),
+    "aac.m4a": ("aac", "fltp"),
+    "video.mp4": ("aac", "fltp"),
+    "video.mkv": ("pcm_s16le", "s16"),
+}
+
+
+def write(path, samples, sample_rate=44_100, codec="pcm_s16le", sample_format="s16"):
+    """Encode float32 ``samples`` [channels, n] (None: no audio stream), with a picture track where the name says so."""
+    with av.open(str(path), "w") as container:
+        if path.stem.startswith("video"):
+            video = container.add_stream("mpeg4", rate=25)
+            video.width, video.height, video.pix_fmt = 32, 32, "yuv420p"
+        if samples is not None:
+            layout = "mono" if samples.shape[0] == 1 else "stereo"
+            audio = container.add_stream(codec, rate=sample_rate, layout=layout, format=sample_format)
+            frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples, np.float32), "fltp", layout)
+            frame.sample_rate, frame.pts = sample_rate, 0
+            container.start_encoding()  # writes the header even if no frame follows
+            to_codec = av.AudioResampler(sample_format, layout, sample_rate, frame_size=audio.frame_size or 1024)
+            for part in (*to_codec.resample(frame), *to_codec.resample(None)) if samples.size else ():
+                container.mux(audio.encode(part))
+            container.mux(audio.encode(None))
+        if path.stem.startswith("video"):
+            for _ in range(5):
+                container.mux(video.encode(av.VideoFrame(32, 32, "yuv420p")))
+            container.mux(video.encode(None))
+    return path
+
+
+def stereo(seconds=0.6, sample_rate=44_100):
+    return np.stack([speech_like(seconds, sample_rate, 0), speech_like(seconds, sample_rate, 1)]).astype(np.float32)
+
+
+def ffmpeg_float(path):
+    """Decoded, and converted to planar floats by FFmpeg's own resampler."""
+    with av.open(str(path)) as container:
+        resampler = av.AudioResampler("fltp")
+        frames = [part for frame in container.decode(audio=0) for part in resampler.resample(frame)]
+        return np.concatenate([frame.to_ndarray() for frame in frames], axis=1)
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+@pytest.mark.parametrize("name", CONTAINERS)
+def test_every_format_is_decoded_as_it_is(tmp_path, name, channels):
+    samples = stereo()[:channels]
+    audio = load_audio(write(tmp_path / name, samples, 44_100, *CONTAINERS[name]))
+    assert audio.sample_rate == 44_100
+    assert audio.samples.dtype == np.float32
+    np.testing.assert_allclose(audio.samples, ffmpeg_float(tmp_path / name), atol=1e-7)
+    assert audio.samples.shape[0] == channels
+    assert audio.seconds == pytest.approx(0.6, abs=0.05)  # lossy codecs pad to whole blocks
+    assert np.corrcoef(audio.samples[-1, : samples.shape[1]], samples[-1])[0, 1] > 0.95  # and in time
+
+
+def test_wav_samples_are_exact(tmp_path):
+    integers = (stereo() * 2**15).astype(np.int16)
+    save_wav(tmp_path / "speech.wav", integers.T, 22_050)
+    audio = load_audio(tmp_path / "speech.wav")
+    assert audio.sample_rate == 22_050
+    np.testing.assert_array_equal(audio.samples, integers / np.float32(2**15))
+    assert audio.seconds == integers.shape[1] / 22_050
+
+
+def test_more_than_two_channels_are_all_mixed(tmp_path):
+    integers = (np.random.default_rng(0).uniform(-0.5, 0.5, (4000, 6)) * 2**15).astype(np.int16)
+    save_wav(tmp_path / "surround.wav", integers, SAMPLE_RATE)
+    audio = load_audio(tmp_path / "surround.wav")
+    assert audio.samples.shape == (6, 4000)
+    speech, mean = speech_for_model(audio), integers.mean(axis=1)
+    assert np.corrcoef(speech, mean)[0, 1] > 1 - 1e-6
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda p: p / "missing.wav", "does not exist"),
+        (lambda p: p, "is a folder"),
+        (lambda p: _written(p / "text.wav", b"hello, this is no sound at all\n" * 50), "cannot be decoded"),
+        (lambda p: _written(p / "noise.wav", np.random.default_rng(0).bytes(5000)), "cannot be decoded"),
+        (lambda p: _written(p / "empty.mp3", b""), "cannot be decoded"),
+        (lambda p: write(p / "video.mp4", None), "has no sound, only video"),
+        (lambda p: write(p / "none.wav", np.zeros((1, 0))), "is empty"),
+        (lambda p: write(p / "short.wav", np.zeros((1, 441))), "holds 0.010 s of sound, less than one video frame"),
+        (lambda p: write(p / "nan.wav", np.full((1, 9000), np.nan), 44_100, "pcm_f32le", "flt"), "NaN or infinite"),
+        (lambda p: write(p / "inf.wav", np.full((2, 9000), np.inf), 44_100, "pcm_f32le", "flt"), "NaN or infinite"),
+    ],
+)
+def test_what_is_no_sound_gets_one_sentence(tmp_path, make, message):
+    path = make(tmp_path)
+    with pytest.raises(InputError, match=message) as error:
+        load_audio(path)
+    assert str(path) in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def _written(path, data):
+    path.write_bytes(data)
+    return path
+
+
+def test_speech_is_that_of_upstream(tmp_path):
+    golden = load_file(GOLDEN)
+    save_wav(tmp_path / "speech.wav", golden["wav"], 22_050)
+    speech = speech_for_model(load_audio(tmp_path / "speech.wav"))
+    assert speech.dtype == np.float32
+    np.testing.assert_allclose(speech, golden["speech"], rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("sample_rate", [8000, 11_025, 16_000, 22_050, 44_100, 48_000])
+def test_resampling_is_librosas(tmp_path, sample_rate):
+    librosa = pytest.importorskip("librosa")
+    integers = (stereo(0.701, sample_rate) * 2**15).astype(np.int16)
+    save_wav(tmp_path / "speech.wav", integers.T, sample_rate)
+    expected, _ = librosa.load(tmp_path / "speech.wav", sr=SAMPLE_RATE)
+    speech = speech_for_model(load_audio(tmp_path / "speech.wav"))
+    assert speech.shape == expected.shape
+    gain = np.dot(speech, expected) / np.dot(expected, expected)
+    np.testing.assert_allclose(speech, gain * expected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("sample_rate", [8000, 22_050, 44_100, 48_000])
+def test_torchaudio_stands_in_for_soxr(monkeypatch, sample_rate):
+    audio = Audio(stereo(2.0, sample_rate), sample_rate)
+    by_soxr = speech_for_model(audio)
+    monkeypatch.setitem(sys.modules, "soxr", None)
+    by_torchaudio = speech_for_model(audio)
+    assert by_torchaudio.shape == by_soxr.shape
+    assert by_torchaudio.dtype == np.float32
+    assert not np.array_equal(by_torchaudio, by_soxr)
+    assert rms(by_torchaudio - by_soxr) < 3e-3 * rms(by_soxr)
+
+
+@pytest.mark.parametrize("missing", [["soxr", "torchaudio", "torchaudio.functional"], ["pyloudnorm"]])
+def test_a_missing_package_is_named(monkeypatch, missing):
+    for name in missing:
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(InputError, match=f"pip install {missing[0]}"):
+        speech_for_model(Audio(stereo(), 44_100))
+
+
+@pytest.mark.parametrize("level", [0.1, 1.0, 5.0])
+def test_loudness_is_minus_23_lufs(level):
+    speech = speech_for_model(Audio(level * stereo(3.0), 44_100))
+    assert pyloudnorm.Meter(SAMPLE_RATE).integrated_loudness(speech) == pytest.approx(-23, abs=0.01)
+
+
+def test_silence_stays_silence():
+    speech = speech_for_model(Audio(np.zeros((2, 44_100), np.float32), 44_100))
+    np.testing.assert_array_equal(speech, np.zeros(SAMPLE_RATE, np.float32))
+
+
+def test_a_clip_too_short_to_measure_gets_the_level_of_a_longer_one():
+    tone = np.sin(2 * np.pi * 500 * np.arange(SAMPLE_RATE) / SAMPLE_RATE).astype(np.float32)[None]
+    short = speech_for_model(Audio(tone[:, : SAMPLE_RATE // 10], SAMPLE_RATE))
+    long = speech_for_model(Audio(tone, SAMPLE_RATE))
+    assert short.shape == (SAMPLE_RATE // 10,)
+    assert short.dtype == np.float32
+    assert rms(short) == pytest.approx(rms(long), rel=0.01)
+
+
+def rms(signal):
+    return np.sqrt(np.mean(np.square(signal, dtype=np.float64)))
+
+
+@pytest.mark.parametrize(("samples", "frames"), [(639, 0), (640, 1), (16_000, 25), (26_080, 40), (170_905, 267)])
+def test_frames_are_whole_ones(samples, frames):
+    assert frame_count(samples) == frames

@@ -1,0 +1,363 @@
+"""The command line: flags to settings and back, precedence, and every way it can end."""
+
+import dataclasses
+import io
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import hypothesis
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from infinitetalk.pipeline import command_line
+from infinitetalk.pipeline.command_line import main
+from infinitetalk.pipeline.errors import InputError
+from infinitetalk.pipeline.flags import build_parser, parse, to_argv
+from infinitetalk.pipeline.presets import preset_names, settings_with_preset
+from infinitetalk.pipeline.progress import (
+    ConsoleProgress,
+    Finished,
+    Loading,
+    Notice,
+    RunStarted,
+    Step,
+    WindowDone,
+    WindowStarted,
+)
+from infinitetalk.pipeline.settings import Settings, setting_infos, setting_types
+
+INPUTS = ["--image", "portrait.png", "--audio", "speech.wav", "--prompt", "Someone talks."]
+
+
+@pytest.fixture
+def inputs(tmp_path, monkeypatch):
+    """A working folder with an image and a sound file (in name), and a generator that keeps what it is given."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    for name in ("portrait.png", "speech.wav"):
+        Path(name).write_bytes(b"")
+    calls = []
+
+    def generate(settings, job, progress):
+        calls.append((settings, job, progress))
+        return settings.save_file
+
+    fake = type(sys)("infinitetalk.pipeline.generator")
+    fake.generate = generate
+    monkeypatch.setitem(sys.modules, fake.__name__, fake)
+    monkeypatch.setattr("infinitetalk.pipeline.generator", fake, raising=False)
+    return calls
+
+
+def error_of(capsys, argv):
+    """The sentence on stderr of a call that must be refused."""
+    assert main(argv) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.startswith("error: ") and err.count("\n") == 1 and "Traceback" not in err
+    return err
+
+
+@pytest.mark.parametrize(
+    ("argv", "value"),
+    [
+        ([], False),
+        (["--t5_cpu"], True),
+        (["--t5_cpu", "true"], True),
+        (["--t5_cpu", "False"], False),
+        (["--t5_cpu", "YES"], True),
+        (["--t5_cpu", "no"], False),
+        (["--t5_cpu=1"], True),
+        (["--t5_cpu", "0"], False),
+        (["--t5_cpu", "--quiet"], True),
+    ],
+)
+def test_switches_take_an_optional_value(argv, value):
+    assert parse(argv).t5_cpu is value
+
+
+def test_offload_model_may_be_left_undecided():
+    assert parse([]).offload_model is None
+    assert parse(["--offload_model", "true"]).offload_model is True
+    assert parse(["--offload_model", "none"]).offload_model is None
+
+
+def test_several_values_stand_behind_one_flag_or_behind_several():
+    expected = (Path("a"), Path("b"))
+    assert parse(["--lora_dir", "a", "b"]).lora_dir == expected
+    assert parse(["--lora_dir", "a", "--lora_dir", "b"]).lora_dir == expected
+    assert parse(["--lora_scale", "-0.5", "1"]).lora_scale == (-0.5, 1.0)
+
+
+def test_given_flags_win_over_the_preset_and_the_preset_over_the_defaults():
+    settings = parse(["--base_seed", "7", "--preset", "02_comfyui_equivalent", "--max_frame_num", "none"])
+    assert (settings.base_seed, settings.max_frame_num) == (7, None)
+    assert settings == settings_with_preset("02_comfyui_equivalent", base_seed=7, max_frame_num=None)
+    # a flag that repeats the default is given all the same
+    assert parse(["--preset", "01_ultra_fast", "--sample_text_guide_scale", "5"]).sample_text_guide_scale == 5
+
+
+def test_the_word_none_is_a_prompt_like_any_other():
+    assert parse(["--prompt", "none"]).prompt == "none"
+
+
+@pytest.mark.parametrize(
+    ("argv", "sentence"),
+    [
+        (["--sample_step", "4"], "did you mean --sample_steps?"),
+        (["--sample-steps=4"], "--sample-steps is not a flag; did you mean --sample_steps?"),
+        (["--seed", "4"], "did you mean --base_seed?"),
+        (["\N{EM DASH}-sample_shift", "4"], "did you mean generate?"),
+        (["--quiet", "--frame_num", "81", "\N{EM DASH}-sample_shift"], "did you mean --sample_shift?"),
+        (["--xyzzy"], "--help lists all flags"),
+        (["generat"], "'generat' is not a command; did you mean generate?"),
+        (["--frame_num", "many"], "--frame_num: 'many' found, a whole number expected"),
+        (["--frame_num", "81.5"], "a whole number expected"),
+        (["--sample_shift", "high"], "--sample_shift: 'high' found, a number expected"),
+        (["--t5_cpu", "maybe"], "--t5_cpu: 'maybe' found, true or false"),
+        (["--frame_num"], "--frame_num: expected one argument"),
+        (["--lora_dir"], "--lora_dir: expected at least one argument"),
+        (["--preset", "05"], "05_low_vram"),
+        (["--preset", "05_low_vram"], "LoRA is not available"),
+        (["--frame_num", "80"], "4n+1"),
+        (["--motion_frame", "81"], "fewer than --frame_num"),
+        (["--num_persistent_param_in_dit", "0", "--blocks_to_swap", "30"], "give one of them"),
+        (["--sample_solver", "flowmatch_distill", "--sample_steps", "8"], "exactly 4 steps"),
+        (["--lora_dir", "a", "b"], "--lora_scale: 1 found"),
+        (["--ulysses_size", "2"], "one GPU"),
+        (["--scene_seg"], "scene segmentation"),
+        (["--audio_mode", "tts"], "speech synthesis"),
+        (["--quant", "fp8"], "quantised weights are not available"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_exit_code_2(inputs, capsys, argv, sentence):
+    assert sentence in error_of(capsys, argv)
+    assert inputs == []
+
+
+def test_nothing_given_says_what_to_give(inputs, capsys):
+    assert "Give --image or --video, --audio, --prompt, or --input_json" in error_of(capsys, [])
+
+
+def test_several_processes_are_refused(inputs, capsys, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    assert "torchrun started 4 processes" in error_of(capsys, INPUTS)
+
+
+@pytest.mark.parametrize("command", [[], ["generate"]])
+def test_a_run_gets_resolved_settings_and_prints_the_path_alone(inputs, capsys, command):
+    assert main([*command, *INPUTS, "--save_file", "out", "--base_seed", "-1"]) == 0
+    assert capsys.readouterr() == ("out.mp4\n", "")
+    (settings, job, _), *_ = inputs
+    assert settings.sample_steps == 40 and settings.base_seed >= 0 and settings.save_file == Path("out.mp4")
+    assert (job.reference, job.speech, job.prompt) == (Path("portrait.png"), Path("speech.wav"), "Someone talks.")
+
+
+def test_quiet_listens_to_nothing(inputs, capsys):
+    assert main([*INPUTS, "--save_file", "out", "--quiet"]) == 0
+    inputs[0][2](Loading("everything"))
+    assert capsys.readouterr() == ("out.mp4\n", "")
+
+
+def test_a_warning_does_not_stop_the_run(inputs, capsys):
+    assert main([*INPUTS, "--save_file", "out", "--use_teacache", "--sample_steps", "4"]) == 0
+    assert capsys.readouterr().err.startswith("warning: --use_teacache cannot speed up 4 steps")
+
+
+def test_an_existing_video_is_kept_unless_overwrite(inputs, capsys):
+    Path("out.mp4").write_bytes(b"")
+    assert "--overwrite" in error_of(capsys, [*INPUTS, "--save_file", "out"])
+    assert main([*INPUTS, "--save_file", "out", "--overwrite"]) == 0
+
+
+def test_an_interrupt_and_bad_input_inside_a_run(inputs, capsys, monkeypatch):
+    def interrupted(settings, job, progress):
+        raise KeyboardInterrupt
+
+    def refused(settings, job, progress):
+        raise InputError("No. \N{SNOWMAN}")
+
+    monkeypatch.setattr(sys.modules["infinitetalk.pipeline.generator"], "generate", interrupted)
+    assert main([*INPUTS, "--save_file", "out"]) == 130
+    assert "Traceback" not in capsys.readouterr().err
+    monkeypatch.setattr(sys.modules["infinitetalk.pipeline.generator"], "generate", refused)
+    assert error_of(capsys, [*INPUTS, "--save_file", "out"]) == "error: No. \N{SNOWMAN}\n"
+
+
+def test_text_that_the_console_cannot_show_is_escaped():
+    stream = io.TextIOWrapper(io.BytesIO(), encoding="cp1252")
+    command_line._write(stream, "\N{SNOWMAN} \xe9")
+    assert stream.buffer.getvalue() == b"\\u2603 \xe9" + os.linesep.encode()
+
+
+def test_help_lists_every_flag_and_version_a_number(capsys):
+    assert main(["--help"]) == 0
+    text = capsys.readouterr().out
+    assert all(f"--{name} " in text for name in setting_types())
+    assert all(name in text for name in preset_names())
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out.split()[1][0].isdigit()
+
+
+def test_help_imports_nothing_heavy():
+    code = (
+        "import sys; from infinitetalk.pipeline.command_line import main; main(['--help']); "
+        "print([m for m in ('torch', 'numpy', 'av', 'transformers') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_the_parser_has_a_flag_for_every_setting_and_no_other():
+    flags = {option for action in build_parser()._actions for option in action.option_strings}
+    assert flags - {"-h", "--help"} == {f"--{name}" for name in setting_types()}
+
+
+# The guide's whole command lines, and upstream's README's.
+COMMON = [
+    *("--ckpt_dir", "weights/Wan2.1-I2V-14B-480P", "--wav2vec_dir", "weights/chinese-wav2vec2-base"),
+    *("--infinitetalk_dir", "weights/InfiniteTalk/single/infinitetalk.safetensors"),
+]
+GUIDE_FAST = [
+    *COMMON,
+    *("--lora_dir", "weights/lightx2v_I2V_14B_480p_cfg_step_distill_rank128_bf16.safetensors", "--lora_scale", "0.8"),
+    *("--quant", "fp8", "--quant_dir", "weights/InfiniteTalk/quant_models/infinitetalk_single_fp8.safetensors"),
+    *("--input_json", "single.json", "--size", "infinitetalk-480"),
+    *("--sample_steps", "4", "--sample_shift", "11.0"),
+    *("--sample_text_guide_scale", "1.0", "--sample_audio_guide_scale", "2.0"),
+    *("--mode", "streaming", "--frame_num", "81", "--motion_frame", "9", "--num_persistent_param_in_dit", "0"),
+    *("--save_file", "output_fast"),
+]
+GUIDE_PARALLEL = [*COMMON, "--dit_fsdp", "--t5_fsdp", "--ulysses_size=4", "--input_json", "single.json"]
+UPSTREAM_SINGLE = [
+    *COMMON,
+    *("--input_json", "single.json", "--size", "infinitetalk-480", "--sample_steps", "40"),
+    *("--mode", "streaming", "--motion_frame", "9", "--save_file", "infinitetalk_res"),
+]
+GUIDE_PIECES = [
+    ["--num_persistent_param_in_dit", "0", "--t5_cpu", "true", "--offload_model", "true"],
+    ["--use_teacache", "--teacache_thresh", "0.2"],
+    ["--use_apg", "--apg_momentum", "-0.75", "--apg_norm_threshold", "55"],
+    ["--sample_audio_guide_scale", "3.0", "--sample_shift", "12.0"],
+    ["--motion_frame", "15", "--color_correction_strength", "0.8"],
+    ["--sample_steps", "8", "--sample_text_guide_scale", "2.0"],
+]
+
+
+@pytest.fixture
+def single_json(inputs):
+    entries = {"prompt": "p", "cond_video": "portrait.png", "cond_audio": {"person1": "speech.wav"}}
+    Path("single.json").write_text(json.dumps(entries))
+    return inputs
+
+
+def test_the_guides_whole_command_is_understood_and_its_lora_refused(single_json, capsys):
+    settings = parse(GUIDE_FAST)
+    assert (settings.lora_scale, settings.quant, settings.sample_shift) == ((0.8,), "fp8", 11)
+    assert "--lora_dir: LoRA is not available" in error_of(capsys, GUIDE_FAST)
+
+
+def test_the_guides_parallel_command_is_refused(single_json, capsys):
+    assert "one GPU" in error_of(capsys, GUIDE_PARALLEL)
+
+
+@pytest.mark.parametrize("piece", [[], *GUIDE_PIECES])
+def test_upstreams_command_runs_with_each_of_the_guides_additions(single_json, piece):
+    assert main([*UPSTREAM_SINGLE, *piece]) == 0
+    settings, job, _ = single_json[0]
+    assert settings.save_file == Path("infinitetalk_res.mp4") and job.prompt == "p"
+    assert settings.num_persistent_param_in_dit == (0 if "--t5_cpu" in piece else None)
+
+
+def _texts():
+    # argparse of Python 3.11 and 3.12 drops a value that is just "--"; NUL cannot be on a command line
+    return st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0")).filter(lambda text: text != "--")
+
+
+def _values(name):
+    info, expected = setting_infos()[name], setting_types()[name]
+    if info.choices:
+        single = st.sampled_from(info.choices)
+    else:
+        single = {
+            bool: st.booleans(),
+            int: st.integers(None if info.min is None else int(info.min), info.max),
+            float: st.floats(info.min, info.max, allow_nan=False, allow_infinity=False),
+            str: _texts() if info.free_text else _texts().filter(lambda text: text.lower() != "none"),
+            Path: st.sampled_from(["none", "a b", "-a", "--x", "~/\N{SNOWMAN}", ".", "x=y", "--a b"]).map(Path),
+        }[expected.kind]
+    values = st.lists(single, min_size=1, max_size=3).map(tuple) if expected.several else single
+    return st.none() | values if expected.optional else values
+
+
+SETTINGS = {name: _values(name) for name in setting_types() if name != "preset"}
+
+
+@hypothesis.settings(deadline=None)
+@given(st.fixed_dictionaries({}, optional=SETTINGS), st.sampled_from([None, *preset_names()]), st.booleans())
+def test_settings_survive_the_way_to_flags_and_back(values, preset, full):
+    settings = Settings(**values) if preset is None else Settings(**{**_preset_values(preset), **values})
+    argv = to_argv(settings, full=full)
+    assert all(isinstance(word, str) for word in argv)
+    assert parse(argv) == settings
+
+
+def _preset_values(preset):
+    return {field.name: getattr(settings_with_preset(preset), field.name) for field in dataclasses.fields(Settings)}
+
+
+def test_default_settings_need_no_flags_and_a_preset_only_its_name():
+    assert to_argv(Settings()) == []
+    assert to_argv(settings_with_preset("03_balanced")) == ["--preset", "03_balanced"]
+    assert "--frame_num" in to_argv(Settings(), full=True)
+
+
+class Stream:
+    """Text that was written, and a terminal or not."""
+
+    def __init__(self, terminal):
+        self.text, self.isatty = "", lambda: terminal
+
+    def write(self, text):
+        self.text += text
+
+    def flush(self):
+        pass
+
+
+EVENTS = [
+    Loading("loading the transformer"),
+    RunStarted(windows=2, frames=150, seconds=6.0),
+    Notice("the speech is cut"),
+    WindowStarted(0, 2),
+    Step(0, 2, 4),
+    WindowDone(0, 2, 3.24),
+    WindowStarted(1, 2),
+    WindowDone(1, 2, 6.0),
+    Finished(Path("out.mp4")),
+]
+
+
+def show(terminal):
+    stream, seconds = Stream(terminal), iter(range(0, 1000, 10))
+    progress = ConsoleProgress(stream, clock=lambda: next(seconds))
+    for event in EVENTS:
+        progress(event)
+    return stream.text
+
+
+def test_progress_in_a_file_is_one_line_for_each_window():
+    lines = show(terminal=False).splitlines()
+    assert [line for line in lines if line.startswith("window")] == [
+        "window 1/2 done, 3.24 of 6.00 s of video, 6.2 s of work for a second of video, about 0:20 left",
+        "window 2/2 done, 6.00 of 6.00 s of video, 5.0 s of work for a second of video",
+    ]
+    assert "note: the speech is cut" in lines and "\r" not in "".join(lines)
+
+
+def test_progress_on_a_terminal_updates_one_line():
+    text = show(terminal=True)
+    assert "\rwindow 1/2, step 2/4, 0.00 of 6.00 s of video, about 0:30 left" in text
+    assert text.count("\n") == 6

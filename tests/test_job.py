@@ -1,0 +1,144 @@
+"""The job: from flags, from upstream's JSON, from both; what is missing or misspelt is said."""
+
+import json
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+from infinitetalk.pipeline.errors import InputError
+from infinitetalk.pipeline.job import BUNDLED, Job, load_job, output_path
+from infinitetalk.pipeline.settings import NEGATIVE_PROMPT, Settings
+
+ENTRIES = {"prompt": "Someone talks.", "cond_video": "face.png", "cond_audio": {"person1": "voice.wav"}}
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("face.png", "voice.wav", "other.png", "other.wav"):
+        Path(name).write_bytes(b"")
+    return tmp_path
+
+
+def write(entries, path="job.json"):
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    text = entries if isinstance(entries, str) else json.dumps(entries, ensure_ascii=False)
+    Path(path).write_text(text, encoding="utf-8")
+    return Settings(input_json=path)
+
+
+def refusal(settings):
+    with pytest.raises(InputError) as caught:
+        load_job(settings)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_from_json_as_upstream(folder):
+    job = load_job(write({**ENTRIES, "audio_type": "para"}))
+    assert job == Job(Path("face.png"), Path("voice.wav"), "Someone talks.", NEGATIVE_PROMPT)
+
+
+def test_from_flags_without_json(folder):
+    job = load_job(Settings(video="face.png", audio="voice.wav", prompt="", negative_prompt="blur"))
+    assert job == Job(Path("face.png"), Path("voice.wav"), "", "blur")
+
+
+def test_flags_win_over_the_json(folder):
+    settings = write({**ENTRIES, "negative_prompt": "fog", "prompt": "\N{SNOWMAN}"}).replace(image=Path("other.png"))
+    assert load_job(settings) == Job(Path("other.png"), Path("voice.wav"), "\N{SNOWMAN}", "fog")
+    settings = settings.replace(audio=Path("other.wav"), prompt="p", negative_prompt="n")
+    assert load_job(settings) == Job(Path("other.png"), Path("other.wav"), "p", "n")
+
+
+def test_the_default_json_is_not_read_when_flags_say_everything(folder):
+    write("not JSON", "examples.json")
+    assert load_job(Settings(image="face.png", audio="voice.wav", prompt="p")).prompt == "p"
+    assert "not JSON" in refusal(Settings(image="face.png", audio="voice.wav"))
+
+
+def test_a_named_json_is_read_even_then(folder):
+    assert "does not exist" in refusal(Settings(input_json="no.json", image="face.png", audio="voice.wav", prompt="p"))
+
+
+def test_paths_are_looked_up_here_then_beside_the_json_then_above_it(folder):
+    entries = {**ENTRIES, "cond_video": "assets/face.png"}
+    settings = write(entries, "pack/assets/job.json")
+    above = folder / "pack" / "assets" / "face.png"
+    beside = folder / "pack" / "assets" / "assets" / "face.png"
+    here = folder / "assets" / "face.png"
+    assert "cond_video" in refusal(settings)
+    for file in (above, beside, here):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(b"")
+        assert load_job(settings).reference.resolve() == file
+
+
+def test_the_bundled_example_is_complete_from_anywhere(folder):
+    job = load_job(Settings(input_json=BUNDLED / "single_example_image.json"))
+    assert job.reference.is_file() and job.speech.is_file() and job.prompt
+    assert str(BUNDLED) in refusal(Settings(input_json="examples/single_example_image.json"))
+
+
+@pytest.mark.parametrize(
+    ("entries", "sentence"),
+    [
+        ({"promt": "p"}, "unknown entry 'promt'; did you mean 'prompt'?"),
+        ({**ENTRIES, "colour": 1}, "known are prompt, "),
+        ({**ENTRIES, "cond_audio": {"person_1": "voice.wav"}}, "did you mean 'person1'?"),
+        ({**ENTRIES, "cond_audio": {"person1": "voice.wav", "person2": "voice.wav"}}, "two speakers"),
+        ({**ENTRIES, "cond_audio": {"person2": "voice.wav"}}, "lacks the entry 'person1'"),
+        ({**ENTRIES, "cond_audio": "voice.wav"}, 'like {"person1": "a.wav"} expected'),
+        ({**ENTRIES, "cond_audio": {"person1": 1}}, "'person1' in job.json is 1, a text expected"),
+        ({**ENTRIES, "cond_video": "no.png"}, "cond_video in job.json is 'no.png', which is not a file"),
+        ({**ENTRIES, "prompt": None}, "'prompt' in job.json is None, a text expected"),
+        ({"prompt": "p", "cond_video": "face.png"}, "lacks the entry 'cond_audio'; add it or give --audio"),
+        ({"prompt": "p", "cond_audio": {"person1": "voice.wav"}}, "lacks the entry 'cond_video'"),
+        ([ENTRIES], "holds a list"),
+        ("{", "is not JSON in UTF-8"),
+    ],
+)
+def test_what_is_wrong_with_the_json_is_said(folder, entries, sentence):
+    assert sentence in refusal(write(entries))
+
+
+def test_a_byte_order_mark_is_no_obstacle(folder):
+    settings = write(ENTRIES)
+    Path("job.json").write_bytes(b"\xef\xbb\xbf" + Path("job.json").read_bytes())
+    assert load_job(settings).prompt == "Someone talks."
+
+
+@pytest.mark.parametrize(("flag", "value"), [("image", "no.png"), ("video", "no.mp4"), ("audio", "."), ("image", ".")])
+def test_a_flag_must_name_a_file(folder, flag, value):
+    assert f"--{flag}: {value} " in refusal(Settings(**{flag: value}))
+
+
+JOB = Job(Path("face.png"), Path("voice.wav"), "A cat / a dog:\n talks, " + "\N{SNOWMAN}\u732b" + "x" * 80)
+NOW = datetime(2025, 1, 2, 3, 4, 5)
+
+
+@pytest.mark.parametrize(("given", "path"), [("out", "out.mp4"), ("out.MP4", "out.MP4"), ("v1.5", "v1.5.mp4")])
+def test_the_video_is_an_mp4(folder, given, path):
+    assert output_path(Settings(save_file=given), JOB, NOW) == Path(path)
+
+
+def test_without_a_name_size_prompt_and_time_make_one(folder):
+    path = output_path(Settings(size="832x480"), JOB, NOW)
+    assert path.name.startswith("infinitetalk-14B_832x480_A_cat_a_dog_talks_\u732bx")
+    assert path.name.endswith("x_20250102_030405.mp4") and len(path.name) < 120
+    path.write_bytes(b"")
+    assert output_path(Settings(), Job(Path(), Path(), "///"), NOW).name.startswith(
+        "infinitetalk-14B_infinitetalk-480_2"
+    )
+
+
+def test_the_folder_must_exist_and_the_video_must_not(folder):
+    with pytest.raises(InputError, match="the folder nowhere does not exist"):
+        output_path(Settings(save_file="nowhere/out"), JOB, NOW)
+    Path("out.mp4").write_bytes(b"")
+    with pytest.raises(InputError, match="out.mp4 exists"):
+        output_path(Settings(save_file="out"), JOB, NOW)
+    assert output_path(Settings(save_file="out", overwrite=True), JOB, NOW) == Path("out.mp4")
+    Path("dir.mp4").mkdir()
+    with pytest.raises(InputError, match="dir.mp4 exists"):
+        output_path(Settings(save_file="dir", overwrite=True), JOB, NOW)

@@ -1,0 +1,103 @@
+"""Whole videos of three windows against upstream's own pipeline, noise and speech features injected."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from infinitetalk.pipeline import streaming
+from infinitetalk.pipeline.media.buckets import BUCKETS
+from infinitetalk.pipeline.media.colour import match_colour
+from infinitetalk.pipeline.media.reference import open_reference
+from infinitetalk.pipeline.models.attention import choose_attention
+from infinitetalk.pipeline.models.image_encoder import load_image_encoder
+from infinitetalk.pipeline.models.speech_encoder import features_from_tensor
+from infinitetalk.pipeline.models.text_encoder import load_text_encoder
+from infinitetalk.pipeline.models.transformer_files import load_transformer, open_transformer
+from infinitetalk.pipeline.models.vae import load_vae
+from infinitetalk.pipeline.plan import window_plan
+from infinitetalk.pipeline.settings import Settings, resolve
+from infinitetalk.pipeline.streaming import Inputs, Models, Streamer
+from infinitetalk.pipeline.weights.residency import BlockStreamer
+from infinitetalk.tools.golden import streaming as golden
+from infinitetalk.tools.golden.recipe import random_tensor, read_golden
+
+DATA = Path(__file__).parent / "data"
+DESCRIPTION = json.loads((DATA / "streaming.json").read_text(encoding="utf-8"))
+CASES = DESCRIPTION["cases"]
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("checkpoint")
+    golden.write_checkpoint(folder, DESCRIPTION["config"], DESCRIPTION["shapes"])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def models(folder):
+    blocks = BlockStreamer(CPU, resident=99)
+    tensors = open_transformer(folder, folder / "InfiniteTalk" / "infinitetalk.safetensors")
+    transformer = load_transformer(tensors, choose_attention("sdpa", CPU, torch.float32), torch.float32, blocks)
+    clip = load_image_encoder(
+        folder / "models_clip_open-clip-xlm-roberta-large-vit-huge-14.pth", CPU, torch.float32
+    )
+    return Models(transformer, blocks, clip, load_vae(folder / "Wan2.1_VAE.pth"), CPU)
+
+
+@pytest.fixture(scope="module")
+def prompts(folder):
+    path = folder / "models_t5_umt5-xxl-enc-bf16.pth"
+    encoder = load_text_encoder(path, None, folder, CPU, torch.float32)
+    return encoder.encode([golden.PROMPT, golden.NEGATIVE_PROMPT])
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_three_windows_equal_upstream(name, models, prompts, tmp_path, monkeypatch):
+    case = CASES[name]
+    monkeypatch.setitem(BUCKETS, "infinitetalk-480", {0.67: (golden.HEIGHT, golden.WIDTH)})
+    expected, _ = read_golden(DATA / f"streaming_{name}.safetensors")
+    settings = resolve(
+        Settings(
+            frame_num=case["frame_num"],
+            motion_frame=case["motion_frame"],
+            sample_steps=case["steps"],
+            sample_shift=case["shift"],
+            sample_text_guide_scale=case["text_scale"],
+            sample_audio_guide_scale=case["audio_scale"],
+            use_apg=case["apg_threshold"] is not None,
+            apg_norm_threshold=case["apg_threshold"] or 55.0,
+            color_correction_strength=case["color_correction_strength"],
+        )
+    )
+    speech = features_from_tensor(expected["speech"], None, case["num_frames"])
+    reference = open_reference(golden.write_reference(tmp_path, case["video"]))
+    spans = window_plan(case["num_frames"], case["frame_num"], case["motion_frame"])
+    assert len(spans) == 3
+
+    # What goes into the decoder, and what comes out of colour correction before it is rounded to 8 bits.
+    latents, pieces = [], []
+    decode = models.vae.decode_frames
+    monkeypatch.setattr(models.vae, "decode_frames", lambda z: latents.append(z) or decode(z))
+    monkeypatch.setattr(streaming, "match_colour", lambda *a: pieces.append(match_colour(*a)) or pieces[-1])
+    streamer = Streamer(
+        models,
+        Inputs(reference, speech, *prompts),
+        settings,
+        spans,
+        noise=lambda window, shape: random_tensor(f"noise.{window}", shape),
+    )
+    motion, video = None, []
+    for span in spans:
+        pieces.clear()
+        window, motion = streamer.window(span, motion)
+        scale = expected[f"latents.{span.index}"].abs().max()
+        assert (latents[-1] - expected[f"latents.{span.index}"]).abs().max() < 1e-3 * scale
+        video.append(torch.cat(pieces, dim=1)[:, span.keep_from : span.keep_to])
+        levels = (window.frames.permute(3, 0, 1, 2) / 127.5 - 1 - video[-1]).abs()
+        assert levels.max() < 0.51 / 127.5
+
+    video = torch.cat(video, dim=1)[:, :, ::2, ::2]
+    assert video.shape[1] == case["num_frames"]
+    assert (video - expected["video"] / golden.VIDEO_SCALE).abs().max() < 1e-3

@@ -1,0 +1,188 @@
+"""The plan: windows against upstream's loop, tokens, memory, and what --dry_run prints and refuses."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from infinitetalk.pipeline.command_line import main
+from infinitetalk.pipeline.errors import InputError
+from infinitetalk.pipeline.job import BUNDLED
+from infinitetalk.pipeline.memory import GIB, TransformerSize, estimate_memory, resident_blocks
+from infinitetalk.pipeline.plan import (
+    cut_notice,
+    tokens_per_window,
+    window_plan,
+)
+from infinitetalk.tools import random_checkpoint
+
+
+def upstreams_video(num_frames, frame_num, motion_frame, max_frame_num):
+    """Starts of windows and frames of the video, by the loop of upstream's wan/multitalk.py."""
+    starts, frames, arrived = [], 0, False
+    start = 0
+    while True:
+        starts.append(start)
+        frames += frame_num if start == 0 else frame_num - motion_frame
+        if arrived:
+            break
+        start += frame_num - motion_frame
+        arrived = start + frame_num >= min(max_frame_num, num_frames)
+        if max_frame_num <= frame_num:
+            break
+    return starts, min(frames, max_frame_num, num_frames)
+
+
+WINDOWS = st.integers(1, 30).flatmap(lambda n: st.tuples(st.just(4 * n + 1), st.integers(1, 4 * n)))
+
+
+@hypothesis_settings(deadline=None)
+@given(WINDOWS, st.integers(1, 400), st.integers(1, 500))
+def test_windows_are_upstreams(window, more, longest):
+    frame_num, motion_frame = window
+    num_frames = frame_num + more  # upstream refuses speech that fits into one window
+    spans = window_plan(num_frames, frame_num, motion_frame, longest)
+    starts, frames = upstreams_video(num_frames, frame_num, motion_frame, longest)
+    assert [span.start for span in spans] == starts
+    assert spans[-1].start + spans[-1].keep_to == frames
+
+
+@hypothesis_settings(deadline=None)
+@given(WINDOWS, st.integers(1, 600), st.none() | st.integers(1, 600))
+def test_windows_make_every_frame_once(window, num_frames, longest):
+    frame_num, motion_frame = window
+    spans = window_plan(num_frames, frame_num, motion_frame, longest)
+    made = [span.start + frame for span in spans for frame in range(span.keep_from, span.keep_to)]
+    assert made == list(range(min(num_frames, longest or num_frames)))
+    assert all(span.stop - span.start == frame_num and span.keep_to > span.keep_from for span in spans)
+    assert [span.index for span in spans] == list(range(len(spans)))
+
+
+def test_known_lengths():
+    assert len(window_plan(1000, 81, 9)) == 14  # 81 + 13 * 72 = 1017 >= 1000
+    assert len(window_plan(1000, 81, 25)) == 18
+    assert len(window_plan(10**6, 81, 9, 750)) == 11
+    assert len(window_plan(82, 81, 9)) == 2
+    assert len(window_plan(3, 81, 9)) == 1
+
+
+def test_no_speech_is_refused():
+    with pytest.raises(InputError, match="shorter than one video frame"):
+        window_plan(0, 81, 9)
+
+
+def test_tokens_are_those_of_the_published_sizes():
+    assert tokens_per_window(81, 640, 640) == 33_600
+    assert tokens_per_window(81, 480, 832) == 32_760
+    assert tokens_per_window(81, 960, 960) == 75_600
+
+
+def estimates(size):
+    return lambda resident: estimate_memory(size, resident, 33_600, 21, 2, 640 * 640, itemsize=2)
+
+
+def test_resident_blocks_as_asked_for():
+    size = TransformerSize(40, 464, 316, 5120, 13824)
+
+    def resident(persistent, swapped, free=None):
+        return resident_blocks(size, persistent, swapped, estimates(size), free)
+
+    assert resident(None, None) == 40
+    assert resident(None, 30) == 10
+    assert resident(None, 50) == 0
+    assert resident(0, None, free=2**50) == 0
+    assert resident(316 + 2 * 464 + 1, None) == 2
+    assert resident(10**6, None) == 40
+
+
+def test_as_many_blocks_stay_as_fit():
+    estimate = estimates(REAL)
+    for gib, expected in ((80, 40), (4, 0)):
+        assert resident_blocks(REAL, None, None, estimate, gib * GIB) == expected
+    some = resident_blocks(REAL, None, None, estimate, 24 * GIB)
+    assert 10 < some < 30
+    assert estimate(some).peak < 24 * GIB < estimate(some + 3).peak
+
+
+REAL = TransformerSize(40, 464_200_000, 315_600_000, 5120, 13824)
+
+
+@pytest.mark.parametrize(("resident", "measured"), [(40, 42.69), (0, 8.85)])
+def test_memory_of_the_real_model_is_near_what_was_measured(resident, measured):
+    """Two passes at 640x640 on an H200 (benchmarks/README.md)."""
+    assert estimates(REAL)(resident).peak == pytest.approx(measured * GIB, rel=0.08)
+
+
+def test_a_cut_is_said_only_when_there_is_one():
+    assert cut_notice(100, 100) == ""
+    assert "after 2.00 s" in cut_notice(100, 50) and "lasts 4.00 s" in cut_notice(100, 50)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    return random_checkpoint.write(tmp_path_factory.mktemp("weights"), random_checkpoint.TINY)
+
+
+@pytest.fixture
+def argv(checkpoint, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return [
+        "--dry_run",
+        *("--ckpt_dir", str(checkpoint.ckpt_dir), "--infinitetalk_dir", str(checkpoint.infinitetalk)),
+        *("--wav2vec_dir", str(checkpoint.wav2vec_dir), "--device", "cpu"),
+        *("--image", str(BUNDLED / "portrait.png"), "--audio", str(BUNDLED / "speech.wav"), "--prompt", "p"),
+    ]
+
+
+def test_dry_run_prints_the_plan_and_makes_nothing(argv, capsys):
+    assert main([*argv, "--sample_text_guide_scale", "1", "--sample_steps", "8", "--size", "200x192"]) == 0
+    out, err = capsys.readouterr()
+    assert err == "" and list(Path().iterdir()) == []
+    assert "192x192" in out and "2 of 81 frames, the next one 72 frames later" in out
+    assert "3024 tokens, 8 steps of 2 passes" in out and "32 passes through the transformer" in out
+    assert "GiB" in out and "note" not in out
+
+
+def test_dry_run_says_that_the_speech_is_cut(argv, capsys):
+    assert main([*argv, "--max_frame_num", "50"]) == 0
+    out = capsys.readouterr().out
+    assert "50 frames, 2.00 s" in out and "ends the video after 2.00 s" in out
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        (["--ckpt_dir", "none"], "--ckpt_dir is missing"),
+        (["--ckpt_dir", "nowhere"], "--ckpt_dir: nowhere is not a folder"),
+        (["--wav2vec_dir", "none"], "--wav2vec_dir: it is missing"),
+        (["--wav2vec_dir", "."], "neither model.safetensors nor pytorch_model.bin"),
+        (["--infinitetalk_dir", "none"], "--infinitetalk_dir is missing"),
+        (["--vae", "nowhere.pth"], "--vae: nowhere.pth does not exist"),
+        (["--tokenizer", "nowhere"], "nowhere"),
+        (["--device", "cuda:99"], "--device: cuda:99 found"),
+        (["--attention", "flash"], "--attention flash needs a CUDA card"),
+    ],
+)
+def test_dry_run_refuses_what_a_run_would_miss(argv, capsys, flags, sentence):
+    assert main([*argv, *flags]) == 2
+    assert sentence in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("flag", ["text_encoder", "clip_vision", "vae", "wav2vec_dir", "dit_path"])
+def test_dry_run_tells_a_file_of_another_kind(argv, capsys, checkpoint, flag):
+    name = random_checkpoint.CLIP_FILE if flag == "vae" else random_checkpoint.VAE_FILE
+    assert main([*argv, f"--{flag}", str(checkpoint.ckpt_dir / name)]) == 2
+    assert f"--{flag}" in capsys.readouterr().err
+
+
+def test_dry_run_misses_a_file_of_the_base_and_its_tokenizer(argv, capsys, checkpoint, tmp_path):
+    folder = tmp_path / "base"
+    shutil.copytree(checkpoint.ckpt_dir, folder)
+    shutil.rmtree(folder / "google")
+    assert main([*argv, "--ckpt_dir", str(folder)]) == 2
+    assert "--tokenizer is missing" in capsys.readouterr().err
+    (folder / random_checkpoint.VAE_FILE).unlink()
+    assert main([*argv, "--ckpt_dir", str(folder)]) == 2
+    assert "lacks the Wan VAE" in capsys.readouterr().err

@@ -1,0 +1,241 @@
+"""The transformer against upstream's WanModel, and what its speed-ups must not change."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from infinitetalk.pipeline.errors import InputError
+from infinitetalk.pipeline.models.attention import choose_attention
+from infinitetalk.pipeline.models.transformer import Context
+from infinitetalk.pipeline.models.transformer_files import load_transformer, open_transformer
+from infinitetalk.pipeline.sampling.teacache import COEFFICIENTS_480, COEFFICIENTS_720, TeaCache
+from infinitetalk.pipeline.weights.residency import BlockStreamer
+from infinitetalk.tools.golden.recipe import random_state, read_golden
+from infinitetalk.tools.golden.transformer import golden_inputs
+from safetensors.torch import save_file
+
+GOLDEN, NOTES = read_golden(Path(__file__).parent / "data" / "transformer.safetensors")
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def inputs():
+    return golden_inputs(NOTES["inputs"])
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """The golden weights as a single file with a config.json beside it."""
+    folder = tmp_path_factory.mktemp("wan")
+    save_file(random_state(NOTES["shapes"]), folder / "model.safetensors")
+    (folder / "config.json").write_text(json.dumps(NOTES["config"]))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model(folder):
+    return loaded(open_transformer(folder / "model.safetensors", None))
+
+
+def loaded(tensors, dtype=torch.float32):
+    streamer = BlockStreamer(CPU, resident=99)
+    model = load_transformer(tensors, choose_attention("sdpa", CPU, dtype), dtype, streamer)
+    return model, streamer
+
+
+def context(model, inputs, text="context", audio=None):
+    return Context(
+        model.text_part(inputs[text]),
+        model.image_part(inputs["clip"][0]),
+        model.audio_part(inputs["audio"] if audio is None else audio),
+    )
+
+
+@torch.no_grad()
+def predict(model_and_blocks, inputs, timestep, *contexts):
+    model, blocks = model_and_blocks
+    contexts = contexts or (context(model, inputs),)
+    return model(inputs["x"], inputs["y"], timestep, contexts, blocks)
+
+
+def relative_error(found, expected):
+    return ((found - expected).abs().max() / expected.abs().max()).item()
+
+
+@pytest.mark.parametrize("i", range(3))
+def test_forward_equals_upstream(model, inputs, i):
+    (output,) = predict(model, inputs, NOTES["timesteps"][i])
+    assert relative_error(output, GOLDEN[f"output.{i}"]) < 1e-5
+
+
+def test_branches_walked_together_equal_upstreams_single_passes(model, inputs):
+    silent = context(model[0], inputs, audio=torch.zeros_like(inputs["audio"]))
+    textless = context(model[0], inputs, text="context_null")
+    outputs = predict(model, inputs, NOTES["timesteps"][1], context(model[0], inputs), silent, textless)
+    for output, name in zip(outputs, ("output.1", "null_audio", "null_text"), strict=True):
+        assert relative_error(output, GOLDEN[name]) < 1e-5
+
+
+def test_cached_keys_and_values_serve_later_steps(model, inputs):
+    shared = context(model[0], inputs)
+    predict(model, inputs, 900.0, shared)
+    (output,) = predict(model, inputs, NOTES["timesteps"][1], shared)
+    assert relative_error(output, GOLDEN["output.1"]) < 1e-5
+
+
+def test_latents_are_left_as_they_are(model, inputs):
+    before = inputs["x"].clone()
+    predict(model, inputs, 500.0)
+    assert torch.equal(inputs["x"], before)
+
+
+def test_bfloat16_is_close_and_keeps_sensitive_parts_in_float32(folder, inputs):
+    model, blocks = loaded(open_transformer(folder / "model.safetensors", None), torch.bfloat16)
+    (output,) = predict((model, blocks), inputs, NOTES["timesteps"][1])
+    error = (output - GOLDEN["output.1"]).norm() / GOLDEN["output.1"].norm()
+    assert output.dtype == torch.float32
+    assert error < 2e-2
+    assert model.blocks[0].modulation.dtype == model.head.head.weight.dtype == torch.float32
+    assert model.blocks[0].ffn[0].weight.dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize(("resident", "offload"), [(0, False), (1, False), (2, True), (0, True)])
+def test_residency_never_changes_a_bit(folder, model, inputs, resident, offload):
+    streamer = BlockStreamer(CPU, resident, offload)
+    swapped = load_transformer(
+        open_transformer(folder / "model.safetensors", None), model[0].attend, torch.float32, streamer
+    )
+    (expected,) = predict(model, inputs, 700.0)
+    for _ in range(2):
+        streamer.to_device()
+        (output,) = predict((swapped, streamer), inputs, 700.0)
+        assert torch.equal(output, expected)
+        streamer.to_host()
+
+
+def split_weights():
+    """The golden weights as a base and InfiniteTalk's own."""
+    weights = random_state(NOTES["shapes"])
+    audio = {k: v for k, v in weights.items() if "audio" in k or "norm_x" in k}
+    return {k: v for k, v in weights.items() if k not in audio}, audio
+
+
+def test_official_shards_and_separate_audio_weights(tmp_path, model, inputs):
+    base, audio = split_weights()
+    names = list(base)
+    for i in range(3):
+        shard = {name: base[name] for name in names[i::3]}
+        save_file(shard, tmp_path / f"diffusion_pytorch_model-0000{i + 1}-of-00003.safetensors")
+    (tmp_path / "config.json").write_text(json.dumps(NOTES["config"]))
+    save_file(audio, tmp_path / "infinitetalk.safetensors")
+    other = loaded(open_transformer(tmp_path, tmp_path / "infinitetalk.safetensors"))
+    assert relative_error(predict(other, inputs, 300.0)[0], predict(model, inputs, 300.0)[0]) < 1e-6
+
+    (tmp_path / "diffusion_pytorch_model-00002-of-00003.safetensors").unlink()
+    with pytest.raises(InputError, match="00002-of-00003"):
+        open_transformer(tmp_path, None)
+
+
+def test_prefixed_pth_file(tmp_path, model, inputs):
+    weights = {f"model.diffusion_model.{k}": v for k, v in random_state(NOTES["shapes"]).items()}
+    torch.save({"state_dict": weights}, tmp_path / "whole.pth")
+    (tmp_path / "config.json").write_text(json.dumps(NOTES["config"]))
+    other = loaded(open_transformer(tmp_path / "whole.pth", None))
+    assert relative_error(predict(other, inputs, 300.0)[0], predict(model, inputs, 300.0)[0]) < 1e-6
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda w: w.pop("blocks.1.ffn.0.bias"), r"lacks blocks\.1\.ffn\.0\.bias"),
+        (lambda w: w.update({"blocks.1.ffn.0.bias": torch.zeros(7)}), r"blocks\.1\.ffn\.0\.bias of shape \[7\]"),
+        (lambda w: [w.pop(k) for k in list(w) if "k_img" in k], "text-to-video"),
+        (lambda w: [w.pop(k) for k in list(w) if "audio_proj" in k], "infinitetalk_dir"),
+        (lambda w: w.update({"blocks.0.ffn.0.scale_weight": torch.ones(1)}), "quantised"),
+        (lambda w: w.clear() or w.update({"hello": torch.zeros(1)}), "no Wan transformer"),
+    ],
+)
+def test_files_that_do_not_fit_are_refused(tmp_path, change, message):
+    weights = random_state(NOTES["shapes"])
+    change(weights)
+    save_file(weights, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text(json.dumps(NOTES["config"]))
+    with pytest.raises(InputError, match=message):
+        loaded(open_transformer(tmp_path / "model.safetensors", None))
+
+
+def test_number_of_heads_needs_config_for_unusual_widths(tmp_path):
+    save_file(random_state(NOTES["shapes"]), tmp_path / "model.safetensors")
+    with pytest.raises(InputError, match="config.json"):
+        loaded(open_transformer(tmp_path / "model.safetensors", None))
+
+
+def test_attention_that_cannot_run_is_refused():
+    with pytest.raises(InputError, match="--attention flash needs a CUDA card"):
+        choose_attention("flash", CPU, torch.bfloat16)
+    assert choose_attention("auto", CPU, torch.float32).name == "sdpa"
+
+
+SAMPLING, SAMPLING_NOTES = read_golden(Path(__file__).parent / "data" / "sampling.safetensors")
+
+
+@pytest.fixture(scope="module")
+def slow_model(tmp_path_factory):
+    """The transformer whose timesteps change little from step to step."""
+    folder = tmp_path_factory.mktemp("slow")
+    weights = random_state(SAMPLING_NOTES["shapes"])
+    weights["time_embedding.0.weight"] *= SAMPLING_NOTES["time_embedding_scale"]
+    save_file(weights, folder / "model.safetensors")
+    (folder / "config.json").write_text(json.dumps(SAMPLING_NOTES["config"]))
+    return loaded(open_transformer(folder / "model.safetensors", None))
+
+
+@pytest.mark.parametrize("threshold", [0.2, 0.5])
+@pytest.mark.parametrize(
+    ("size", "coefficients"),
+    [("infinitetalk-480", COEFFICIENTS_480), ("infinitetalk-720", COEFFICIENTS_720)],
+)
+@torch.no_grad()
+def test_teacache_decides_as_upstream_over_40_steps_of_three_passes(slow_model, size, coefficients, threshold):
+    model, blocks = slow_model
+    inputs = golden_inputs(SAMPLING_NOTES["teacache_inputs"])
+    silence = torch.zeros_like(inputs["audio"])
+    contexts = [
+        context(model, inputs),
+        context(model, inputs, "context_null"),
+        context(model, inputs, "context_null", silence),
+    ]
+    cache = TeaCache(threshold, coefficients)
+    ran = []
+    hook = model.blocks[0].register_forward_hook(lambda *_: ran.append(True))
+    timesteps = SAMPLING[f"euler.40.{SAMPLING_NOTES['teacache_shifts'][size]}"][:-1].tolist()
+    name = f"teacache.{size}.{threshold}"
+    decisions = []
+    for step, timestep in enumerate(timesteps):
+        ran.clear()
+        outputs = model(inputs["x"], inputs["y"], timestep, contexts, blocks, cache)
+        decisions += [bool(ran)] * 3
+        for branch, output in enumerate(outputs):
+            if 3 * step + branch in SAMPLING_NOTES["teacache_calls"]:
+                assert relative_error(output, SAMPLING[f"{name}.output.{3 * step + branch}"]) < 1e-5
+    hook.remove()
+    assert decisions == SAMPLING[f"{name}.ran"].tolist()
+    assert 15 < sum(decisions) < 120
+
+
+@pytest.mark.parametrize("passes", [1, 2])
+@torch.no_grad()
+def test_teacache_keeps_a_residual_for_each_of_fewer_passes(slow_model, passes):
+    """With fewer passes every branch gives what it gives among three."""
+    model, blocks = slow_model
+    inputs = golden_inputs(SAMPLING_NOTES["teacache_inputs"])
+    kinds = [context(model, inputs), context(model, inputs, "context_null")]
+    size, threshold = "infinitetalk-480", 0.2
+    cache = TeaCache(threshold, COEFFICIENTS_480)
+    for step, timestep in enumerate(SAMPLING["euler.40.7"][:-1].tolist()):
+        outputs = model(inputs["x"], inputs["y"], timestep, kinds[:passes], blocks, cache)
+        for branch, output in enumerate(outputs):
+            golden = SAMPLING.get(f"teacache.{size}.{threshold}.output.{3 * step + branch}")
+            if golden is not None:
+                assert relative_error(output, golden) < 1e-5
