@@ -22,7 +22,6 @@ from infinitetalk.tools.random_checkpoint import (
     TOKENIZER_DIR,
     VAE_FILE,
     image_encoder_weights,
-    infinitetalk_weights,
     speech_encoder_weights,
     text_encoder_weights,
     transformer_weights,
@@ -181,7 +180,8 @@ def test_transformer_in_one_file_equals_shards(checkpoint, tmp_path, prefix):
     save_file(other_layouts.cast(transformer_weights(TINY), torch.float32, prefix), single)
     (tmp_path / "config.json").write_bytes((checkpoint.ckpt_dir / "config.json").read_bytes())
     shards, one = (velocity(_transformer(path, checkpoint.infinitetalk)) for path in (checkpoint.ckpt_dir, single))
-    torch.testing.assert_close(one, shards, rtol=0, atol=0)
+    # matrix products may round differently where a memory-mapped weight is aligned differently
+    torch.testing.assert_close(one, shards, rtol=0, atol=1e-4)
 
 
 def _transformer(base: Path, audio: Path):

@@ -27,11 +27,6 @@ from .remux import remux
 METADATA_KEY = "infinitetalk"  # the settings, as JSON, in ``av.open(path).metadata``
 
 
-def output_path(save_file: str) -> Path:
-    """Where a video goes: ``save_file``, with ``.mp4`` added where it is not there (as upstream does)."""
-    return Path(save_file if save_file.lower().endswith(".mp4") else f"{save_file}.mp4")
-
-
 def check_output(path: Path, overwrite: bool) -> None:
     """See that a video can be written to ``path``, before hours are spent on it. Makes missing folders.
 
