@@ -25,7 +25,7 @@ demo: .venv/installed $(DEMO)/weights/complete
 		--infinitetalk_dir $(DEMO)/weights/InfiniteTalk/single/infinitetalk.safetensors \
 		--wav2vec_dir $(DEMO)/weights/chinese-wav2vec2-base \
 		--image assets/portrait.png --audio assets/speech.wav --prompt "A cat is talking to the camera." \
-		--size 160x160 --sample_steps 4 --sample_shift 7 --sample_text_guide_scale 1 --sample_audio_guide_scale 2 \
+		--size 192x192 --sample_steps 4 --sample_shift 7 --sample_text_guide_scale 1 --sample_audio_guide_scale 2 \
 		--save_file $(DEMO)/talking --overwrite
 
 $(DEMO)/weights/complete: tools/random_checkpoint.py | .venv/installed

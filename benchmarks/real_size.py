@@ -14,19 +14,34 @@ import gc
 import json
 import statistics
 import sys
+import tempfile
+import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from unittest import mock
 
 import torch
 import torch.nn.functional as F
+from safetensors.torch import save_file
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from ..pipeline.media.reference import open_reference
+from ..pipeline.media.writer import VideoWriter
 from ..pipeline.models.attention import choose_attention
-from ..pipeline.models.transformer import Context, TransformerConfig, WanTransformer
+from ..pipeline.models.image_encoder import load_image_encoder
+from ..pipeline.models.pointwise import choose_pointwise
+from ..pipeline.models.speech_encoder import features_from_tensor
+from ..pipeline.models.transformer import Context, Operations, TransformerConfig, WanTransformer
 from ..pipeline.models.transformer_files import weight_dtype
+from ..pipeline.models.vae import WanVAE, load_vae
+from ..pipeline.plan import window_plan
+from ..pipeline.progress import Step
+from ..pipeline.settings import Settings, resolve
+from ..pipeline.streaming import Inputs, Models, stream
 from ..pipeline.weights.residency import BlockStreamer
+from ..tools import random_checkpoint
 
 REAL = TransformerConfig(
     dim=5120,
@@ -54,7 +69,7 @@ def main() -> None:
     parser.add_argument("--upstream", type=Path, help="clone of MeiGen-AI/InfiniteTalk, measured in the same run")
     parser.add_argument("--size", default="640x640", help="WIDTHxHEIGHT")
     parser.add_argument("--out", type=Path, help="JSON file for the results")
-    parser.add_argument("--parts", nargs="+", default=["forward", "streamed", "upstream"])
+    parser.add_argument("--parts", nargs="+", default=["forward", "streamed", "vae", "window", "upstream"])
     options = parser.parse_args()
     width, height = map(int, options.size.split("x"))
     results: dict[str, object] = {
@@ -65,6 +80,8 @@ def main() -> None:
     parts = {
         "forward": lambda: measure_forward(height, width),
         "streamed": lambda: measure_streamed(height, width),
+        "vae": lambda: measure_vae(height, width),
+        "window": lambda: measure_window(height, width),
         "upstream": lambda: measure_upstream(options.upstream, height, width) if options.upstream else {},
     }
     for part in options.parts:
@@ -106,11 +123,15 @@ def randomise(module: nn.Module) -> None:
             nn.init.constant_(parameter, 1.0 if name.endswith("weight") else 0.01)
 
 
-def real_transformer(attention: str, streamer: BlockStreamer) -> WanTransformer:
+def operations(attention: str, kernels: str) -> Operations:
+    return Operations(choose_attention(attention, CUDA, torch.bfloat16), choose_pointwise(kernels, CUDA))
+
+
+def real_transformer(streamer: BlockStreamer) -> WanTransformer:
     """A transformer of real size with random weights, made block by block where each will live."""
     dtype = torch.bfloat16
     with torch.device("meta"):
-        model = WanTransformer(REAL, choose_attention(attention, CUDA, dtype))
+        model = WanTransformer(REAL, operations("auto", "auto"))
 
     def materialise(module: nn.Module, device: torch.device, prefix: str = "") -> None:
         for name, parameter in list(module.named_parameters()):
@@ -151,26 +172,30 @@ def forward_seconds(model: WanTransformer, streamer: BlockStreamer, height: int,
     return seconds(lambda: model(data["latents"], data["reference"], 500.0, contexts, streamer))
 
 
+def named(model: WanTransformer) -> str:
+    return f"{model.operations.attend.name} attention, {model.operations.pointwise.name} kernels"
+
+
 def measure_forward(height: int, width: int) -> dict[str, object]:
     streamer = BlockStreamer(CUDA, resident=REAL.num_layers)
-    model = real_transformer("auto", streamer)
+    model = real_transformer(streamer)
     found = {
         "ours: parameters": sum(p.numel() for p in model.parameters()),
-        f"ours: forward, one pass, {model.attend.name} (s)": forward_seconds(model, streamer, height, width, 1),
+        f"ours: forward, one pass, {named(model)} (s)": forward_seconds(model, streamer, height, width, 1),
         "ours: forward, peak of one pass (GiB)": peak(),
         "ours: two passes walked together (s)": forward_seconds(model, streamer, height, width, 2),
         "ours: forward, peak of two passes (GiB)": peak(),
     }
-    model.attend = choose_attention("sdpa", CUDA, torch.bfloat16)
-    found["ours: forward, one pass, PyTorch's choice of kernel (s)"] = forward_seconds(
-        model, streamer, height, width, 1
-    )
+    for attention, kernels in (("auto", "plain"), ("sdpa", "plain")):
+        model.operations = operations(attention, kernels)
+        seconds_of_one = forward_seconds(model, streamer, height, width, 1)
+        found[f"ours: forward, one pass, {named(model)} (s)"] = seconds_of_one
     return found
 
 
 def measure_streamed(height: int, width: int) -> dict[str, object]:
     streamer = BlockStreamer(CUDA, resident=0)
-    model = real_transformer("auto", streamer)
+    model = real_transformer(streamer)
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
     return {
@@ -178,6 +203,82 @@ def measure_streamed(height: int, width: int) -> dict[str, object]:
         "ours: two passes, no block resident (s)": forward_seconds(model, streamer, height, width, 2),
         "ours: no block resident, peak (GiB)": peak(),
     }
+
+
+def real_vae(dtype: torch.dtype) -> WanVAE:
+    """The VAE of real size with random weights, through a real file."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "vae.safetensors"
+        save_file(random_checkpoint.vae_weights(replace(random_checkpoint.DEMO, vae_dim=96)), path)
+        return load_vae(path, CUDA, dtype)
+
+
+def measure_vae(height: int, width: int) -> dict[str, object]:
+    found: dict[str, object] = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        name = f"ours: VAE {str(dtype).removeprefix('torch.')}"
+        found |= {f"{name}, {what}": value for what, value in vae_costs(real_vae(dtype), height, width).items()}
+        torch.cuda.empty_cache()
+    return found
+
+
+def vae_costs(vae: WanVAE, height: int, width: int) -> dict[str, float]:
+    latents = torch.randn(16, 1 + (FRAMES - 1) // 4, height // 8, width // 8, device=CUDA)
+    image = torch.rand(3, height, width, device=CUDA) * 2 - 1
+    motion = torch.rand(3, 9, height, width, device=CUDA) * 2 - 1
+    torch.cuda.reset_peak_memory_stats()
+    return {
+        "encode the reference as 81 frames (s)": seconds(lambda: vae.encode_still(image, FRAMES)),
+        "encode 9 motion frames (s)": seconds(lambda: vae.encode(motion)),
+        "decode 81 frames (s)": seconds(lambda: sum(1 for _ in vae.decode_frames(latents))),
+        "peak (GiB)": peak(),
+    }
+
+
+def measure_window(height: int, width: int) -> dict[str, object]:
+    """Two windows of four steps and two passes, from decoded inputs to packets on the disk."""
+    blocks = BlockStreamer(CUDA, resident=REAL.num_layers)
+    transformer = real_transformer(blocks)
+    with tempfile.TemporaryDirectory() as folder:
+        sizes = replace(random_checkpoint.DEMO, clip_dim=REAL.image_dim, clip_layers=32)
+        clip = Path(folder) / "clip.safetensors"
+        save_file(random_checkpoint.image_encoder_weights(sizes), clip)
+        image_encoder = load_image_encoder(clip, CUDA, torch.float16)
+    models = Models(transformer, blocks, image_encoder, real_vae(torch.float32), CUDA)
+    settings = resolve(
+        Settings(size=f"{width}x{height}", sample_steps=4, sample_text_guide_scale=1.0, sample_audio_guide_scale=2.0)
+    )
+    speech = features_from_tensor(torch.randn(153, 12, 768), None)
+    reference = open_reference(Path(__file__).parent.parent / "assets" / "portrait.png")
+    prompt = torch.randn(60, REAL.text_dim)
+    spans = window_plan(153, settings.frame_num, settings.motion_frame)
+    marks: list[tuple[object, float]] = []
+
+    def listen(event: object) -> None:
+        torch.cuda.synchronize()
+        marks.append((event, time.perf_counter()))
+
+    found: dict[str, object] = {}
+    torch.cuda.reset_peak_memory_stats()
+    with tempfile.TemporaryDirectory() as folder, VideoWriter(Path(folder) / "out.mp4", height, width) as writer:
+        inputs_ = Inputs(reference, speech, prompt, prompt)
+        for window in stream(models, inputs_, settings, spans, listen):
+            listen(window)
+            writer.write_window(window.frames)
+            listen(None)
+            steps = [at for event, at in marks if isinstance(event, Step)]
+            began, decoded, written = marks[0][1], marks[-2][1], marks[-1][1]
+            name = f"ours: window {window.index + 1}"
+            found |= {
+                f"{name}, in all (s)": round(written - began, 2),
+                f"{name}, a step after the first (s)": round((steps[-1] - steps[0]) / 3, 2),
+                f"{name}, before and with the first step (s)": round(steps[0] - began, 2),
+                f"{name}, decoding, colours, to the CPU (s)": round(decoded - steps[-1], 2),
+                f"{name}, H.264 and disk (s)": round(written - decoded, 2),
+            }
+            marks.clear()
+    found["ours: windows, peak (GiB)"] = peak()
+    return found
 
 
 @torch.no_grad()

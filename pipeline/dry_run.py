@@ -15,6 +15,7 @@ from .media.buckets import target_size
 from .media.reference import open_reference
 from .model_files import check_model_files, find_model_files
 from .models.attention import choose_attention
+from .models.pointwise import choose_pointwise
 from .models.transformer_files import open_transformer, transformer_size
 from .plan import Plan, plan_memory, tokens_per_window, window_plan
 from .sampling.guidance import guidance_branches
@@ -34,6 +35,7 @@ def plan_run(settings: Settings, job: Job) -> Plan:
     device = choose_device(settings.device)
     dtype = choose_dtype(settings.dtype, device)
     choose_attention(settings.attention, device, dtype)
+    choose_pointwise(settings.kernels, device)
     make_solver(settings.sample_solver, settings.sample_steps, settings.sample_shift, torch.Generator())
     files = find_model_files(settings)
     check_model_files(files)

@@ -32,10 +32,11 @@ from .media.writer import VideoWriter
 from .model_files import find_model_files
 from .models.attention import choose_attention
 from .models.image_encoder import ImageEncoder, load_image_encoder
+from .models.pointwise import choose_pointwise
 from .models.speech_encoder import SpeechEncoder, load_speech_encoder
 from .models.text_cache import default_cache_dir, encode_prompts, text_identity
 from .models.text_encoder import TextEncoder, load_text_encoder
-from .models.transformer import WanTransformer
+from .models.transformer import Operations, WanTransformer
 from .models.transformer_files import load_transformer, open_transformer, transformer_size
 from .models.vae import WanVAE, load_vae
 from .plan import WindowSpan, cut_notice, plan_memory, window_plan
@@ -75,7 +76,10 @@ class Generator:
         self.progress = progress
         self.device = choose_device(self.settings.device)
         self.dtype = choose_dtype(self.settings.dtype, self.device)
-        self.attention = choose_attention(self.settings.attention, self.device, self.dtype)
+        self.operations = Operations(
+            choose_attention(self.settings.attention, self.device, self.dtype),
+            choose_pointwise(self.settings.kernels, self.device),
+        )
         self.files = find_model_files(self.settings)
         self._transformer: tuple[WanTransformer, BlockStreamer] | None = None
 
@@ -175,16 +179,17 @@ class Generator:
             free = free_memory(self.device)
             resident, _ = plan_memory(size, settings, *prepared.size, self.dtype.itemsize, free)
             blocks = BlockStreamer(self.device, resident, offload=bool(settings.offload_model))
-            self._transformer = load_transformer(tensors, self.attention, self.dtype, blocks), blocks
+            self._transformer = load_transformer(tensors, self.operations, self.dtype, blocks), blocks
             self.progress(Notice(self._where(resident, size.blocks)))
         transformer, blocks = self._transformer
         return Models(transformer, blocks, image_encoder, vae, self.device, offload=bool(settings.offload_model))
 
     def _where(self, resident: int, blocks: int) -> str:
+        attend, pointwise = self.operations.attend, self.operations.pointwise
         place = f"{resident} of {blocks} blocks stay on it" if self.device.type == "cuda" else "all in its memory"
         return (
             f"transformer on {self.device} in {str(self.dtype).removeprefix('torch.')}, {place}; "
-            f"attention: {self.attention.name} ({self.attention.reason})"
+            f"attention: {attend.name} ({attend.reason}); kernels: {pointwise.name} ({pointwise.reason})"
         )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import json
 import re
+import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
@@ -63,7 +64,7 @@ def output_path(settings: Settings, job: Job, now: datetime) -> Path:
     """Where the video goes: ``--save_file`` with .mp4, or a name of size, prompt and time in the current folder.
 
     Raises:
-        InputError: the folder does not exist, or the file does and ``--overwrite`` is not given.
+        InputError: nothing can be written there, or the file exists and ``--overwrite`` is not given.
     """
     if settings.save_file is None:
         words = re.sub(r"[^\w-]+", "_", job.prompt)[:50].strip("_")
@@ -72,11 +73,22 @@ def output_path(settings: Settings, job: Job, now: datetime) -> Path:
         path = settings.save_file
     else:
         path = settings.save_file.with_name(settings.save_file.name + ".mp4")
-    if not path.parent.is_dir():
-        raise InputError(f"--save_file: the folder {path.parent} does not exist; create it or name another.")
-    if path.is_dir() or (path.exists() and not settings.overwrite):
-        raise InputError(f"--save_file: {path} exists; give --overwrite to replace it, or another name.")
+    _check_output(path, settings.overwrite)
     return path
+
+
+def _check_output(path: Path, overwrite: bool) -> None:
+    """See that a video can be written to ``path``, before hours are spent on it. Leaves nothing behind."""
+    if path.is_dir():
+        raise InputError(f"--save_file: {path} is a folder; give the name of a file in it.")
+    if path.exists() and not overwrite:
+        raise InputError(f"--save_file: {path} exists; give --overwrite to replace it, or another name.")
+    folder = next(folder for folder in path.absolute().parents if folder.exists())
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise InputError(f"--save_file: cannot write into {folder} ({error.strerror}); give another name.") from error
 
 
 def _check_file(path: Path, what: str) -> None:

@@ -233,6 +233,12 @@ class Settings:
         group=SPEED,
         choices=("auto", "sdpa", "cudnn", "flash", "sage"),
     )
+    kernels: str = setting(
+        "auto",
+        "what runs between matrix products: plain PyTorch, or fused Triton kernels (auto: where they work)",
+        group=SPEED,
+        choices=("auto", "plain", "triton"),
+    )
     ulysses_size: int = setting(
         1, "GPUs that share the heads", group=SPEED, min=1, unit="GPUs", landed=False, refusal=ONE_GPU
     )

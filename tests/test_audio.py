@@ -189,3 +189,20 @@ def rms(signal):
 @pytest.mark.parametrize(("samples", "frames"), [(639, 0), (640, 1), (16_000, 25), (26_080, 40), (170_905, 267)])
 def test_frames_are_whole_ones(samples, frames):
     assert frame_count(samples) == frames
+
+
+def test_eight_channels_in_planes(tmp_path):
+    """Seven point one AAC: as many planes as PyAV crashes on when asked for an array."""
+    path = tmp_path / "surround.m4a"
+    samples = np.stack([np.full(48_000, 0.05 * channel, np.float32) for channel in range(8)])
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("aac", rate=48_000, layout="7.1")
+        frame = av.AudioFrame.from_ndarray(samples.T.reshape(1, -1).copy(), format="flt", layout="7.1")
+        frame.sample_rate = 48_000
+        resampler = av.AudioResampler(format="fltp", layout="7.1", rate=48_000, frame_size=1024)
+        for piece in [*resampler.resample(frame), *resampler.resample(None)]:
+            container.mux(stream.encode(piece))
+        container.mux(stream.encode())
+    audio = load_audio(path)
+    assert audio.samples.shape[0] == 8
+    assert speech_for_model(audio).ndim == 1

@@ -132,13 +132,15 @@ def test_without_a_name_size_prompt_and_time_make_one(folder):
     )
 
 
-def test_the_folder_must_exist_and_the_video_must_not(folder):
-    with pytest.raises(InputError, match="the folder nowhere does not exist"):
-        output_path(Settings(save_file="nowhere/out"), JOB, NOW)
+def test_what_cannot_be_written_is_refused_early(folder):
+    assert output_path(Settings(save_file="new/folder/out"), JOB, NOW) == Path("new/folder/out.mp4")
+    assert not Path("new").exists()
     Path("out.mp4").write_bytes(b"")
     with pytest.raises(InputError, match="out.mp4 exists"):
         output_path(Settings(save_file="out"), JOB, NOW)
     assert output_path(Settings(save_file="out", overwrite=True), JOB, NOW) == Path("out.mp4")
     Path("dir.mp4").mkdir()
-    with pytest.raises(InputError, match="dir.mp4 exists"):
+    with pytest.raises(InputError, match="dir.mp4 is a folder"):
         output_path(Settings(save_file="dir", overwrite=True), JOB, NOW)
+    with pytest.raises(InputError, match="cannot write into"):
+        output_path(Settings(save_file="out.mp4/b", overwrite=True), JOB, NOW)

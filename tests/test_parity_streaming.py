@@ -11,8 +11,10 @@ from infinitetalk.pipeline.media.colour import match_colour
 from infinitetalk.pipeline.media.reference import open_reference
 from infinitetalk.pipeline.models.attention import choose_attention
 from infinitetalk.pipeline.models.image_encoder import load_image_encoder
+from infinitetalk.pipeline.models.pointwise import choose_pointwise
 from infinitetalk.pipeline.models.speech_encoder import features_from_tensor
 from infinitetalk.pipeline.models.text_encoder import load_text_encoder
+from infinitetalk.pipeline.models.transformer import Operations
 from infinitetalk.pipeline.models.transformer_files import load_transformer, open_transformer
 from infinitetalk.pipeline.models.vae import load_vae
 from infinitetalk.pipeline.plan import window_plan
@@ -39,10 +41,9 @@ def folder(tmp_path_factory):
 def models(folder):
     blocks = BlockStreamer(CPU, resident=99)
     tensors = open_transformer(folder, folder / "InfiniteTalk" / "infinitetalk.safetensors")
-    transformer = load_transformer(tensors, choose_attention("sdpa", CPU, torch.float32), torch.float32, blocks)
-    clip = load_image_encoder(
-        folder / "models_clip_open-clip-xlm-roberta-large-vit-huge-14.pth", CPU, torch.float32
-    )
+    operations = Operations(choose_attention("sdpa", CPU, torch.float32), choose_pointwise("plain", CPU))
+    transformer = load_transformer(tensors, operations, torch.float32, blocks)
+    clip = load_image_encoder(folder / "models_clip_open-clip-xlm-roberta-large-vit-huge-14.pth", CPU, torch.float32)
     return Models(transformer, blocks, clip, load_vae(folder / "Wan2.1_VAE.pth"), CPU)
 
 

@@ -8,9 +8,10 @@ import sentencepiece
 import torch
 from infinitetalk.pipeline.models.attention import choose_attention
 from infinitetalk.pipeline.models.image_encoder import load_image_encoder
+from infinitetalk.pipeline.models.pointwise import choose_pointwise
 from infinitetalk.pipeline.models.speech_encoder import load_speech_encoder
 from infinitetalk.pipeline.models.text_encoder import load_text_encoder
-from infinitetalk.pipeline.models.transformer import Context
+from infinitetalk.pipeline.models.transformer import Context, Operations
 from infinitetalk.pipeline.models.transformer_files import load_transformer, open_transformer
 from infinitetalk.pipeline.models.vae import load_vae
 from infinitetalk.pipeline.weights.residency import BlockStreamer
@@ -187,8 +188,8 @@ def test_transformer_in_one_file_equals_shards(checkpoint, tmp_path, prefix):
 def _transformer(base: Path, audio: Path):
     cpu = torch.device("cpu")
     streamer = BlockStreamer(cpu, resident=TINY.layers)
-    attend = choose_attention("sdpa", cpu, torch.float32)
-    return load_transformer(open_transformer(base, audio), attend, torch.float32, streamer)
+    operations = Operations(choose_attention("sdpa", cpu, torch.float32), choose_pointwise("plain", cpu))
+    return load_transformer(open_transformer(base, audio), operations, torch.float32, streamer)
 
 
 def velocity(model, **changed):

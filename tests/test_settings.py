@@ -52,6 +52,7 @@ UPSTREAM_DEFAULTS = {
 }
 DELIBERATE = {"mode": "streaming", "max_frame_num": None}
 OURS = {
+    "kernels",
     "preset",
     "sample_solver",
     "text_encoder",

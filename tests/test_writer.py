@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+from fractions import Fraction
 
 import av
 import numpy as np
@@ -12,7 +13,7 @@ from infinitetalk.pipeline.errors import InputError
 from infinitetalk.pipeline.media import remux as remux_module
 from infinitetalk.pipeline.media.audio import Audio
 from infinitetalk.pipeline.media.reference import open_reference
-from infinitetalk.pipeline.media.writer import METADATA_KEY, VideoWriter, check_output
+from infinitetalk.pipeline.media.writer import METADATA_KEY, VideoWriter
 from infinitetalk.tools.golden.recipe import reference_frames
 
 HEIGHT, WIDTH = 64, 96
@@ -30,7 +31,7 @@ FRAMES = smooth_frames()
 
 
 def tones(channels, rate, seconds):
-    """Every channel a sine of its own with a click of silence at the start of each half second."""
+    """Every channel a sine of its own that sounds at the start of each half second."""
     t = np.arange(int(rate * seconds)) / rate
     waves = [0.3 * np.sin(2 * np.pi * (300 + 100 * channel) * t) * (t % 0.5 < 0.05) for channel in range(channels)]
     return Audio(np.stack(waves).astype(np.float32), rate)
@@ -68,7 +69,7 @@ def test_the_partial_file_plays_between_windows(tmp_path):
             writer.write_window(FRAMES[start:stop])
             assert (writer.frames_written, writer.bytes_written) == (stop, writer.partial.stat().st_size)
             assert len(decoded(writer.partial)) == stop
-            assert [time for time, _ in video_packets(writer.partial)] == [k / 25 for k in range(stop)]
+            assert [time for time, _ in video_packets(writer.partial)] == [Fraction(k, 25) for k in range(stop)]
             assert not writer.path.exists()
 
 
@@ -86,7 +87,7 @@ def test_each_window_begins_with_a_key_frame_and_stands_alone(tmp_path):
         other.write_window(FRAMES[30:40])
     with av.open(str(writer.partial)) as container:
         keys = [round(packet.pts * packet.time_base * 25) for packet in container.demux(video=0) if packet.is_keyframe]
-    assert keys[:4] == [start for start, _ in WINDOWS]
+    assert keys == [start for start, _ in WINDOWS]
     assert writer.partial.read_bytes()[marks[1] :] == other.partial.read_bytes()[tail:]
 
 
@@ -120,7 +121,7 @@ def test_the_finished_video_is_an_ordinary_mp4_of_the_same_packets(tmp_path):
     with av.open(str(tmp_path / "a.mp4")) as container:
         video = container.streams.video[0]
         assert (video.frames, video.average_rate, video.start_time) == (40, 25, 0)
-        assert video.duration * video.time_base == 40 / 25
+        assert video.duration * video.time_base == Fraction(40, 25)
         assert (video.codec_context.pix_fmt, video.codec_context.has_b_frames) == ("yuv420p", False)
         assert [frame.time for frame in container.decode(video=0)] == [k / 25 for k in range(40)]
 
@@ -246,17 +247,3 @@ def test_a_copy_that_lost_its_end_unnoticed_does_not_replace_the_partial_video(t
         with pytest.raises(InputError, match="read back"):
             writer.finish()
     assert [path.name for path in tmp_path.iterdir()] == ["a.partial.mp4"]
-
-
-def test_check_output(tmp_path):
-    check_output(tmp_path / "new" / "folder" / "a.mp4", overwrite=False)
-    assert not list((tmp_path / "new" / "folder").iterdir())
-    (tmp_path / "a.mp4").write_bytes(b"there")
-    with pytest.raises(InputError, match="exists already"):
-        check_output(tmp_path / "a.mp4", overwrite=False)
-    check_output(tmp_path / "a.mp4", overwrite=True)
-    assert (tmp_path / "a.mp4").read_bytes() == b"there"
-    with pytest.raises(InputError, match="is a folder"):
-        check_output(tmp_path / "new", overwrite=True)
-    with pytest.raises(InputError, match="cannot write into"):
-        check_output(tmp_path / "a.mp4" / "b.mp4", overwrite=True)

@@ -10,7 +10,6 @@ nothing saturates. Does not know how a video is made from them.
 from __future__ import annotations
 
 import argparse
-import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from .random_tokenizer import write_tokenizer
+from .random_tokenizer import write_json, write_tokenizer
 
 BASE_DIR = "Wan2.1-I2V-14B-480P"
 INFINITETALK_FILE = "InfiniteTalk/single/infinitetalk.safetensors"
@@ -104,15 +103,15 @@ def write(out: Path, sizes: Sizes = DEMO, seed: int = 0) -> Paths:
     paths.wav2vec_dir.mkdir(parents=True, exist_ok=True)
     vocabulary = write_tokenizer(base / TOKENIZER_DIR)
 
-    _write_json(base / "config.json", transformer_config(sizes))
+    write_json(base / "config.json", transformer_config(sizes))
     _write_shards(transformer_weights(sizes, seed), base)
     save_file(infinitetalk_weights(sizes, seed), paths.infinitetalk)
     t5 = text_encoder_weights(sizes, vocabulary, seed)
     torch.save({name: tensor.bfloat16() for name, tensor in t5.items()}, base / T5_FILE)
     torch.save(image_encoder_weights(sizes, seed), base / CLIP_FILE)
     torch.save(vae_weights(sizes, seed), base / VAE_FILE)
-    _write_json(paths.wav2vec_dir / "config.json", speech_encoder_config(sizes))
-    _write_json(paths.wav2vec_dir / "preprocessor_config.json", SPEECH_PREPROCESSOR)
+    write_json(paths.wav2vec_dir / "config.json", speech_encoder_config(sizes))
+    write_json(paths.wav2vec_dir / "preprocessor_config.json", SPEECH_PREPROCESSOR)
     torch.save(speech_encoder_weights(sizes, seed), paths.wav2vec_dir / "pytorch_model.bin")
     return paths
 
@@ -433,11 +432,7 @@ def _write_shards(weights: Weights, folder: Path) -> None:
         where.update(dict.fromkeys(part, file))
     total = sum(tensor.nbytes for tensor in weights.values())
     index = {"metadata": {"total_size": total}, "weight_map": where}
-    _write_json(folder / "diffusion_pytorch_model.safetensors.index.json", index)
-
-
-def _write_json(path: Path, content: dict) -> None:
-    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    write_json(folder / "diffusion_pytorch_model.safetensors.index.json", index)
 
 
 def main() -> None:

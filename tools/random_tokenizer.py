@@ -57,8 +57,8 @@ def write_tokenizer(folder: Path) -> int:
     hugging_face_tokenizer(processor).save(str(folder / "tokenizer.json"))
     special = {"eos_token": EOS, "pad_token": PAD, "unk_token": UNK}
     config = {**special, "tokenizer_class": "T5Tokenizer", "extra_ids": 0, "additional_special_tokens": []}
-    _write_json(folder / "tokenizer_config.json", {**config, "model_max_length": 512})
-    _write_json(folder / "special_tokens_map.json", special)
+    write_json(folder / "tokenizer_config.json", {**config, "model_max_length": 512})
+    write_json(folder / "special_tokens_map.json", special)
     return processor.vocab_size()
 
 
@@ -103,5 +103,6 @@ def hugging_face_tokenizer(processor: sentencepiece.SentencePieceProcessor) -> T
     return tokenizer
 
 
-def _write_json(path: Path, content: dict) -> None:
+def write_json(path: Path, content: dict) -> None:
+    """Readable JSON, always the same bytes for the same content."""
     path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -8,6 +8,7 @@ Knows nothing about features or video frames, except that a video has ``FPS`` of
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from ..errors import InputError
 SAMPLE_RATE = 16_000
 FPS = 25
 LOUDNESS_LUFS = -23.0
+_PLANES_THAT_CRASH = 8  # AudioFrame.to_ndarray of so many planes ends the process (PyAV 18.1)
 _GATING_BLOCK = 2 * SAMPLE_RATE // 5  # BS.1770 measures in blocks of 0.4 s
 
 
@@ -80,10 +82,22 @@ def _decode(path: Path) -> Audio:
         stream = container.streams.audio[0]
         sample_rate = stream.codec_context.sample_rate
         channels = stream.codec_context.layout.nb_channels
-        blocks = [_to_planar_float(frame.to_ndarray(), channels) for frame in container.decode(stream)]
+        frames = container.decode(stream)
+        if channels >= _PLANES_THAT_CRASH:
+            frames = _interleaved(frames)
+        blocks = [_to_planar_float(frame.to_ndarray(), channels) for frame in frames]
     if not blocks:
         raise InputError(f"The audio stream of {path} is empty; give a file with sound in it.")
     return Audio(np.concatenate(blocks, axis=1), sample_rate)
+
+
+def _interleaved(frames: Iterator[av.AudioFrame]) -> Iterator[av.AudioFrame]:
+    """The same samples, the channels in one plane."""
+    resampler = None
+    for frame in frames:
+        if resampler is None:
+            resampler = av.AudioResampler(format=frame.format.packed.name)
+        yield from resampler.resample(frame)
 
 
 def _kinds(container: av.container.InputContainer) -> str:

@@ -182,7 +182,8 @@ def _decode(path: Path) -> Iterator[tuple[float, av.VideoFrame]]:
     """The frames of the first video stream with their times in seconds; what is damaged is left out."""
     try:
         # The prefix and the list keep FFmpeg off the network, whatever the file is called or says.
-        container = av.open(f"file:{path}", options={"protocol_whitelist": "file"})
+        # Not options=, which also goes to the streams, and crashes PyAV 14 to 16 on MPEG program streams.
+        container = av.open(f"file:{path}", container_options={"protocol_whitelist": "file"})
     except (av.FFmpegError, ValueError) as error:
         raise InputError(f"{path} is neither a picture nor a video that can be read: give another.") from error
     with container:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -25,24 +24,6 @@ from .fragments import VideoFormat, encode_window
 from .remux import remux
 
 METADATA_KEY = "infinitetalk"  # the settings, as JSON, in ``av.open(path).metadata``
-
-
-def check_output(path: Path, overwrite: bool) -> None:
-    """See that a video can be written to ``path``, before hours are spent on it. Makes missing folders.
-
-    Raises:
-        InputError: the file exists and may not be overwritten, is a folder, or cannot be written.
-    """
-    if path.is_dir():
-        raise InputError(f"--save_file {path} is a folder: give the name of a file in it.")
-    if path.exists() and not overwrite:
-        raise InputError(f"{path} exists already: give another --save_file, or --overwrite to replace it.")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path.parent):
-            pass
-    except OSError as error:
-        raise InputError(f"cannot write into {path.parent} ({error.strerror}): give another --save_file.") from error
 
 
 class VideoWriter:
@@ -70,7 +51,7 @@ class VideoWriter:
         """Begin a video.
 
         Args:
-            path: ends in ``.mp4``; its folder exists (see ``check_output``).
+            path: ends in ``.mp4``; its folder is made if it is missing.
             height, width: of all frames, multiples of 16.
             fps: frames a second.
             crf: 1 (best) to 51 (worst); 0 is lossless and for players built on FFmpeg (see ``VideoFormat``).
@@ -85,6 +66,7 @@ class VideoWriter:
         self._audio = audio
         self._metadata = json.dumps(metadata or {})
         with self._disk_errors():
+            path.parent.mkdir(parents=True, exist_ok=True)
             self._file = self.partial.open("wb", buffering=0)  # so that a failed write leaves nothing pending
 
     def __enter__(self) -> VideoWriter:

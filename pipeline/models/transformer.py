@@ -21,7 +21,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from .attention import Attention
-from .rope import rope_table, rotate
+from .pointwise import Pointwise
+from .rope import rope_table
 
 TEXT_TOKENS = 512
 AUDIO_WINDOW = 5
@@ -53,6 +54,14 @@ class TransformerConfig:
     @property
     def head_dim(self) -> int:
         return self.dim // self.num_heads
+
+
+@dataclass(frozen=True)
+class Operations:
+    """Interchangeable implementations of what a block computes."""
+
+    attend: Attention
+    pointwise: Pointwise
 
 
 class ContextPart:
@@ -118,11 +127,11 @@ class SelfAttention(nn.Module):
         self.norm_q = RMSNorm(config.dim, config.eps)
         self.norm_k = RMSNorm(config.dim, config.eps)
 
-    def forward(self, x: torch.Tensor, rope: torch.Tensor, attend: Attention) -> torch.Tensor:
-        q = rotate(split_heads(self.norm_q(self.q(x)), self.num_heads), rope)
-        k = rotate(split_heads(self.norm_k(self.k(x)), self.num_heads), rope)
+    def forward(self, x: torch.Tensor, rope: torch.Tensor, ops: Operations) -> torch.Tensor:
+        q = ops.pointwise.norm_rotate(self.q(x), self.norm_q.weight, rope, self.num_heads, self.norm_q.eps)
+        k = ops.pointwise.norm_rotate(self.k(x), self.norm_k.weight, rope, self.num_heads, self.norm_k.eps)
         v = split_heads(self.v(x), self.num_heads)
-        return self.o(attend(q[None], k[None], v[None])[0].flatten(-2))
+        return self.o(ops.attend(q[None], k[None], v[None])[0].flatten(-2))
 
 
 class CrossAttention(nn.Module):
@@ -149,9 +158,9 @@ class CrossAttention(nn.Module):
         k = split_heads(self.norm_k_img(self.k_img(tokens)), self.num_heads)
         return k[None], split_heads(self.v_img(tokens), self.num_heads)[None]
 
-    def forward(self, x: torch.Tensor, text: KeyValue, image: KeyValue, attend: Attention) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, text: KeyValue, image: KeyValue, ops: Operations) -> torch.Tensor:
         q = split_heads(self.norm_q(self.q(x)), self.num_heads)[None]
-        out = attend(q, *image) + attend(q, *text)
+        out = ops.attend(q, *image).add_(ops.attend(q, *text))
         return self.o(out[0].flatten(-2))
 
 
@@ -170,27 +179,25 @@ class AudioCrossAttention(nn.Module):
         k, v = self.kv_linear(tokens).unflatten(-1, (2, self.num_heads, -1)).unbind(-3)
         return k, v
 
-    def forward(self, x: torch.Tensor, audio: KeyValue, attend: Attention) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, audio: KeyValue, ops: Operations) -> torch.Tensor:
         frames = audio[0].shape[0]
         q = self.q_linear(x).unflatten(-1, (self.num_heads, -1)).unflatten(0, (frames, -1))
-        return self.proj(attend(q, *audio).flatten(0, 1).flatten(-2))
+        return self.proj(ops.attend(q, *audio).flatten(0, 1).flatten(-2))
 
 
 class Block(nn.Module):
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
-        dim, eps = config.dim, config.eps
-        self.norm1 = nn.LayerNorm(dim, eps, elementwise_affine=False)
+        dim, self.eps = config.dim, config.eps
         self.self_attn = SelfAttention(config)
-        self.norm3 = nn.LayerNorm(dim, eps)
+        self.norm3 = nn.LayerNorm(dim, self.eps)
         self.cross_attn = CrossAttention(config)
-        self.norm2 = nn.LayerNorm(dim, eps, elementwise_affine=False)
         self.ffn = nn.Sequential(
             nn.Linear(dim, config.ffn_dim), nn.GELU(approximate="tanh"), nn.Linear(config.ffn_dim, dim)
         )
         self.modulation = nn.Parameter(torch.empty(1, 6, dim))
         self.audio_cross_attn = AudioCrossAttention(config)
-        self.norm_x = nn.LayerNorm(dim, eps)
+        self.norm_x = nn.LayerNorm(dim, self.eps)
 
     def forward(
         self,
@@ -200,26 +207,16 @@ class Block(nn.Module):
         text: KeyValue,
         image: KeyValue,
         audio: KeyValue,
-        attend: Attention,
+        ops: Operations,
     ) -> torch.Tensor:
         """x [tokens, dim], time [1, 6, dim] float32 -> [tokens, dim]. Leaves ``x`` as it is."""
         shift1, scale1, gate1, shift2, scale2, gate2 = (self.modulation + time).unbind(1)
-        y = self.self_attn(modulated(self.norm1(x), shift1, scale1), rope, attend)
-        x = gated_sum(x, y, gate1)
-        x += self.cross_attn(self.norm3(x), text, image, attend)
-        x += self.audio_cross_attn(self.norm_x(x), audio, attend)
-        y = self.ffn(modulated(self.norm2(x), shift2, scale2))
-        return gated_sum(x, y, gate2)
-
-
-def modulated(x: torch.Tensor, shift: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
-    """``x * (1 + scale) + shift`` computed in float32, rounded once, into ``x`` itself."""
-    return torch.addcmul(shift, x, 1 + scale, out=x)
-
-
-def gated_sum(x: torch.Tensor, y: torch.Tensor, gate: torch.Tensor) -> torch.Tensor:
-    """``x + y * gate`` computed in float32, rounded once, into ``y``'s memory."""
-    return torch.addcmul(x, y, gate, out=y)
+        eps, norm3, norm_x = self.eps, self.norm3, self.norm_x
+        h = ops.pointwise.norm(x, 1 + scale1, shift1, eps)
+        x, h = ops.pointwise.add_norm(x, self.self_attn(h, rope, ops), gate1, norm3.weight, norm3.bias, eps)
+        x, h = ops.pointwise.add_norm(x, self.cross_attn(h, text, image, ops), None, norm_x.weight, norm_x.bias, eps)
+        x, h = ops.pointwise.add_norm(x, self.audio_cross_attn(h, audio, ops), None, 1 + scale2, shift2, eps)
+        return ops.pointwise.add(x, self.ffn(h), gate2)
 
 
 class Head(nn.Module):
@@ -286,11 +283,11 @@ class AudioProjection(nn.Module):
 class WanTransformer(nn.Module):
     """The whole transformer. Build under ``torch.device("meta")`` and fill from a checkpoint."""
 
-    def __init__(self, config: TransformerConfig, attend: Attention) -> None:
+    def __init__(self, config: TransformerConfig, operations: Operations) -> None:
         super().__init__()
         dim = config.dim
         self.config = config
-        self.attend = attend
+        self.operations = operations
         self.patch_embedding = nn.Conv3d(config.in_channels, dim, config.patch_size, stride=config.patch_size)
         self.text_embedding = nn.Sequential(
             nn.Linear(config.text_dim, dim), nn.GELU(approximate="tanh"), nn.Linear(dim, dim)
@@ -401,5 +398,5 @@ class WanTransformer(nn.Module):
                 text = context.text.key_value(index, block.cross_attn.text_key_value)
                 image = context.image.key_value(index, block.cross_attn.image_key_value)
                 audio = context.audio.key_value(index, block.audio_cross_attn.key_value)
-                branches[b] = block(branches[b], modulation, rope, text, image, audio, self.attend)
+                branches[b] = block(branches[b], modulation, rope, text, image, audio, self.operations)
         return branches

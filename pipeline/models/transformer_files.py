@@ -17,8 +17,7 @@ from ..memory import TransformerSize
 from ..weights.files import Tensors, open_tensors
 from ..weights.load import check_names, check_shape, fill
 from ..weights.residency import BlockStreamer
-from .attention import Attention
-from .transformer import AUDIO_WINDOW, TransformerConfig, WanTransformer
+from .transformer import AUDIO_WINDOW, Operations, TransformerConfig, WanTransformer
 
 # Wan's own models all have heads of 128 channels; a config.json beside the file says otherwise.
 _USUAL_HEAD_DIM = 128
@@ -147,7 +146,7 @@ def weight_dtype(dtype: torch.dtype, name: str) -> torch.dtype:
 
 
 def load_transformer(
-    tensors: Tensors, attend: Attention, dtype: torch.dtype, streamer: BlockStreamer
+    tensors: Tensors, operations: Operations, dtype: torch.dtype, streamer: BlockStreamer
 ) -> WanTransformer:
     """Build the transformer and fill it, handing each block to ``streamer`` as soon as it is read.
 
@@ -157,7 +156,7 @@ def load_transformer(
     config = transformer_config(tensors)
     what = "the transformer"
     with torch.device("meta"):
-        model = WanTransformer(config, attend)
+        model = WanTransformer(config, operations)
     expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     check_names(list(expected), tensors, what)
     for name, shape in expected.items():

@@ -1,0 +1,119 @@
+"""What a transformer block does between its matrix products: norms, modulation, gates, rotation.
+
+Two implementations of the same four functions: plain PyTorch, which always works, and fused Triton
+kernels for CUDA cards, which read and write each tensor once. Both compute in float32 and round at
+the end; they agree to rounding (the fused ones round less often).
+"""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+
+from ..errors import InputError
+from .rope import rotate
+
+
+class Pointwise(Protocol):
+    """x, y: [tokens, dim]. scale, shift, gate: [1, dim] or [dim], float32 or x's dtype."""
+
+    name: str
+    reason: str
+
+    def norm(self, x: torch.Tensor, scale: torch.Tensor, shift: torch.Tensor, eps: float) -> torch.Tensor:
+        """Layer norm of every token, times ``scale`` plus ``shift``."""
+        ...
+
+    def add(self, x: torch.Tensor, y: torch.Tensor, gate: torch.Tensor) -> torch.Tensor:
+        """``x + y * gate``; ``y`` may be overwritten."""
+        ...
+
+    def add_norm(
+        self,
+        x: torch.Tensor,
+        y: torch.Tensor,
+        gate: torch.Tensor | None,
+        scale: torch.Tensor,
+        shift: torch.Tensor,
+        eps: float,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """``x + y * gate`` (a gate of None is 1) and its norm; ``y`` may be overwritten."""
+        ...
+
+    def norm_rotate(
+        self, x: torch.Tensor, weight: torch.Tensor, rope: torch.Tensor, heads: int, eps: float
+    ) -> torch.Tensor:
+        """Root-mean-square norm over all heads, times ``weight``, rotated: [tokens, heads, head_dim]."""
+        ...
+
+
+def choose_pointwise(name: str, device: torch.device) -> Pointwise:
+    """The implementation called "plain" or "triton", or for "auto" the fastest that works here.
+
+    Raises:
+        InputError: Triton is asked for and does not work here; says why.
+    """
+    if name == "plain":
+        return PlainPointwise("asked for")
+    obstacle = _triton_obstacle(device)
+    if obstacle is None:
+        from .triton_kernels import TritonPointwise
+
+        return TritonPointwise("asked for" if name == "triton" else "a CUDA card with Triton")
+    if name == "triton":
+        raise InputError(f"--kernels triton: {obstacle} Use --kernels plain.")
+    return PlainPointwise(obstacle)
+
+
+def _triton_obstacle(device: torch.device) -> str | None:
+    """Why the Triton kernels cannot run, or None."""
+    if device.type != "cuda":
+        return f"Triton kernels need a CUDA card, this run uses {device.type}."
+    if find_spec("triton") is None:
+        return "The Python package triton is not installed."
+    from .triton_kernels import TritonPointwise
+
+    try:  # Triton builds its launcher with a C compiler; whether there is one shows only now
+        x = torch.zeros(2, 64, device=device)
+        TritonPointwise("").norm(x, x[0], x[0], 1e-6)
+    except Exception as error:
+        return f"Triton does not work here ({str(error).strip().splitlines()[-1] if str(error).strip() else error!r})."
+    return None
+
+
+class PlainPointwise:
+    """PyTorch's own operations."""
+
+    name = "plain"
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+
+    def norm(self, x: torch.Tensor, scale: torch.Tensor, shift: torch.Tensor, eps: float) -> torch.Tensor:
+        if scale.dtype == x.dtype:
+            return F.layer_norm(x, x.shape[-1:], scale.flatten(), shift.flatten(), eps)
+        normed = F.layer_norm(x, x.shape[-1:], eps=eps)
+        return torch.addcmul(shift, normed, scale, out=normed)
+
+    def add(self, x: torch.Tensor, y: torch.Tensor, gate: torch.Tensor) -> torch.Tensor:
+        return torch.addcmul(x, y, gate, out=y)
+
+    def add_norm(
+        self,
+        x: torch.Tensor,
+        y: torch.Tensor,
+        gate: torch.Tensor | None,
+        scale: torch.Tensor,
+        shift: torch.Tensor,
+        eps: float,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        x = y.add_(x) if gate is None else self.add(x, y, gate)
+        return x, self.norm(x, scale, shift, eps)
+
+    def norm_rotate(
+        self, x: torch.Tensor, weight: torch.Tensor, rope: torch.Tensor, heads: int, eps: float
+    ) -> torch.Tensor:
+        return rotate(F.rms_norm(x, weight.shape, weight, eps).unflatten(-1, (heads, -1)), rope)

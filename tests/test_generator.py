@@ -1,0 +1,266 @@
+"""The whole way on a small random checkpoint in the real layout: command line, Python API, and what must not matter."""
+
+import json
+import shutil
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import torch
+from infinitetalk.pipeline import Generator, Job, Settings
+from infinitetalk.pipeline.command_line import main
+from infinitetalk.pipeline.media.audio import load_audio
+from infinitetalk.pipeline.progress import Loading, Notice, Step, WindowDone
+from infinitetalk.tools import random_checkpoint
+from infinitetalk.tools.golden.speech import save_wav
+from PIL import Image, ImageOps
+
+ASSETS = Path(random_checkpoint.__file__).parent.parent / "assets"
+SMALL = {"size": "64x64", "frame_num": 17, "motion_frame": 5, "sample_steps": 2, "device": "cpu"}
+RATE = 22_050  # of the bundled speech
+PROMPT = "A cat is talking to the camera."
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cache(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("INFINITETALK_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    return random_checkpoint.write(tmp_path_factory.mktemp("weights"), random_checkpoint.TINY)
+
+
+def write_sound(path, samples):
+    """Float samples [n, channels] as a wav file."""
+    save_wav(path, (samples * 32767).astype(np.int16), RATE)
+
+
+@pytest.fixture(scope="module")
+def speech(tmp_path_factory):
+    """A second and a half of the bundled speech, in stereo."""
+    path = tmp_path_factory.mktemp("speech") / "speech.wav"
+    samples = load_audio(ASSETS / "speech.wav").samples[0, : int(1.52 * RATE)]
+    write_sound(path, np.stack([samples, samples], axis=1))
+    return path
+
+
+@pytest.fixture(scope="module")
+def job(speech):
+    return Job(ASSETS / "portrait.png", speech, PROMPT)
+
+
+def settings(weights, **changes):
+    files = {
+        "ckpt_dir": weights.ckpt_dir,
+        "infinitetalk_dir": weights.infinitetalk,
+        "wav2vec_dir": weights.wav2vec_dir,
+    }
+    return Settings(**files, **{**SMALL, **changes})
+
+
+@pytest.fixture(scope="module")
+def generator(weights):
+    return Generator(settings(weights))
+
+
+def video(generator, job, changed=None):
+    """All frames, uint8 [T, H, W, 3]."""
+    return torch.cat([window.frames for window in generator.windows(job, changed)])
+
+
+@pytest.fixture(scope="module")
+def frames(generator, job):
+    return video(generator, job)
+
+
+def difference(a, b):
+    """Mean change of a pixel, as a part of the range."""
+    return ((a.float() - b.float()).abs().mean() / 255).item()
+
+
+def arguments(weights):
+    return [
+        *("--ckpt_dir", str(weights.ckpt_dir), "--infinitetalk_dir", str(weights.infinitetalk)),
+        *("--wav2vec_dir", str(weights.wav2vec_dir), "--device", "cpu"),
+    ]
+
+
+def read(path):
+    with av.open(str(path)) as container:
+        pictures = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+        stream = container.streams.audio[0]
+        return np.stack(pictures), stream.codec_context.sample_rate, stream.codec_context.layout.nb_channels
+
+
+def test_the_guides_command_makes_a_video_with_the_original_sound(weights, speech, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    entries = {"prompt": PROMPT, "cond_video": str(ASSETS / "portrait.png"), "cond_audio": {"person1": str(speech)}}
+    Path("input.json").write_text(json.dumps(entries), encoding="utf-8")
+    flags = "--size 64x64 --frame_num 17 --sample_steps 2 --mode streaming --motion_frame 9 --save_file out"
+    assert main([*arguments(weights), "--input_json", "input.json", *flags.split(), "--t5_cpu", "true"]) == 0
+    output = capsys.readouterr()
+    assert output.out == "out.mp4\n"
+    assert "window 4/4 done" in output.err
+    assert [path.name for path in tmp_path.iterdir() if path.suffix == ".mp4"] == ["out.mp4"]
+    pictures, rate, channels = read(tmp_path / "out.mp4")
+    assert pictures.shape == (38, 64, 64, 3)
+    assert (rate, channels) == (22_050, 2)
+    assert pictures.std() > 20
+
+
+def test_an_existing_video_is_kept(weights, speech, tmp_path, capsys):
+    (tmp_path / "out.mp4").write_bytes(b"precious")
+    flags = ["--image", str(ASSETS / "portrait.png"), "--audio", str(speech), "--prompt", PROMPT]
+    assert main([*arguments(weights), *flags, "--save_file", str(tmp_path / "out")]) == 2
+    assert "--overwrite" in capsys.readouterr().err
+    assert (tmp_path / "out.mp4").read_bytes() == b"precious"
+
+
+def test_the_written_video_holds_the_frames_of_the_api(generator, job, frames, tmp_path):
+    generator.save(job, tmp_path / "out.mp4", generator.settings.replace(crf=0))
+    assert np.array_equal(read(tmp_path / "out.mp4")[0], frames.numpy())
+    with av.open(str(tmp_path / "out.mp4")) as container:
+        made = json.loads(container.metadata["infinitetalk"])
+    assert made["settings"]["base_seed"] == 42
+    assert made["job"]["prompt"] == PROMPT
+
+
+def test_small_checkpoints_are_alive(generator, job, frames, tmp_path):
+    """Speech, a word of the prompt and the picture each matter."""
+    write_sound(tmp_path / "backwards.wav", load_audio(job.speech).samples[:1, ::-1].T)
+    ImageOps.mirror(Image.open(job.reference)).save(tmp_path / "mirrored.png")
+    changed = {
+        "speech": Job(job.reference, tmp_path / "backwards.wav", PROMPT),
+        "a word": Job(job.reference, job.speech, PROMPT.replace("talking", "singing")),
+        "picture": Job(tmp_path / "mirrored.png", job.speech, PROMPT),
+    }
+    for what, other in changed.items():
+        assert difference(video(generator, other), frames) > 0.01, what
+
+
+def test_models_are_loaded_once(weights, job):
+    heard = []
+    generator = Generator(settings(weights), heard.append)
+    first = video(generator, job)
+    loaded = sum(isinstance(event, Loading) and "loading" in event.what for event in heard)
+    assert loaded == 4 or loaded == 5  # the text encoder only where the prompt is not cached
+    heard.clear()
+    assert torch.equal(video(generator, job), first)
+    assert not any(isinstance(event, Loading) and "loading" in event.what for event in heard)
+    assert [event.done for event in heard if isinstance(event, Step)] == [1, 2] * 3
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"blocks_to_swap": 1},
+        {"num_persistent_param_in_dit": 0},
+        {"offload_model": True},
+        {"offload_model": True, "blocks_to_swap": 1, "t5_cpu": True},
+    ],
+)
+def test_memory_settings_never_change_a_bit(weights, job, frames, changes):
+    assert torch.equal(video(Generator(settings(weights, **changes)), job), frames)
+
+
+def test_the_seed_and_only_the_seed_changes_the_noise(generator, job, frames):
+    assert torch.equal(video(generator, job), frames)
+    assert difference(video(generator, job, generator.settings.replace(base_seed=7)), frames) > 0.01
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"sample_text_guide_scale": 1.0},
+        {"sample_text_guide_scale": 1.0, "sample_audio_guide_scale": 1.0},
+        {"sample_audio_guide_scale": 1.0},
+        {"use_apg": True},
+        {"sample_solver": "unipc"},
+        {"sample_solver": "lcm", "sample_steps": 4},
+        {"sample_solver": "flowmatch_distill", "sample_steps": 4},
+        {"use_teacache": True, "teacache_thresh": 5.0, "sample_steps": 8},
+        {"color_correction_strength": 0.0},
+        {"motion_frame": 7},
+        {"size": "80x64"},
+    ],
+)
+def test_every_way_of_sampling_runs_and_matters(generator, job, frames, changes):
+    other = video(generator, job, generator.settings.replace(**changes))
+    assert len(other) == 38
+    assert other.float().std() > 10
+    if other.shape == frames.shape:
+        assert difference(other, frames) > 1e-3
+
+
+def test_speech_shorter_than_a_window(generator, job, tmp_path):
+    write_sound(tmp_path / "short.wav", load_audio(job.speech).samples[:1, : RATE // 5].T)
+    assert len(video(generator, Job(job.reference, tmp_path / "short.wav", PROMPT))) == 5
+
+
+def test_clip_mode_and_longest_video_say_that_they_cut(weights, job):
+    for changes, length in (({"mode": "clip"}, 17), ({"max_frame_num": 20}, 20)):
+        heard = []
+        assert len(video(Generator(settings(weights, **changes), heard.append), job)) == length
+        assert any(isinstance(event, Notice) and "ends the video" in event.text for event in heard)
+
+
+def test_a_video_as_reference_is_read_by_time(generator, job, tmp_path):
+    """The first window sees the first half of the video, the last one the second half."""
+    portrait = Image.open(job.reference).resize((64, 64))
+    path = tmp_path / "video.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=10, options={"crf": "10"})
+        stream.width = stream.height = 64
+        stream.pix_fmt = "yuv420p"
+        for k in range(16):
+            picture = portrait if k < 8 else ImageOps.mirror(portrait)
+            container.mux(stream.encode(av.VideoFrame.from_image(picture)))
+        container.mux(stream.encode())
+    plain = generator.settings.replace(color_correction_strength=0.0)
+    dubbed = video(generator, Job(path, job.speech, PROMPT), plain)
+    portrait.save(tmp_path / "still.png")
+    still = video(generator, Job(tmp_path / "still.png", job.speech, PROMPT), plain)
+    assert len(dubbed) == 38
+    early, late = difference(dubbed[:17], still[:17]), difference(dubbed[30:], still[30:])
+    assert late > 2 * early
+
+
+def test_an_interrupted_run_keeps_what_was_made(weights, job, tmp_path):
+    def stop(event):
+        if isinstance(event, WindowDone) and event.index == 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        Generator(settings(weights), stop).save(job, tmp_path / "out.mp4")
+    assert not (tmp_path / "out.mp4").exists()
+    with av.open(str(tmp_path / "out.partial.mp4")) as container:
+        assert sum(1 for _ in container.decode(video=0)) == 29
+
+
+def test_files_of_other_publishers(weights, job, frames, tmp_path):
+    """The transformer as one file, the others named by flags."""
+    from infinitetalk.pipeline.weights.files import open_tensors
+    from safetensors.torch import save_file
+
+    base = open_tensors(weights.ckpt_dir, "")
+    audio = open_tensors(weights.infinitetalk, "")
+    whole = {f"model.diffusion_model.{name}": base[name] for name in base}
+    whole |= {f"model.diffusion_model.{name}": audio[name] for name in audio}
+    save_file(whole, tmp_path / "whole.safetensors")
+    shutil.copy(weights.ckpt_dir / "config.json", tmp_path)
+    vae = open_tensors(weights.ckpt_dir / "Wan2.1_VAE.pth", "")
+    save_file({name: vae[name] for name in vae}, tmp_path / "vae.safetensors")
+    other = Settings(
+        dit_path=tmp_path / "whole.safetensors",
+        vae=tmp_path / "vae.safetensors",
+        text_encoder=weights.ckpt_dir / "models_t5_umt5-xxl-enc-bf16.pth",
+        clip_vision=weights.ckpt_dir / "models_clip_open-clip-xlm-roberta-large-vit-huge-14.pth",
+        wav2vec_dir=weights.wav2vec_dir,
+        **SMALL,
+    )
+    # Weights at other addresses may round otherwise, so not bit for bit.
+    assert difference(video(Generator(other), job), frames) < 1e-3
