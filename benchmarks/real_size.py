@@ -262,7 +262,7 @@ def measure_window(height: int, width: int) -> dict[str, object]:
     torch.cuda.reset_peak_memory_stats()
     with tempfile.TemporaryDirectory() as folder, VideoWriter(Path(folder) / "out.mp4", height, width) as writer:
         inputs_ = Inputs(reference, speech, prompt, prompt)
-        for window in stream(models, inputs_, settings, spans, listen):
+        for window, _ in stream(models, inputs_, settings, spans, listen):
             listen(window)
             writer.write_window(window.frames)
             listen(None)

@@ -12,6 +12,7 @@ import os
 import sys
 from collections.abc import Callable
 from datetime import datetime
+from pathlib import Path
 from typing import TextIO
 
 from .. import __version__
@@ -36,6 +37,9 @@ def main(argv: list[str] | None = None) -> int:
     except InputError as error:
         _write(sys.stderr, f"error: {error}")
         return BAD_INPUT
+    except PermissionError as error:  # of a file that nobody asked for before it was needed
+        _write(sys.stderr, f"error: {error.filename} cannot be opened ({error.strerror}); check its permissions.")
+        return BAD_INPUT
     except KeyboardInterrupt:
         _write(sys.stderr, "\ninterrupted")
         return INTERRUPTED
@@ -51,6 +55,8 @@ def _command(argv: list[str]) -> int:
     if not argv or argv[0].startswith("-"):
         return _generate(argv)
     if argv[0] not in COMMANDS:
+        if Path(argv[0]).suffix:
+            raise InputError(f"{argv[0]!r} stands where a flag was expected; name files by --image, --audio and so on.")
         near = difflib.get_close_matches(argv[0], COMMANDS, n=1) or list(COMMANDS)
         raise InputError(f"{argv[0]!r} is not a command; did you mean {near[0]}? (--help tells more.)")
     return COMMANDS[argv[0]](argv[1:])
@@ -78,7 +84,17 @@ def _generate(argv: list[str]) -> int:
     return 0
 
 
-COMMANDS: dict[str, Callable[[list[str]], int]] = {"generate": _generate}
+def _info(argv: list[str]) -> int:
+    from .info import describe, read_record
+
+    files = [word for word in argv if word != "--full"]
+    if len(files) != 1 or files[0].startswith("--"):
+        raise InputError("info: give the name of one video, as in: infinitetalk info video.mp4 [--full]")
+    _write(sys.stdout, describe(read_record(Path(files[0])), full="--full" in argv))
+    return 0
+
+
+COMMANDS: dict[str, Callable[[list[str]], int]] = {"generate": _generate, "info": _info}
 
 
 def _write(stream: TextIO, text: str) -> None:

@@ -10,9 +10,10 @@ import torch
 
 from .device import choose_device, choose_dtype, free_memory
 from .job import Job
-from .media.audio import frame_count, load_audio, speech_for_model
+from .media.audio import frame_count, open_audio
 from .media.buckets import target_size
 from .media.reference import open_reference
+from .media.speech import speech_for_model
 from .model_files import check_model_files, find_model_files
 from .models.attention import choose_attention
 from .models.pointwise import choose_pointwise
@@ -41,7 +42,7 @@ def plan_run(settings: Settings, job: Job) -> Plan:
     check_model_files(files)
     transformer = transformer_size(open_transformer(files.transformer, files.infinitetalk))
 
-    speech_frames = frame_count(len(speech_for_model(load_audio(job.speech))))
+    speech_frames = frame_count(len(speech_for_model(open_audio(job.speech))))
     reference = open_reference(job.reference)
     height, width = target_size(settings.size, reference.height, reference.width)
     passes = guidance_branches(settings.sample_text_guide_scale, settings.sample_audio_guide_scale)

@@ -25,11 +25,12 @@ from .. import __version__
 from .device import choose_device, choose_dtype, free_memory
 from .errors import InputError
 from .job import Job
-from .media.audio import FPS, Audio, frame_count, load_audio, speech_for_model
+from .media.audio import FPS, AudioFile, frame_count, open_audio
 from .media.buckets import target_size
 from .media.reference import open_reference
-from .media.writer import VideoWriter
-from .model_files import find_model_files
+from .media.speech import speech_for_model
+from .media.writer import VideoWriter, partial_path
+from .model_files import check_model_files, find_model_files
 from .models.attention import choose_attention
 from .models.image_encoder import ImageEncoder, load_image_encoder
 from .models.pointwise import choose_pointwise
@@ -39,8 +40,10 @@ from .models.text_encoder import TextEncoder, load_text_encoder
 from .models.transformer import Operations, WanTransformer
 from .models.transformer_files import load_transformer, open_transformer, transformer_size
 from .models.vae import WanVAE, load_vae
+from .notices import input_notices
 from .plan import WindowSpan, cut_notice, plan_memory, window_plan
-from .progress import Finished, Loading, Notice, Progress, RunStarted, WindowDone, no_progress
+from .progress import Finished, Kept, Loading, Notice, Progress, RunStarted, WindowDone, no_progress
+from .resume import RunState, check_same_run, load_state, remove_state, run_identity, save_state, state_path
 from .settings import Settings, resolve
 from .streaming import Inputs, Models, NoiseSource, Window, stream
 from .weights.residency import BlockStreamer
@@ -51,7 +54,7 @@ class _Prepared:
     """A job's inputs, decoded and encoded."""
 
     inputs: Inputs
-    audio: Audio
+    audio: AudioFile
     spans: tuple[WindowSpan, ...]
     size: tuple[int, int]
 
@@ -68,7 +71,7 @@ class Generator:
         progress: hears what is being loaded and how far a video is; if it raises, the run stops.
 
     Raises:
-        InputError: settings or files are not right (of a file's content: when it is first needed).
+        InputError: settings are not right, or files are missing or of another kind.
     """
 
     def __init__(self, settings: Settings, progress: Progress = no_progress) -> None:
@@ -81,6 +84,8 @@ class Generator:
             choose_pointwise(self.settings.kernels, self.device),
         )
         self.files = find_model_files(self.settings)
+        check_model_files(self.files)
+        transformer_size(open_transformer(self.files.transformer, self.files.infinitetalk))
         self._transformer: tuple[WanTransformer, BlockStreamer] | None = None
 
     def windows(self, job: Job, settings: Settings | None = None, noise: NoiseSource | None = None) -> Iterator[Window]:
@@ -94,54 +99,90 @@ class Generator:
             Windows of uint8 frames [T, H, W, 3] at 25 frames a second, in order and without overlap.
         """
         settings = self._for_video(settings)
-        yield from self._stream(self._prepare(job, settings), settings, noise)
+        for window, _ in self._stream(self._prepare(job, settings), settings, noise):
+            yield window
 
     def save(self, job: Job, path: Path, settings: Settings | None = None) -> Path:
         """Make a video and write it, with the original sound, to ``path`` (.mp4). Returns the path.
 
-        While it is made, the windows so far lie beside it in ``NAME.partial.mp4``.
+        While it is made, the windows so far lie beside it in ``NAME.partial.mp4``, and with
+        ``settings.resume`` a later call goes on after them and ends with the same bytes.
+
+        Raises:
+            InputError: also if an unfinished video of this name is there and the settings say neither
+                ``resume`` nor ``overwrite``, or if it was made from something else.
         """
         settings = self._for_video(settings)
+        identity = run_identity(settings, job, self.files, self._computes())
+        before = _unfinished(path, settings)
+        if before is not None:
+            check_same_run(before.identity, identity)
         prepared = self._prepare(job, settings)
-        height, width = prepared.size
         with VideoWriter(
             path,
-            height,
-            width,
+            *prepared.size,
             FPS,
             settings.crf,
             prepared.audio,
             _metadata(settings, job),
+            before and before.written,
         ) as writer:
-            for window in self._stream(prepared, settings, None):
-                writer.write_window(window.frames)
-                self.progress(WindowDone(window.index, window.count, writer.frames_written / FPS))
-            writer.finish()
+            if before is None:
+                remove_state(path)
+            done = before.windows if before else 0
+            try:
+                for window, motion in self._stream(prepared, settings, None, before):
+                    writer.write_window(window.frames)
+                    done = window.index + 1
+                    save_state(path, RunState(identity, done, writer.written, motion))
+                    self.progress(WindowDone(window.index, window.count, writer.written.frames / FPS))
+                writer.finish()
+            except BaseException:
+                if done:
+                    self.progress(Kept(writer.partial, done))
+                raise
+        remove_state(path)
         self.progress(Finished(path))
         return path
+
+    def _computes(self) -> dict[str, str]:
+        """What besides the settings decides the last bits."""
+        return {
+            "device": self.device.type,
+            "dtype": str(self.dtype).removeprefix("torch."),
+            "attention": self.operations.attend.name,
+            "kernels": self.operations.pointwise.name,
+        }
 
     def _for_video(self, settings: Settings | None) -> Settings:
         return self.settings if settings is None else resolve(settings)
 
-    def _stream(self, prepared: _Prepared, settings: Settings, noise: NoiseSource | None) -> Iterator[Window]:
-        models = self._models(prepared, settings)
-        self.progress(RunStarted(len(prepared.spans), prepared.frames, prepared.frames / FPS))
-        yield from stream(models, prepared.inputs, settings, prepared.spans, self.progress, noise)
+    def _stream(
+        self, prepared: _Prepared, settings: Settings, noise: NoiseSource | None, before: RunState | None = None
+    ) -> Iterator[tuple[Window, torch.Tensor]]:
+        spans, total = prepared.spans, prepared.frames
+        done, frames_done = (before.windows, before.written.frames) if before else (0, 0)
+        models = None if done == len(spans) else self._models(prepared, settings)
+        self.progress(RunStarted(len(spans), total, total / FPS, done, frames_done / FPS))
+        if models is not None:
+            motion = before and before.motion
+            yield from stream(models, prepared.inputs, settings, spans, self.progress, noise, done, motion)
 
     def _prepare(self, job: Job, settings: Settings) -> _Prepared:
         """Decode and encode a job's inputs. Speech and text encoders run before the transformer arrives."""
         reference = open_reference(job.reference)
-        audio = load_audio(job.speech)
+        audio = open_audio(job.speech)
         speech = speech_for_model(audio)
         frames = frame_count(len(speech))
         spans = window_plan(frames, settings.frame_num, settings.motion_frame, settings.max_frame_num)
-        notice = cut_notice(frames, spans[-1].start + spans[-1].keep_to)
-        if notice:
-            self.progress(Notice(notice))
+        size = target_size(settings.size, reference.height, reference.width)
+        cut = cut_notice(frames, spans[-1].start + spans[-1].keep_to)
+        for text in (*input_notices(job, speech, reference, size), *([cut] if cut else [])):
+            self.progress(Notice(text))
         prompt, negative_prompt = self._encode_prompts([job.prompt, job.negative_prompt])
         self.progress(Loading("encoding the speech"))
         inputs = Inputs(reference, self.speech_encoder.encode(speech), prompt, negative_prompt)
-        return _Prepared(inputs, audio, spans, target_size(settings.size, reference.height, reference.width))
+        return _Prepared(inputs, audio, spans, size)
 
     def _encode_prompts(self, prompts: list[str]) -> list[torch.Tensor]:
         """umT5 embeddings; the encoder is loaded only for prompts that are not in the cache, and not kept."""
@@ -193,6 +234,20 @@ class Generator:
         )
 
 
+def _unfinished(path: Path, settings: Settings) -> RunState | None:
+    """The state to go on from, if the settings say so and there is one."""
+    if settings.resume:
+        state = load_state(path)
+        if state is None and path.exists() and not settings.overwrite:
+            raise InputError(f"--resume: {path} is finished; give --overwrite to make it again, or another name.")
+        return state
+    if state_path(path).exists() and not settings.overwrite:
+        raise InputError(
+            f"{partial_path(path)} is an unfinished video: go on with --resume, or start again with --overwrite."
+        )
+    return None
+
+
 def _metadata(settings: Settings, job: Job) -> dict[str, object]:
     """What made the video, kept in the file."""
     made_from = {
@@ -216,4 +271,8 @@ def generate(settings: Settings, job: Job, progress: Progress = no_progress) -> 
         raise InputError(
             f"The card's memory does not suffice ({str(error).splitlines()[0]}) What helps, in this order: "
             "--t5_cpu, --offload_model true, --blocks_to_swap 40, a smaller --size."
+        ) from error
+    except MemoryError as error:
+        raise InputError(
+            "This computer's memory does not suffice; close other programs or choose a smaller --size."
         ) from error

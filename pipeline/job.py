@@ -64,8 +64,11 @@ def output_path(settings: Settings, job: Job, now: datetime) -> Path:
     """Where the video goes: ``--save_file`` with .mp4, or a name of size, prompt and time in the current folder.
 
     Raises:
-        InputError: nothing can be written there, or the file exists and ``--overwrite`` is not given.
+        InputError: nothing can be written there, the file exists and ``--overwrite`` is not given, or it is
+            one that the video is made from.
     """
+    if settings.save_file == Path():
+        raise InputError("--save_file: it is empty; give the name of the video, or leave it out.")
     if settings.save_file is None:
         words = re.sub(r"[^\w-]+", "_", job.prompt)[:50].strip("_")
         path = Path("_".join(filter(None, (settings.task, settings.size, words, f"{now:%Y%m%d_%H%M%S}"))) + ".mp4")
@@ -73,18 +76,21 @@ def output_path(settings: Settings, job: Job, now: datetime) -> Path:
         path = settings.save_file
     else:
         path = settings.save_file.with_name(settings.save_file.name + ".mp4")
-    _check_output(path, settings.overwrite)
+    _check_output(path, settings.overwrite or settings.resume, (job.reference, job.speech))
     return path
 
 
-def _check_output(path: Path, overwrite: bool) -> None:
+def _check_output(path: Path, overwrite: bool, sources: tuple[Path, ...]) -> None:
     """See that a video can be written to ``path``, before hours are spent on it. Leaves nothing behind."""
-    if path.is_dir():
-        raise InputError(f"--save_file: {path} is a folder; give the name of a file in it.")
-    if path.exists() and not overwrite:
-        raise InputError(f"--save_file: {path} exists; give --overwrite to replace it, or another name.")
-    folder = next(folder for folder in path.absolute().parents if folder.exists())
+    folder = path.absolute().parent
     try:
+        if path.is_dir():
+            raise InputError(f"--save_file: {path} is a folder; give the name of a file in it.")
+        if path.exists() and any(source.exists() and path.samefile(source) for source in sources):
+            raise InputError(f"--save_file: {path} is what the video is made from; give another name.")
+        if path.exists() and not overwrite:
+            raise InputError(f"--save_file: {path} exists; give --overwrite to replace it, or another name.")
+        folder = next(folder for folder in path.absolute().parents if folder.exists())
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
@@ -103,13 +109,22 @@ def _read_json(settings: Settings) -> dict[str, object]:
     if not path.is_file():
         if path == Settings().input_json:
             raise InputError(f"Give {', '.join(missing)}, or --input_json FILE; there is no {path} here either.")
+        if path.is_dir():
+            raise InputError(f"--input_json: {path} is a folder; give the JSON file in it.")
         bundled = BUNDLED / path.name
         hint = f"the bundled one is {bundled}" if bundled.is_file() else "check the path"
         raise InputError(f"--input_json: {path} does not exist; {hint}.")
     try:
         entries = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"--input_json: {path} is not JSON in UTF-8 ({error}).") from error
+    except OSError as error:
+        raise InputError(f"--input_json: {path} cannot be read ({error.strerror}); check the file.") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"--input_json: {path} is not JSON in UTF-8; save it as UTF-8 text.") from error
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise InputError(
+            f"--input_json: {path} is not JSON in UTF-8 ({error}); texts stand in double quotes, a backslash is "
+            "written twice, and no comma follows the last entry."
+        ) from error
     if not isinstance(entries, dict):
         raise InputError(
             f"--input_json: {path} holds a {type(entries).__name__}, an object with prompt, cond_video and cond_audio "

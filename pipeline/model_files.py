@@ -12,11 +12,11 @@ from .errors import InputError
 from .models.text_encoder import EMBEDDED_TOKENIZER
 from .models.tokenizer import find_tokenizer
 from .settings import Settings
+from .weights import downloads
 from .weights.files import Tensors, open_tensors
 
-_DOWNLOAD_BASE = "hf download Wan-AI/Wan2.1-I2V-14B-480P --local-dir weights/Wan2.1-I2V-14B-480P"
-_DOWNLOAD_SPEECH = "hf download TencentGameMate/chinese-wav2vec2-base --local-dir weights/chinese-wav2vec2-base"
-_BASE_MISSING = f"--ckpt_dir is missing: the folder of the Wan 2.1 base. Get it with: {_DOWNLOAD_BASE}"
+_BASE_MISSING = f"--ckpt_dir is missing: the folder of the Wan 2.1 base. Get it with: {downloads.BASE}"
+_SPEECH_FILES = ("model.safetensors", "pytorch_model.bin")
 
 # flag -> what it is, and its file names: the official one, Kijai's, Comfy-Org's
 _USUAL_NAMES = {
@@ -76,7 +76,8 @@ def find_model_files(settings: Settings) -> ModelFiles:
     speech = settings.wav2vec_dir
     if speech is None or not speech.exists():
         state = "it is missing" if speech is None else f"{speech} does not exist"
-        raise InputError(f"--wav2vec_dir: {state}; give chinese-wav2vec2-base, get it with: {_DOWNLOAD_SPEECH}")
+        raise InputError(f"--wav2vec_dir: {state}; give chinese-wav2vec2-base, get it with: {downloads.SPEECH_ENCODER}")
+    _speech_weights(speech)
     return ModelFiles(
         transformer=transformer,
         infinitetalk=settings.infinitetalk_dir,
@@ -94,12 +95,33 @@ def _find(flag: str, given: Path | None, folder: Path | None) -> Path:
         return given
     if folder is None:
         raise InputError(_BASE_MISSING)
+    if folder.is_file():
+        raise InputError(
+            f"--ckpt_dir: {folder} is a file; give the folder of the base (the transformer as a single file goes to "
+            "--dit_path)."
+        )
     if not folder.is_dir():
-        raise InputError(f"--ckpt_dir: {folder} is not a folder; give that of the base, get it with: {_DOWNLOAD_BASE}")
+        raise InputError(f"--ckpt_dir: {folder} is not a folder; give that of the base, get it with: {downloads.BASE}")
     for name in names:
         if (folder / name).is_file():
             return folder / name
-    raise InputError(f"--ckpt_dir: {folder} lacks {what} ({' or '.join(names)}); give its file with --{flag}.")
+    if (folder / "model_index.json").is_file():
+        raise InputError(
+            f"--ckpt_dir: {folder} is the base in the layout of diffusers, which is not read here; get the original "
+            f"with: {downloads.BASE}"
+        )
+    lacks = f"--ckpt_dir: {folder} lacks {what} ({names[0]})"
+    near = _folder_near(folder, names)
+    if near is not None:
+        raise InputError(f"{lacks}; did you mean {near}?")
+    raise InputError(f"{lacks}; give its file with --{flag}, or get it with: {downloads.BASE}")
+
+
+def _folder_near(folder: Path, names: tuple[str, ...]) -> Path | None:
+    """The folder one level below or up to two above that holds one of these files."""
+    below = sorted(path for path in folder.iterdir() if path.is_dir())
+    folders = (*below, *list(folder.absolute().parents)[:2])
+    return next((near for near in folders if any((near / name).is_file() for name in names)), None)
 
 
 def check_model_files(files: ModelFiles) -> None:
@@ -112,7 +134,7 @@ def check_model_files(files: ModelFiles) -> None:
     if files.tokenizer is None and EMBEDDED_TOKENIZER not in text_encoder:
         raise InputError(
             f"--tokenizer is missing, and no tokenizer is inside or beside {files.text_encoder}; get it with: "
-            'hf download Wan-AI/Wan2.1-I2V-14B-480P --include "google/*" --local-dir weights/Wan2.1-I2V-14B-480P'
+            f"{downloads.TOKENIZER}"
         )
     _check_marks("clip_vision", files.clip_vision)
     _check_marks("vae", files.vae)
@@ -130,10 +152,11 @@ def _check_marks(flag: str, path: Path) -> Tensors:
 def _speech_weights(path: Path) -> Path:
     if path.is_file():
         return path
-    for name in ("model.safetensors", "pytorch_model.bin"):
+    for name in _SPEECH_FILES:
         if (path / name).is_file():
             return path / name
-    raise InputError(
-        f"--wav2vec_dir: {path} holds neither model.safetensors nor pytorch_model.bin; get them with: "
-        f"{_DOWNLOAD_SPEECH}"
-    )
+    lacks = f"--wav2vec_dir: {path} holds neither {' nor '.join(_SPEECH_FILES)}"
+    near = _folder_near(path, _SPEECH_FILES)
+    if near is not None:
+        raise InputError(f"{lacks}; did you mean {near}?")
+    raise InputError(f"{lacks}; get chinese-wav2vec2-base with: {downloads.SPEECH_ENCODER}")

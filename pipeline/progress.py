@@ -29,11 +29,13 @@ class Notice:
 
 @dataclass(frozen=True)
 class RunStarted:
-    """The work ahead: windows, and length of the video in frames and seconds."""
+    """The work ahead: windows, and length of the video in frames and seconds; what a resumed run has of them."""
 
     windows: int
     frames: int
     seconds: float
+    windows_done: int = 0
+    seconds_done: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,15 @@ class Finished:
     path: Path
 
 
-Event = Loading | Notice | RunStarted | WindowStarted | Step | WindowDone | Finished
+@dataclass(frozen=True)
+class Kept:
+    """The run stops early; ``windows`` finished windows lie in ``partial``."""
+
+    partial: Path
+    windows: int
+
+
+Event = Loading | Notice | RunStarted | WindowStarted | Step | WindowDone | Finished | Kept
 
 
 class Progress(Protocol):
@@ -102,6 +112,7 @@ class ConsoleProgress:
         self._seconds = 0.0
         self._total_seconds = 0.0
         self._windows = 1
+        self._before = RunStarted(1, 0, 0.0)
 
     def __call__(self, event: Event) -> None:
         match event:
@@ -111,20 +122,32 @@ class ConsoleProgress:
                 self._line(f"note: {text}")
             case RunStarted(windows, frames, seconds):
                 self._windows, self._total_seconds, self._began = windows, seconds, self._clock()
+                self._before, self._seconds = event, event.seconds_done
                 self._line(f"{frames} frames, {seconds:.2f} s of video, {windows} window{'s' * (windows > 1)}")
+                if event.windows_done:
+                    self._line(f"going on after window {event.windows_done}/{windows}")
             case WindowStarted(index, _):
                 self._update(f"{self._heading(index)}: preparing")
             case Step(window, done, count):
-                left = _time_left(self._clock() - self._began, (window + done / count) / self._windows)
+                left = _time_left(self._clock() - self._began, self._share(window + done / count))
                 self._update(f"{self._heading(window)}, step {done}/{count}, {self._done()}{left}")
             case WindowDone(index, _, seconds):
                 self._seconds = seconds
                 elapsed = self._clock() - self._began
-                speed = f", {elapsed / seconds:.1f} s of work for a second of video"
-                left = _time_left(elapsed, (index + 1) / self._windows)
+                made = seconds - self._before.seconds_done
+                speed = f", {elapsed / made:.1f} s of work for a second of video"
+                left = _time_left(elapsed, self._share(index + 1))
                 self._line(f"{self._heading(index)} done, {self._done()}{speed}{left}")
             case Finished():
                 self._line(f"finished after {duration(self._clock() - self._began)}")
+            case Kept(partial, windows):
+                self._line(f"stopped; {partial} keeps {windows} of {self._windows} windows and plays.")
+                self._line("The same command with --resume goes on from there.")
+
+    def _share(self, windows: float) -> float:
+        """The part of this run's work that so many windows of the video are."""
+        done = self._before.windows_done
+        return (windows - done) / max(1, self._windows - done)
 
     def _heading(self, window: int) -> str:
         return f"window {window + 1}/{self._windows}"

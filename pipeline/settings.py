@@ -259,6 +259,9 @@ class Settings:
     )
     crf: int = setting(18, "H.264 quality: 0 is lossless, 51 the worst", group=OUTPUT, min=0, max=51)
     overwrite: bool = setting(False, "replace the video if it exists", group=OUTPUT)
+    resume: bool = setting(
+        False, "go on with the video of this name where an earlier run stopped, if there is one", group=OUTPUT
+    )
     quiet: bool = setting(False, "print the video's path and nothing else", group=OUTPUT)
     dry_run: bool = setting(False, "check everything, print the plan, make nothing", group=OUTPUT)
 

@@ -150,6 +150,9 @@ class Streamer:
             The window, and the motion frames for the next one.
         """
         self.progress(WindowStarted(span.index, len(self.spans)))
+        if self._colours is None:  # of the first reference frame, as upstream
+            first = self.inputs.reference.frame(self.inputs.reference.frame_index(0))
+            self._colours = lab_statistics(resize_and_crop(first, self.size).to(self.models.device))
         self._show(span.start / FPS)
         if motion is None:
             held = self._shown.latents[:, :1]
@@ -174,8 +177,6 @@ class Streamer:
         mask = torch.zeros_like(latents[:MASK_CHANNELS])
         mask[:, 0] = 1
         self._shown = _Shown(index, latents, torch.cat([mask, latents]), models.transformer.image_part(image))
-        if self._colours is None:  # of the first reference frame, as upstream
-            self._colours = lab_statistics(pixels)
 
     def _denoise(self, span: WindowSpan, held: torch.Tensor) -> torch.Tensor:
         s = self.settings
@@ -275,10 +276,19 @@ def stream(
     spans: tuple[WindowSpan, ...],
     progress: Progress = no_progress,
     noise: NoiseSource | None = None,
-) -> Iterator[Window]:
-    """The windows of a video, one after the other; see ``Streamer``."""
+    done: int = 0,
+    motion: torch.Tensor | None = None,
+) -> Iterator[tuple[Window, torch.Tensor]]:
+    """The windows of a video, one after the other, each with the motion frames that the next one starts from.
+
+    Args:
+        done: windows that were made before; the stream goes on after them.
+        motion: the motion frames of the last of these.
+
+    See ``Streamer`` for the others.
+    """
     streamer = Streamer(models, inputs, settings, spans, progress, noise)
-    motion = None
-    for span in spans:
+    motion = None if motion is None else motion.to(models.device)
+    for span in spans[done:]:
         window, motion = streamer.window(span, motion)
-        yield window
+        yield window, motion

@@ -1,5 +1,80 @@
-"""One thread per test process: the tests' models are too small to share, and the results stay the same everywhere."""
+"""One thread per test process: the tests' models are too small to share, and the results stay the same everywhere.
 
+And for the tests of bad input: the command, called on a small random checkpoint with one thing spoilt.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
 import torch
+from infinitetalk.pipeline.command_line import main
+from infinitetalk.tools import random_checkpoint
+from infinitetalk.tools.golden.speech import save_wav
+
+PORTRAIT = Path(random_checkpoint.__file__).parent.parent / "assets" / "portrait.png"
+SMALL = {"device": "cpu", "size": "64x64", "frame_num": 17, "motion_frame": 5, "sample_steps": 1}
+SMALL |= {"sample_text_guide_scale": 1, "sample_audio_guide_scale": 1}
 
 torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    return random_checkpoint.write(tmp_path_factory.mktemp("weights"), random_checkpoint.TINY)
+
+
+@pytest.fixture
+def surroundings(tmp_path, tmp_path_factory, monkeypatch):
+    """An empty working folder, and a cache that has not seen the prompt."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("INFINITETALK_CACHE", str(tmp_path_factory.mktemp("cache")))
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+
+
+@pytest.fixture(scope="module")
+def speech(tmp_path_factory):
+    """0.8 seconds of a swelling tone."""
+    path = tmp_path_factory.mktemp("speech") / "speech.wav"
+    times = np.arange(12_800)
+    samples = np.sin(times * 0.05) * np.sin(times * 0.0009) * 10_000
+    save_wav(path, samples[:, None].astype(np.int16), 16_000)
+    return path
+
+
+@pytest.fixture
+def command(weights, speech, tmp_path, surroundings):
+    """Calls the command with good flags but for those that are given; None leaves a flag out."""
+    good = {
+        "ckpt_dir": weights.ckpt_dir,
+        "infinitetalk_dir": weights.infinitetalk,
+        "wav2vec_dir": weights.wav2vec_dir,
+        "image": PORTRAIT,
+        "audio": speech,
+        "prompt": "p",
+        **SMALL,
+        "save_file": tmp_path / "out" / "video",
+        "quiet": True,
+    }
+
+    def call(**changed):
+        flags = {name: value for name, value in {**good, **changed}.items() if value is not None}
+        return main([f"--{name}={value}" for name, value in flags.items()])
+
+    return call
+
+
+@pytest.fixture
+def refusal(command, capsys, tmp_path):
+    """The sentence with which the command refuses these flags."""
+
+    def call(**changed):
+        before = set(tmp_path.rglob("*"))
+        assert command(**changed) == 2
+        out, err = capsys.readouterr()
+        assert out == "" and err.startswith("error: ") and err.count("\n") == 1
+        assert "Traceback" not in err and "Error" not in err
+        assert [path for path in set(tmp_path.rglob("*")) - before if path.is_file()] == []
+        return err
+
+    return call

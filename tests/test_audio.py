@@ -1,14 +1,18 @@
-"""Sound files of every kind, and the speech made of them, against librosa's and upstream's numbers."""
+"""Sound files of every kind, and the speech made of them, against librosa's and upstream's numbers and the whole's."""
 
 import sys
+import tempfile
 from pathlib import Path
 
 import av
 import numpy as np
 import pyloudnorm
 import pytest
+import soxr
 from infinitetalk.pipeline.errors import InputError
-from infinitetalk.pipeline.media.audio import SAMPLE_RATE, Audio, frame_count, load_audio, speech_for_model
+from infinitetalk.pipeline.media import speech as speech_module
+from infinitetalk.pipeline.media.audio import SAMPLE_RATE, frame_count, open_audio
+from infinitetalk.pipeline.media.speech import speech_for_model
 from infinitetalk.tools.golden.speech import save_wav, speech_like
 from safetensors.numpy import load_file
 
@@ -55,6 +59,15 @@ def stereo(seconds=0.6, sample_rate=44_100):
     return np.stack([speech_like(seconds, sample_rate, 0), speech_like(seconds, sample_rate, 1)]).astype(np.float32)
 
 
+def sound(folder, samples, sample_rate):
+    """An opened file of exactly these float32 ``samples`` [channels, n]."""
+    return open_audio(write(folder / "sound.wav", samples, sample_rate, "pcm_f32le", "flt"))
+
+
+def decoded(audio):
+    return np.concatenate(list(audio.blocks()), axis=1)
+
+
 def ffmpeg_float(path):
     """Decoded, and converted to planar floats by FFmpeg's own resampler."""
     with av.open(str(path)) as container:
@@ -67,29 +80,30 @@ def ffmpeg_float(path):
 @pytest.mark.parametrize("name", CONTAINERS)
 def test_every_format_is_decoded_as_it_is(tmp_path, name, channels):
     samples = stereo()[:channels]
-    audio = load_audio(write(tmp_path / name, samples, 44_100, *CONTAINERS[name]))
-    assert audio.sample_rate == 44_100
-    assert audio.samples.dtype == np.float32
-    np.testing.assert_allclose(audio.samples, ffmpeg_float(tmp_path / name), atol=1e-7)
-    assert audio.samples.shape[0] == channels
+    audio = open_audio(write(tmp_path / name, samples, 44_100, *CONTAINERS[name]))
+    found = decoded(audio)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, ffmpeg_float(tmp_path / name), atol=1e-7)
+    assert (audio.sample_rate, audio.channels, audio.num_samples) == (44_100, channels, found.shape[1])
     assert audio.seconds == pytest.approx(0.6, abs=0.05)  # lossy codecs pad to whole blocks
-    assert np.corrcoef(audio.samples[-1, : samples.shape[1]], samples[-1])[0, 1] > 0.95  # and in time
+    assert np.corrcoef(found[-1, : samples.shape[1]], samples[-1])[0, 1] > 0.95  # and in time
+    np.testing.assert_array_equal(decoded(audio), found)  # as often as wanted
 
 
 def test_wav_samples_are_exact(tmp_path):
     integers = (stereo() * 2**15).astype(np.int16)
     save_wav(tmp_path / "speech.wav", integers.T, 22_050)
-    audio = load_audio(tmp_path / "speech.wav")
+    audio = open_audio(tmp_path / "speech.wav")
     assert audio.sample_rate == 22_050
-    np.testing.assert_array_equal(audio.samples, integers / np.float32(2**15))
+    np.testing.assert_array_equal(decoded(audio), integers / np.float32(2**15))
     assert audio.seconds == integers.shape[1] / 22_050
 
 
 def test_more_than_two_channels_are_all_mixed(tmp_path):
     integers = (np.random.default_rng(0).uniform(-0.5, 0.5, (4000, 6)) * 2**15).astype(np.int16)
     save_wav(tmp_path / "surround.wav", integers, SAMPLE_RATE)
-    audio = load_audio(tmp_path / "surround.wav")
-    assert audio.samples.shape == (6, 4000)
+    audio = open_audio(tmp_path / "surround.wav")
+    assert decoded(audio).shape == (6, 4000)
     speech, mean = speech_for_model(audio), integers.mean(axis=1)
     assert np.corrcoef(speech, mean)[0, 1] > 1 - 1e-6
 
@@ -112,7 +126,7 @@ def test_more_than_two_channels_are_all_mixed(tmp_path):
 def test_what_is_no_sound_gets_one_sentence(tmp_path, make, message):
     path = make(tmp_path)
     with pytest.raises(InputError, match=message) as error:
-        load_audio(path)
+        open_audio(path)
     assert str(path) in str(error.value)
     assert "\n" not in str(error.value)
 
@@ -125,7 +139,7 @@ def _written(path, data):
 def test_speech_is_that_of_upstream(tmp_path):
     golden = load_file(GOLDEN)
     save_wav(tmp_path / "speech.wav", golden["wav"], 22_050)
-    speech = speech_for_model(load_audio(tmp_path / "speech.wav"))
+    speech = speech_for_model(open_audio(tmp_path / "speech.wav"))
     assert speech.dtype == np.float32
     np.testing.assert_allclose(speech, golden["speech"], rtol=0, atol=1e-6)
 
@@ -136,15 +150,15 @@ def test_resampling_is_librosas(tmp_path, sample_rate):
     integers = (stereo(0.701, sample_rate) * 2**15).astype(np.int16)
     save_wav(tmp_path / "speech.wav", integers.T, sample_rate)
     expected, _ = librosa.load(tmp_path / "speech.wav", sr=SAMPLE_RATE)
-    speech = speech_for_model(load_audio(tmp_path / "speech.wav"))
+    speech = speech_for_model(open_audio(tmp_path / "speech.wav"))
     assert speech.shape == expected.shape
     gain = np.dot(speech, expected) / np.dot(expected, expected)
     np.testing.assert_allclose(speech, gain * expected, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("sample_rate", [8000, 22_050, 44_100, 48_000])
-def test_torchaudio_stands_in_for_soxr(monkeypatch, sample_rate):
-    audio = Audio(stereo(2.0, sample_rate), sample_rate)
+def test_torchaudio_stands_in_for_soxr(tmp_path, monkeypatch, sample_rate):
+    audio = sound(tmp_path, stereo(2.0, sample_rate), sample_rate)
     by_soxr = speech_for_model(audio)
     monkeypatch.setitem(sys.modules, "soxr", None)
     by_torchaudio = speech_for_model(audio)
@@ -155,28 +169,88 @@ def test_torchaudio_stands_in_for_soxr(monkeypatch, sample_rate):
 
 
 @pytest.mark.parametrize("missing", [["soxr", "torchaudio", "torchaudio.functional"], ["pyloudnorm"]])
-def test_a_missing_package_is_named(monkeypatch, missing):
+def test_a_missing_package_is_named(tmp_path, monkeypatch, missing):
     for name in missing:
         monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(InputError, match=f"pip install {missing[0]}"):
-        speech_for_model(Audio(stereo(), 44_100))
+        speech_for_model(sound(tmp_path, stereo(), 44_100))
+
+
+# --- piece by piece, the same as of the whole
+
+
+@pytest.fixture(params=[1.0, 3.7, 60.0], ids=lambda seconds: f"pieces of {seconds} s")
+def pieces(request, monkeypatch):
+    """How much speech is in memory at a time; the last is what it is outside of tests."""
+    monkeypatch.setattr(speech_module, "_PIECE", int(request.param * SAMPLE_RATE))
+
+
+@pytest.mark.parametrize(("sample_rate", "channels"), [(8000, 1), (16_000, 2), (22_050, 1), (44_100, 2), (48_000, 6)])
+def test_pieces_give_the_speech_of_the_whole(tmp_path, pieces, sample_rate, channels):
+    samples = np.stack([speech_like(10.003 + channels, sample_rate, seed) for seed in range(channels)])
+    samples = (samples * 2**15).clip(-(2**15), 2**15 - 1).astype(np.int16)
+    save_wav(tmp_path / "speech.wav", samples.T, sample_rate)
+    whole = (samples / np.float32(2**15)).astype(np.float32).mean(axis=0)
+    if sample_rate != SAMPLE_RATE:
+        whole = soxr.resample(whole, sample_rate, SAMPLE_RATE, quality="HQ")
+    loudness = pyloudnorm.Meter(SAMPLE_RATE).integrated_loudness(whole)
+    speech = speech_for_model(open_audio(tmp_path / "speech.wav"))
+    assert speech.size == int(np.ceil(samples.shape[1] * SAMPLE_RATE / sample_rate))
+    expected = pyloudnorm.normalize.loudness(whole, loudness, -23.0)
+    np.testing.assert_allclose(speech[: whole.size], expected[: speech.size], rtol=0, atol=1e-6)
+
+
+SECONDS = np.arange(20 * SAMPLE_RATE) / SAMPLE_RATE
+SIGNALS = {
+    "speech": speech_like(31.37, SAMPLE_RATE, 4),
+    "a loud half and one below the relative gate": np.sin(2800 * SECONDS) * np.where(SECONDS < 10, 1, 0.05),
+    "a loud half and one below the absolute gate": np.sin(2800 * SECONDS) * np.where(SECONDS < 10, 1, 1e-5),
+    "a fade": np.sin(2800 * SECONDS) * 10 ** (-SECONDS / 5),
+    "what the filters remember longest": 0.5 + 0.5 * np.sin(2 * np.pi * 20 * SECONDS),
+    "noise that ends in half a hop": np.random.default_rng(0).normal(scale=0.1, size=SAMPLE_RATE * 4 + 800),
+    "noise that ends in less": np.random.default_rng(1).normal(scale=0.1, size=SAMPLE_RATE * 4 + 700),
+    "noise that ends in more": np.random.default_rng(2).normal(scale=0.1, size=SAMPLE_RATE * 4 + 900),
+}
+
+
+@pytest.mark.parametrize("name", SIGNALS)
+def test_loudness_is_that_of_pyloudnorm(tmp_path, pieces, name):
+    signal = SIGNALS[name].astype(np.float32)
+    speech = speech_for_model(sound(tmp_path, signal[None], SAMPLE_RATE)).astype(np.float64)
+    gain = np.dot(speech, signal) / np.dot(signal.astype(np.float64), signal)
+    measured = -23 - 20 * np.log10(gain)
+    assert measured == pytest.approx(pyloudnorm.Meter(SAMPLE_RATE).integrated_loudness(signal), abs=1e-6)
+
+
+def test_without_space_for_the_speech_it_is_said(tmp_path, monkeypatch):
+    audio = sound(tmp_path, stereo(), 44_100)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
+    with pytest.raises(InputError, match="folder for temporary files.*TMPDIR"):
+        speech_for_model(audio)
+
+
+def test_a_file_that_went_away_is_named(tmp_path):
+    audio = sound(tmp_path, stereo(), 44_100)
+    audio.path.unlink()
+    with pytest.raises(InputError, match="cannot be decoded as sound"):
+        speech_for_model(audio)
 
 
 @pytest.mark.parametrize("level", [0.1, 1.0, 5.0])
-def test_loudness_is_minus_23_lufs(level):
-    speech = speech_for_model(Audio(level * stereo(3.0), 44_100))
+def test_loudness_is_minus_23_lufs(tmp_path, level):
+    speech = speech_for_model(sound(tmp_path, level * stereo(3.0), 44_100))
     assert pyloudnorm.Meter(SAMPLE_RATE).integrated_loudness(speech) == pytest.approx(-23, abs=0.01)
 
 
-def test_silence_stays_silence():
-    speech = speech_for_model(Audio(np.zeros((2, 44_100), np.float32), 44_100))
+def test_silence_stays_silence(tmp_path):
+    speech = speech_for_model(sound(tmp_path, np.zeros((2, 44_100), np.float32), 44_100))
     np.testing.assert_array_equal(speech, np.zeros(SAMPLE_RATE, np.float32))
 
 
-def test_a_clip_too_short_to_measure_gets_the_level_of_a_longer_one():
+def test_a_clip_too_short_to_measure_gets_the_level_of_a_longer_one(tmp_path):
     tone = np.sin(2 * np.pi * 500 * np.arange(SAMPLE_RATE) / SAMPLE_RATE).astype(np.float32)[None]
-    short = speech_for_model(Audio(tone[:, : SAMPLE_RATE // 10], SAMPLE_RATE))
-    long = speech_for_model(Audio(tone, SAMPLE_RATE))
+    short = speech_for_model(sound(tmp_path, tone[:, : SAMPLE_RATE // 10], SAMPLE_RATE))
+    long = speech_for_model(sound(tmp_path, tone, SAMPLE_RATE))
     assert short.shape == (SAMPLE_RATE // 10,)
     assert short.dtype == np.float32
     assert rms(short) == pytest.approx(rms(long), rel=0.01)
@@ -203,6 +277,6 @@ def test_eight_channels_in_planes(tmp_path):
         for piece in [*resampler.resample(frame), *resampler.resample(None)]:
             container.mux(stream.encode(piece))
         container.mux(stream.encode())
-    audio = load_audio(path)
-    assert audio.samples.shape[0] == 8
+    audio = open_audio(path)
+    assert decoded(audio).shape[0] == audio.channels == 8
     assert speech_for_model(audio).ndim == 1

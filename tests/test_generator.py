@@ -10,7 +10,7 @@ import pytest
 import torch
 from infinitetalk.pipeline import Generator, Job, Settings
 from infinitetalk.pipeline.command_line import main
-from infinitetalk.pipeline.media.audio import load_audio
+from infinitetalk.pipeline.media.audio import open_audio
 from infinitetalk.pipeline.progress import Loading, Notice, Step, WindowDone
 from infinitetalk.tools import random_checkpoint
 from infinitetalk.tools.golden.speech import save_wav
@@ -39,11 +39,16 @@ def write_sound(path, samples):
     save_wav(path, (samples * 32767).astype(np.int16), RATE)
 
 
+def read_sound(path):
+    """Float samples [channels, n]."""
+    return np.concatenate(list(open_audio(path).blocks()), axis=1)
+
+
 @pytest.fixture(scope="module")
 def speech(tmp_path_factory):
     """A second and a half of the bundled speech, in stereo."""
     path = tmp_path_factory.mktemp("speech") / "speech.wav"
-    samples = load_audio(ASSETS / "speech.wav").samples[0, : int(1.52 * RATE)]
+    samples = read_sound(ASSETS / "speech.wav")[0, : int(1.52 * RATE)]
     write_sound(path, np.stack([samples, samples], axis=1))
     return path
 
@@ -131,7 +136,7 @@ def test_the_written_video_holds_the_frames_of_the_api(generator, job, frames, t
 
 def test_small_checkpoints_are_alive(generator, job, frames, tmp_path):
     """Speech, a word of the prompt and the picture each matter."""
-    write_sound(tmp_path / "backwards.wav", load_audio(job.speech).samples[:1, ::-1].T)
+    write_sound(tmp_path / "backwards.wav", read_sound(job.speech)[:1, ::-1].T)
     ImageOps.mirror(Image.open(job.reference)).save(tmp_path / "mirrored.png")
     changed = {
         "speech": Job(job.reference, tmp_path / "backwards.wav", PROMPT),
@@ -197,7 +202,7 @@ def test_every_way_of_sampling_runs_and_matters(generator, job, frames, changes)
 
 
 def test_speech_shorter_than_a_window(generator, job, tmp_path):
-    write_sound(tmp_path / "short.wav", load_audio(job.speech).samples[:1, : RATE // 5].T)
+    write_sound(tmp_path / "short.wav", read_sound(job.speech)[:1, : RATE // 5].T)
     assert len(video(generator, Job(job.reference, tmp_path / "short.wav", PROMPT))) == 5
 
 

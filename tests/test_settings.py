@@ -53,6 +53,7 @@ UPSTREAM_DEFAULTS = {
 DELIBERATE = {"mode": "streaming", "max_frame_num": None}
 OURS = {
     "kernels",
+    "resume",
     "preset",
     "sample_solver",
     "text_encoder",

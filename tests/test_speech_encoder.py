@@ -8,6 +8,7 @@ import pytest
 import torch
 from infinitetalk.pipeline.errors import InputError
 from infinitetalk.pipeline.media.audio import SAMPLE_RATE, frame_count
+from infinitetalk.pipeline.models import speech_encoder
 from infinitetalk.pipeline.models.speech_encoder import (
     CACHED_CHUNKS,
     Chunking,
@@ -65,8 +66,11 @@ def all_frames(features):
     return features.windows(0, features.num_frames)[:, 2]
 
 
+@pytest.mark.parametrize("pieces", [{}, {"_PIECE": 999, "_NORM_PIECE": 500, "_CONVOLVED": 7}])
 @pytest.mark.parametrize("kind", ["base", "large"])
-def test_features_are_those_of_upstream(tmp_path, golden, speech, kind):
+def test_features_are_those_of_upstream(tmp_path, monkeypatch, golden, speech, kind, pieces):
+    for name, size in pieces.items():  # as small as to long speech they are outside of tests
+        monkeypatch.setattr(speech_encoder, name, size)
     weights = random_weights(golden["shapes"][kind])
     encoder = load_speech_encoder(save_folder(tmp_path, golden["configs"][kind], weights), "cpu")
     expected = golden[f"features.{kind}"]

@@ -11,10 +11,11 @@ import pytest
 import torch
 from infinitetalk.pipeline.errors import InputError
 from infinitetalk.pipeline.media import remux as remux_module
-from infinitetalk.pipeline.media.audio import Audio
+from infinitetalk.pipeline.media.audio import open_audio
 from infinitetalk.pipeline.media.reference import open_reference
 from infinitetalk.pipeline.media.writer import METADATA_KEY, VideoWriter
 from infinitetalk.tools.golden.recipe import reference_frames
+from infinitetalk.tools.golden.speech import save_wav
 
 HEIGHT, WIDTH = 64, 96
 WINDOWS = ((0, 17), (17, 18), (18, 30), (30, 40))
@@ -30,11 +31,18 @@ def smooth_frames(count=40):
 FRAMES = smooth_frames()
 
 
-def tones(channels, rate, seconds):
-    """Every channel a sine of its own that sounds at the start of each half second."""
-    t = np.arange(int(rate * seconds)) / rate
-    waves = [0.3 * np.sin(2 * np.pi * (300 + 100 * channel) * t) * (t % 0.5 < 0.05) for channel in range(channels)]
-    return Audio(np.stack(waves).astype(np.float32), rate)
+@pytest.fixture
+def tones(tmp_path_factory):
+    """Makes sound files in which every channel is a sine of its own, at the start of each half second."""
+
+    def make(channels, rate, seconds):
+        t = np.arange(int(rate * seconds)) / rate
+        waves = [0.3 * np.sin(2 * np.pi * (300 + 100 * channel) * t) * (t % 0.5 < 0.05) for channel in range(channels)]
+        path = tmp_path_factory.mktemp("sound") / "tones.wav"
+        save_wav(path, (np.stack(waves, axis=1) * 2**15).astype(np.int16), rate)
+        return open_audio(path)
+
+    return make
 
 
 def write(path, frames=FRAMES, windows=WINDOWS, **options):
@@ -67,7 +75,7 @@ def test_the_partial_file_plays_between_windows(tmp_path):
     with VideoWriter(tmp_path / "a.mp4", HEIGHT, WIDTH) as writer:
         for start, stop in WINDOWS:
             writer.write_window(FRAMES[start:stop])
-            assert (writer.frames_written, writer.bytes_written) == (stop, writer.partial.stat().st_size)
+            assert (writer.written.frames, writer.written.bytes) == (stop, writer.partial.stat().st_size)
             assert len(decoded(writer.partial)) == stop
             assert [time for time, _ in video_packets(writer.partial)] == [Fraction(k, 25) for k in range(stop)]
             assert not writer.path.exists()
@@ -79,10 +87,10 @@ def test_each_window_begins_with_a_key_frame_and_stands_alone(tmp_path):
         marks = []
         for start, stop in WINDOWS:
             writer.write_window(FRAMES[start:stop])
-            marks.append(writer.bytes_written)
+            marks.append(writer.written.bytes)
     with VideoWriter(tmp_path / "b.mp4", HEIGHT, WIDTH) as other:
         other.write_window(FRAMES[:18])
-        tail = other.bytes_written
+        tail = other.written.bytes
         other.write_window(FRAMES[18:30])
         other.write_window(FRAMES[30:40])
     with av.open(str(writer.partial)) as container:
@@ -108,7 +116,7 @@ def test_a_run_broken_before_its_first_window_leaves_nothing(tmp_path):
 # The finished video
 
 
-def test_the_finished_video_is_an_ordinary_mp4_of_the_same_packets(tmp_path):
+def test_the_finished_video_is_an_ordinary_mp4_of_the_same_packets(tmp_path, tones):
     with VideoWriter(tmp_path / "a.mp4", HEIGHT, WIDTH, audio=tones(1, 16000, 3)) as writer:
         for start, stop in WINDOWS:
             writer.write_window(FRAMES[start:stop])
@@ -142,7 +150,7 @@ def test_crf_0_is_lossless_and_a_higher_crf_is_smaller(tmp_path):
     assert (tmp_path / "lossless.mp4").stat().st_size > sizes[0] > sizes[1] > sizes[2]
 
 
-def test_the_same_frames_give_the_same_file(tmp_path):
+def test_the_same_frames_give_the_same_file(tmp_path, tones):
     sound, metadata = tones(2, 44100, 3), {"seed": 42}
     files = [write(tmp_path / name, audio=sound, metadata=metadata) for name in ("a.mp4", "b.mp4")]
     assert files[0].read_bytes() == files[1].read_bytes()
@@ -169,7 +177,7 @@ def test_metadata_comes_back(tmp_path):
         (12, 48000, 3, (1, 48000, 1.6)),
     ],
 )
-def test_the_sound_keeps_rate_channels_and_time(tmp_path, channels, rate, seconds, expected):
+def test_the_sound_keeps_rate_channels_and_time(tmp_path, tones, channels, rate, seconds, expected):
     path = write(tmp_path / "a.mp4", audio=tones(channels, rate, seconds))
     with av.open(str(path)) as container:
         sound = container.streams.audio[0]
@@ -190,7 +198,7 @@ def test_a_silent_video_has_no_sound_track(tmp_path):
         assert not container.streams.audio
 
 
-def test_sound_and_picture_are_interleaved(tmp_path):
+def test_sound_and_picture_are_interleaved(tmp_path, tones):
     path = write(tmp_path / "a.mp4", audio=tones(2, 48000, 3))
     with av.open(str(path)) as container:
         kinds = "".join(packet.stream.type[0] for packet in container.demux() if packet.size)
@@ -221,7 +229,7 @@ def test_a_full_disk_is_said_and_keeps_the_windows_before(tmp_path, monkeypatch)
         monkeypatch.setattr(os, "fsync", full_disk)
         with pytest.raises(InputError, match="No space left.*first 17 frames"):
             writer.write_window(FRAMES[17:40])
-        assert writer.frames_written == 17
+        assert writer.written.frames == 17
     assert len(decoded(writer.partial)) == 17
 
 

@@ -26,6 +26,7 @@ _EPSILON = 0.002  # seconds: some containers round times to milliseconds; frames
 
 # What Pillow recognises but must not load: MPEG is a video, EPS a program that it would hand to Ghostscript.
 _NOT_PICTURES = ("MPEG", "EPS")
+_HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"mif1")
 
 # FFmpeg's AVColorSpace and AVColorRange.
 _BT709, _FCC, _BT601, _SMPTE240M, _BT2020 = 1, 4, 5, 7, 9
@@ -77,7 +78,7 @@ def open_reference(path: Path) -> Reference:
     """Open a picture or a video.
 
     Raises:
-        InputError: the file is missing, empty, damaged, neither a picture nor a video, too large, or
+        InputError: the file is missing, empty, not to be read, damaged, neither a picture nor a video, too large, or
             has a shape that cannot be a portrait's.
     """
     if not path.is_file():
@@ -114,11 +115,23 @@ def _read_picture(path: Path) -> Image.Image | None:
             with Image.open(path) as image:
                 return None if image.format in _NOT_PICTURES else _as_load_image(image)
         except UnidentifiedImageError:
+            if _is_heic(path):
+                raise InputError(f"{path} is a HEIC picture, which is not read here: save it as PNG or JPEG.") from None
             return None
         except Image.DecompressionBombError as error:
-            raise InputError(f"{path} is too large a picture: {error} Scale it down first.") from error
+            most = 2 * Image.MAX_IMAGE_PIXELS // 10**6
+            raise InputError(f"{path} is too large a picture (over {most} megapixels): scale it down.") from error
+        except PermissionError as error:
+            raise InputError(f"{path} cannot be read ({error.strerror}): check who may read it.") from error
         except Exception as error:  # damaged data makes Pillow's readers raise almost anything
             raise InputError(f"{path} is a damaged picture ({error}): save it again or give another.") from error
+
+
+def _is_heic(path: Path) -> bool:
+    """FFmpeg would show one of the tiles that such a picture is made of (ISO/IEC 23008-12: brands of the file)."""
+    with path.open("rb") as file:
+        start = file.read(12)
+    return start[4:8] == b"ftyp" and start[8:] in _HEIC_BRANDS
 
 
 def _as_load_image(image: Image.Image) -> Image.Image:
@@ -185,11 +198,14 @@ def _decode(path: Path) -> Iterator[tuple[float, av.VideoFrame]]:
         # Not options=, which also goes to the streams, and crashes PyAV 14 to 16 on MPEG program streams.
         container = av.open(f"file:{path}", container_options={"protocol_whitelist": "file"})
     except (av.FFmpegError, ValueError) as error:
-        raise InputError(f"{path} is neither a picture nor a video that can be read: give another.") from error
+        raise InputError(
+            f"{path} is neither a picture nor a video that can be read: give a PNG, JPEG or MP4 file."
+        ) from error
     with container:
         stream = _video_stream(container)
         if stream is None:
-            raise InputError(f"{path} has no video in it: give a picture or a video of the person.")
+            found = "sound but no video" if container.streams.audio else "no video"
+            raise InputError(f"{path} has {found} in it: give a picture or a video of the person.")
         stream.thread_type = "AUTO"
         # Such files hold no times of display; frames come out in their order, and the times of decoding with them.
         is_undated = container.format.name == "avi" or container.format.flags & _NO_TIMESTAMPS

@@ -14,7 +14,7 @@ from pathlib import Path
 import av
 import numpy as np
 
-from .audio import Audio
+from .audio import AudioFile
 
 _AAC_RATES = (96000, 88200, 64000, 48000, 44100, 32000, 24000, 22050, 16000, 12000, 11025, 8000, 7350)
 _USUAL_RATE = 48000
@@ -22,13 +22,13 @@ _LAYOUTS = ("mono", "stereo", "2.1", "4.0", "5.0", "5.1", "6.1", "7.1")  # FFmpe
 _BITS_PER_CHANNEL = 96_000
 
 
-def remux(source: Path, target: Path, audio: Audio | None, fps: int, metadata: Mapping[str, str]) -> None:
+def remux(source: Path, target: Path, audio: AudioFile | None, fps: int, metadata: Mapping[str, str]) -> None:
     """Write an ordinary MP4 with its header first (faststart).
 
     Args:
         source: a video whose only stream has ``fps`` frames a second; its packets are copied.
         target: the file to write; what is there is replaced.
-        audio: becomes AAC at its own rate and with its own channels, cut to the length of the
+        audio: is decoded again, and becomes AAC at its own rate and with its own channels, cut to the length of the
             video; shorter sound simply ends. A rate that AAC lacks (above 96 kHz, or unusual)
             becomes 48 kHz; more than eight channels are mixed to one.
         metadata: keys and values for the header; keys are free.
@@ -41,7 +41,7 @@ def remux(source: Path, target: Path, audio: Audio | None, fps: int, metadata: M
         raise OSError(errno.EIO, "what was written cannot be read back")
 
 
-def _copy(source: Path, target: Path, audio: Audio | None, fps: int, metadata: Mapping[str, str]) -> None:
+def _copy(source: Path, target: Path, audio: AudioFile | None, fps: int, metadata: Mapping[str, str]) -> None:
     options = {"movflags": "faststart+use_metadata_tags"}
     with (
         av.open(f"file:{source}") as partial,
@@ -72,27 +72,38 @@ def _video_packets(container: av.container.InputContainer) -> Iterator[av.Packet
     return (packet for packet in container.demux(video=0) if packet.dts is not None)  # the last one is empty
 
 
-def _encode(audio: Audio, container: av.container.OutputContainer, fps: int) -> Iterator[list[av.Packet]]:
+def _encode(audio: AudioFile, container: av.container.OutputContainer, fps: int) -> Iterator[list[av.Packet]]:
     """Add an AAC stream; yield its packets, each time for the length of one more video frame."""
-    samples, rate = audio.samples, audio.sample_rate
-    if len(samples) > len(_LAYOUTS):
-        samples = samples.mean(axis=0, keepdims=True, dtype=np.float32)
-    layout = _LAYOUTS[len(samples) - 1]
+    rate, blocks, channels = audio.sample_rate, audio.blocks(), audio.channels
+    if channels > len(_LAYOUTS):
+        blocks = (block.mean(axis=0, keepdims=True, dtype=np.float32) for block in blocks)
+        channels = 1
+    layout = _LAYOUTS[channels - 1]
     stream = container.add_stream("aac", rate=rate if rate in _AAC_RATES else _USUAL_RATE, layout=layout)
-    stream.bit_rate = _BITS_PER_CHANNEL * len(samples)
-    return _packets(stream, samples, rate, fps, layout)
+    stream.bit_rate = _BITS_PER_CHANNEL * channels
+    return _packets(stream, _cut(blocks, rate, fps), rate, layout)
 
 
-def _packets(
-    stream: av.AudioStream, samples: np.ndarray, rate: int, fps: int, layout: str
-) -> Iterator[list[av.Packet]]:
-    start, frames = 0, 0
-    while start < samples.shape[1]:
-        frames += 1
-        stop = round(frames * rate / fps)
-        block = samples[:, start:stop]
+def _cut(blocks: Iterator[np.ndarray], rate: int, fps: int) -> Iterator[np.ndarray]:
+    """The same samples [channels, n], cut where video frames begin; the last block may be shorter."""
+    pending = next(blocks)
+    start = 0
+    for number in itertools.count(1):
+        length = round(number * rate / fps) - start
+        while pending.shape[1] < length and (block := next(blocks, None)) is not None:
+            pending = np.concatenate([pending, block], axis=1)
+        if pending.shape[1] == 0:
+            return
+        yield pending[:, :length]
+        pending = pending[:, length:]
+        start += length
+
+
+def _packets(stream: av.AudioStream, blocks: Iterator[np.ndarray], rate: int, layout: str) -> Iterator[list[av.Packet]]:
+    start = 0
+    for block in blocks:
         # Interleaved, since PyAV reads past the end of a frame with eight planes.
         frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(block.T).reshape(1, -1), format="flt", layout=layout)
         frame.sample_rate, frame.pts, frame.time_base = rate, start, Fraction(1, rate)
         yield stream.encode(frame)  # which converts rate and format where the encoder's differ
-        start = stop
+        start += block.shape[1]

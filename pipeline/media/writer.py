@@ -9,9 +9,11 @@ nothing appears under the final name. Knows nothing about how frames are made.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
@@ -19,23 +21,38 @@ import av
 from torch import Tensor
 
 from ..errors import InputError
-from .audio import Audio
+from .audio import AudioFile
+from .file_lock import try_lock
 from .fragments import VideoFormat, encode_window
 from .remux import remux
 
+_BLOCK = 1 << 22  # bytes read at once
 METADATA_KEY = "infinitetalk"  # the settings, as JSON, in ``av.open(path).metadata``
+
+
+def partial_path(path: Path) -> Path:
+    """Where the video ``path`` is while it is made."""
+    return path.with_name(f"{path.stem}.partial.mp4")
+
+
+@dataclass(frozen=True)
+class Written:
+    """What a partial file holds: frames, bytes, and the SHA-256 of those bytes.
+
+    The partial file cut to ``bytes`` is the video so far, and all that the next window depends on.
+    """
+
+    frames: int = 0
+    bytes: int = 0
+    digest: str = hashlib.sha256().hexdigest()
 
 
 class VideoWriter:
     """Writes one video, window by window. A context manager: leaving it closes the partial file.
 
-    ``frames_written`` and ``bytes_written`` (of the partial file) are all that the next window
-    depends on; the partial file cut to ``bytes_written`` is the video so far.
-
     Attributes:
-        path: of the finished video; ``partial`` beside it, of the one in the making (one that an
-            earlier, broken run has left is replaced).
-        frames_written, bytes_written: counted after each window.
+        path: of the finished video; ``partial`` beside it, of the one in the making.
+        written: what the partial file holds, after each window.
     """
 
     def __init__(
@@ -45,8 +62,9 @@ class VideoWriter:
         width: int,
         fps: int = 25,
         crf: int = 18,
-        audio: Audio | None = None,
+        audio: AudioFile | None = None,
         metadata: Mapping[str, object] | None = None,
+        continued: Written | None = None,
     ) -> None:
         """Begin a video.
 
@@ -55,19 +73,33 @@ class VideoWriter:
             height, width: of all frames, multiples of 16.
             fps: frames a second.
             crf: 1 (best) to 51 (worst); 0 is lossless and for players built on FFmpeg (see ``VideoFormat``).
-            audio: the sound, at its own rate and with its own channels; None for a silent video.
+            audio: the sound, at its own rate and with its own channels, read again by ``finish``; None for a
+                silent video.
             metadata: settings that JSON can hold, kept in the file under ``METADATA_KEY``.
+            continued: what an earlier writer of this video had written when it was interrupted; the
+                partial file is cut to that and continued. None begins anew.
+
+        Raises:
+            InputError: another process is writing this video, the partial file does not hold what it
+                should, or nothing can be written there.
         """
         self.path = path
-        self.partial = path.with_name(f"{path.stem}.partial.mp4")
-        self.frames_written = 0
-        self.bytes_written = 0
+        self.partial = partial_path(path)
+        self.written = Written()
+        self._hash = hashlib.sha256()
         self._video = VideoFormat(height, width, fps, crf)
         self._audio = audio
         self._metadata = json.dumps(metadata or {})
         with self._disk_errors():
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = self.partial.open("wb", buffering=0)  # so that a failed write leaves nothing pending
+            self.partial.touch()
+            self._file = self.partial.open("r+b", buffering=0)  # so that a failed write leaves nothing pending
+            if not try_lock(self._file):
+                self._file.close()
+                raise InputError(f"another process is writing {path}: wait for it, or give another --save_file.")
+            if continued is not None:
+                self._continue(continued)
+            self._file.truncate(self.written.bytes)
 
     def __enter__(self) -> VideoWriter:
         return self
@@ -76,7 +108,7 @@ class VideoWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._file.close()
-        if self.frames_written == 0:
+        if self.written.frames == 0:
             self.partial.unlink(missing_ok=True)
 
     def write_window(self, frames: Tensor) -> None:
@@ -88,16 +120,18 @@ class VideoWriter:
         expected = (self._video.height, self._video.width, 3)
         if tuple(frames.shape[1:]) != expected or len(frames) == 0:
             raise ValueError(f"frames must be [T, {', '.join(map(str, expected))}], not {list(frames.shape)}")
-        fragment = encode_window(frames.cpu().numpy(), self.frames_written, self._video)
-        data = fragment.data if self.frames_written else fragment.header + fragment.data
+        fragment = encode_window(frames.cpu().numpy(), self.written.frames, self._video)
+        data = fragment.data if self.written.frames else fragment.header + fragment.data
         with self._disk_errors():
             try:
                 self._append(data)
             except BaseException:  # an interrupt as well: the file must end with a whole window
-                self._file.truncate(self.bytes_written)
+                self._file.truncate(self.written.bytes)
                 raise
-        self.frames_written += len(frames)
-        self.bytes_written += len(data)
+        self._hash.update(data)
+        self.written = Written(
+            self.written.frames + len(frames), self.written.bytes + len(data), self._hash.hexdigest()
+        )
 
     def finish(self) -> Path:
         """Make the finished video, remove the partial one, and return the finished one's path.
@@ -105,7 +139,7 @@ class VideoWriter:
         Raises:
             InputError: the disk is full or fails. The partial video stays.
         """
-        if self.frames_written == 0:
+        if self.written.frames == 0:
             raise ValueError("no window has been written")
         self._file.close()
         whole = self.path.with_name(f"{self.path.stem}.tmp.mp4")
@@ -121,8 +155,22 @@ class VideoWriter:
             self.partial.unlink()
         return self.path
 
+    def _continue(self, continued: Written) -> None:
+        """Read what was written and see that it is whole."""
+        left = continued.bytes
+        while left and (block := self._file.read(min(left, _BLOCK))):
+            self._hash.update(block)
+            left -= len(block)
+        if self._hash.hexdigest() != continued.digest:
+            self._file.close()
+            raise InputError(
+                f"{self.partial} is not what the interrupted run wrote ({continued.bytes - left} of {continued.bytes} "
+                "bytes are there, or some differ), so the run cannot go on. Start again with --overwrite."
+            )
+        self.written = continued
+
     def _append(self, data: bytes) -> None:
-        self._file.seek(self.bytes_written)
+        self._file.seek(self.written.bytes)
         rest = memoryview(data)
         while rest:
             rest = rest[self._file.write(rest) :]
@@ -133,7 +181,7 @@ class VideoWriter:
         try:
             yield
         except (OSError, av.FFmpegError) as error:
-            kept = f"; {self.partial} keeps the first {self.frames_written} frames" if self.frames_written else ""
+            kept = f"; {self.partial} keeps the first {self.written.frames} frames" if self.written.frames else ""
             reason = error.strerror or error
             raise InputError(
                 f"cannot write {self.path} ({reason}): free some space or give another --save_file{kept}."

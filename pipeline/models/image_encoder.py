@@ -17,9 +17,9 @@ from transformers import CLIPVisionConfig, CLIPVisionModel
 
 from ..errors import InputError
 from ..weights.files import Tensors, open_tensors
-from ..weights.load import check_names, fill
+from ..weights.load import check_names, dimensions, fill
 
-WHAT = "the image encoder (CLIP)"
+WHAT = "the image encoder (CLIP, --clip_vision)"
 MEAN = (0.48145466, 0.4578275, 0.40821073)  # of CLIP's training images, RGB in [0, 1]
 STD = (0.26862954, 0.26130258, 0.27577711)
 
@@ -119,18 +119,16 @@ def _in_transformers_shapes(tensors: Tensors) -> Tensors:
 
 def _config(tensors: Tensors) -> CLIPVisionConfig:
     """The dimensions, read off the tensors (names as transformers'), with one layer less than they have."""
-    names = {
-        "patch": "embeddings.patch_embedding.weight",
-        "position": "embeddings.position_embedding.weight",
-        "feed_forward": "encoder.layers.0.mlp.fc1.weight",
-    }
-    check_names(list(names.values()), tensors, WHAT)
-    dim, _, patch, _ = tensors.shape(names["patch"])
-    grid = round((tensors.shape(names["position"])[0] - 1) ** 0.5)
+    patches = "embeddings.patch_embedding.weight"
+    positions = "embeddings.position_embedding.weight"
+    feed_forward = "encoder.layers.0.mlp.fc1.weight"
+    check_names([patches, positions, feed_forward], tensors, WHAT)
+    dim, _, patch, _ = dimensions(patches, 4, tensors, WHAT)
+    grid = round((dimensions(positions, 2, tensors, WHAT)[0] - 1) ** 0.5)
     layers = (re.match(r"encoder\.layers\.(\d+)\.", name) for name in tensors)
     return CLIPVisionConfig(
         hidden_size=dim,
-        intermediate_size=tensors.shape(names["feed_forward"])[0],
+        intermediate_size=dimensions(feed_forward, 2, tensors, WHAT)[0],
         num_hidden_layers=max(int(layer[1]) for layer in layers if layer),
         num_attention_heads=dim // _head_width(dim, tensors),
         image_size=grid * patch,

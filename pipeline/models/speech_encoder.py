@@ -1,10 +1,10 @@
 """wav2vec 2.0: speech to the features of all its layers at the rate of the video frames.
 
 The network is transformers' own ``Wav2Vec2Model`` (Baevski et al., 2020). Its convolutions give 50
-features a second; they are interpolated to 25 before the transformer, by a hook, as in upstream's
-src/audio_analysis/wav2vec2.py. Attention is quadratic in the length and the convolutions take 1 GB
-a minute, so only clips up to two minutes are encoded whole; longer ones in overlapping chunks, each
-made when it is asked for. Knows nothing about sound files, nor about what the features drive.
+features a second; they are interpolated to 25 before the transformer, as in upstream's
+src/audio_analysis/wav2vec2.py. Attention is quadratic in the length, so only clips up to two minutes
+are encoded whole; longer ones in overlapping chunks, each made when it is asked for. Knows nothing
+about sound files, nor about what the features drive.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from math import prod
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +33,9 @@ DOWNLOAD = "hf download TencentGameMate/chinese-wav2vec2-base --local-dir weight
 WINDOW = 5
 CACHED_CHUNKS = 3
 SILENCE_SECONDS = 8
+_PIECE = 60 * SAMPLE_RATE  # samples at a time, while their statistics are taken
 _NORM_PIECE = 1 << 15  # outputs of the first convolution at a time, while its statistics are taken
+_CONVOLVED = 500  # features of the last convolution at a time; the large ones between take 20 MB a second
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,18 @@ class Chunking:
     whole: int = 120 * FPS
     core: int = 60 * FPS
     context: int = 10 * FPS
+
+
+@dataclass(frozen=True)
+class _Clip:
+    """Speech and its normalization, which is applied to a part at a time: the whole may be a file of hours."""
+
+    speech: np.ndarray
+    mean: float = 0.0
+    deviation: float = 1.0
+
+    def samples(self, start: int = 0, stop: int | None = None) -> Tensor:
+        return torch.from_numpy(np.asarray((self.speech[start:stop] - self.mean) / self.deviation, np.float32))
 
 
 class SpeechFeatures:
@@ -120,7 +134,7 @@ class SpeechEncoder:
         self.chunking = chunking or Chunking()
         self.layers: int = model.config.num_hidden_layers
         self.channels: int = model.config.hidden_size
-        self._hop = prod(model.config.conv_stride)
+        self._hop = math.prod(model.config.conv_stride)
         self._receptive_field = _receptive_field(model.config)
 
     def to(self, device: torch.device | str) -> SpeechEncoder:
@@ -150,7 +164,7 @@ class SpeechEncoder:
                 f"The speech lasts {speech.size / SAMPLE_RATE:.3f} s, less than one video frame ({1 / FPS} s); "
                 "give a longer one."
             )
-        clip = self._normalized(speech)
+        clip = self._clip(speech)
         size = self.chunking
         if count <= size.whole:
             frames = self._encode_whole(clip, count)
@@ -162,74 +176,82 @@ class SpeechEncoder:
     def _silence(self) -> Tensor:
         """The middle of some seconds of zeros, where they do not hear the edges of the clip."""
         samples = SILENCE_SECONDS * SAMPLE_RATE
-        frames = self._encode_whole(self._normalized(np.zeros(samples, np.float32)), frame_count(samples))
+        frames = self._encode_whole(self._clip(np.zeros(samples, np.float32)), frame_count(samples))
         return frames[len(frames) // 4 : 3 * len(frames) // 4]
 
-    def _normalized(self, speech: np.ndarray) -> Tensor:
-        """As transformers' Wav2Vec2FeatureExtractor."""
-        speech = speech.astype(np.float32)
-        if self.normalize:
-            speech = (speech - speech.mean()) / np.sqrt(speech.var() + 1e-7)
-        return torch.from_numpy(speech)
+    def _clip(self, speech: np.ndarray) -> _Clip:
+        """Normalized as by transformers' Wav2Vec2FeatureExtractor."""
+        if not self.normalize:
+            return _Clip(speech)
+        pieces = [slice(start, start + _PIECE) for start in range(0, speech.size, _PIECE)]
+        mean = sum(speech[piece].sum(dtype=np.float64) for piece in pieces) / speech.size
+        variance = sum(np.square(speech[piece] - mean, dtype=np.float64).sum() for piece in pieces) / speech.size
+        return _Clip(speech, float(mean), math.sqrt(variance + 1e-7))
 
-    def _encode_whole(self, clip: Tensor, count: int) -> Tensor:
-        """[samples] -> [count, layers, channels]."""
-        return self._run(clip, lambda features: F.interpolate(features, size=count, mode="linear", align_corners=True))
+    def _encode_whole(self, clip: _Clip, count: int) -> Tensor:
+        """[count, layers, channels]."""
+        features = self._convolve(clip, 0, self._num_features(clip), self._norm_statistics(clip))
+        return self._transform(F.interpolate(features, size=count, mode="linear", align_corners=True))
 
-    def _encode_chunk(self, clip: Tensor, count: int, statistics: tuple[Tensor, Tensor] | None, index: int) -> Tensor:
+    def _encode_chunk(self, clip: _Clip, count: int, statistics: tuple[Tensor, Tensor] | None, index: int) -> Tensor:
         """The frames [core, layers, channels] of chunk ``index`` (the last chunk may be shorter)."""
         core, context = self.chunking.core, self.chunking.context
         first, last = index * core, min((index + 1) * core, count)
         start, stop = max(first - context, 0), min(last + context, count)
 
         # Where these frames lie among the features of the whole clip: align_corners, in double precision.
-        total = (clip.numel() - self._receptive_field) // self._hop + 1
+        total = self._num_features(clip)
         position = torch.arange(start, stop, dtype=torch.float64) * (total - 1) / (count - 1)
         low = position.long().clamp(max=total - 2)
-        weight = (position - low).float()
-        begin, end = int(low[0]), int(low[-1]) + 2
-        piece = clip[begin * self._hop : (end - 1) * self._hop + self._receptive_field]
-
-        def interpolate(features: Tensor) -> Tensor:
-            at = (low - begin).to(features.device)
-            return torch.lerp(features[..., at], features[..., at + 1], weight.to(features.device))
-
-        frames = self._run(piece, interpolate, statistics)
+        begin = int(low[0])
+        features = self._convolve(clip, begin, int(low[-1]) + 2, statistics)
+        at, weight = (low - begin).to(features.device), (position - low).float().to(features.device)
+        frames = self._transform(torch.lerp(features[..., at], features[..., at + 1], weight))
         return frames[first - start : last - start].clone()
 
+    def _num_features(self, clip: _Clip) -> int:
+        return (clip.speech.size - self._receptive_field) // self._hop + 1
+
     @torch.no_grad()
-    def _run(
-        self, samples: Tensor, interpolate: Callable[[Tensor], Tensor], statistics: tuple[Tensor, Tensor] | None = None
-    ) -> Tensor:
-        """[samples] -> [frames, layers, channels] float32 on the CPU, with conv features [1, c, n] interpolated."""
+    def _convolve(self, clip: _Clip, begin: int, end: int, statistics: tuple[Tensor, Tensor] | None) -> Tensor:
+        """The convolutions' features ``begin`` to ``end - 1`` of the clip, [1, c, n], made a few at a time."""
         with contextlib.ExitStack() as hooks, _true_float32():
-            extractor = self.model.feature_extractor
-            handle = extractor.register_forward_hook(lambda module, args, output: interpolate(output))
-            hooks.callback(handle.remove)
             if statistics is not None:
-                handle = _group_norm(self.model).register_forward_hook(
-                    lambda module, args, output: _normalize_with(module, args[0], *statistics)
-                )
-                hooks.callback(handle.remove)
-            output = self.model(samples[None].to(self.model.device), output_hidden_states=True)
+                norm = _group_norm(self.model)
+                hook = norm.register_forward_hook(lambda _, args, output: _normalize_with(norm, args[0], *statistics))
+                hooks.enter_context(hook)
+            pieces = []
+            for start in range(begin, end, _CONVOLVED):
+                stop = min(start + _CONVOLVED, end)
+                samples = clip.samples(start * self._hop, (stop - 1) * self._hop + self._receptive_field)
+                pieces.append(self.model.feature_extractor(samples[None].to(self.model.device)))
+        return torch.cat(pieces, dim=2)
+
+    @torch.no_grad()
+    def _transform(self, features: Tensor) -> Tensor:
+        """Interpolated features [1, c, frames] -> [frames, layers, channels] float32 on the CPU."""
+        # The model has no entrance for features: they replace those of samples that do not matter.
+        samples = torch.zeros(1, self._receptive_field, device=self.model.device)
+        with self.model.feature_extractor.register_forward_hook(lambda *_: features), _true_float32():
+            output = self.model(samples, output_hidden_states=True)
         # The last layer's output is taken from last_hidden_state: where the encoder ends in a layer
         # norm (the large models), transformers 4 lists it after that norm and transformers 5 before.
         states = (*output.hidden_states[1:-1], output.last_hidden_state)
         return torch.stack(states, dim=2)[0].float().cpu()
 
     @torch.no_grad()
-    def _norm_statistics(self, clip: Tensor) -> tuple[Tensor, Tensor] | None:
+    def _norm_statistics(self, clip: _Clip) -> tuple[Tensor, Tensor] | None:
         """Mean and variance [channels] over the clip of what the group norm normalizes; None without group norm."""
         if _group_norm(self.model) is None:
             return None
         convolution = self.model.feature_extractor.conv_layers[0].conv
         (kernel,), (stride,) = convolution.kernel_size, convolution.stride
-        outputs = (clip.numel() - kernel) // stride + 1
+        outputs = (clip.speech.size - kernel) // stride + 1
         total, squares = 0.0, 0.0
         with _true_float32():
             for start in range(0, outputs, _NORM_PIECE):
                 stop = min(start + _NORM_PIECE, outputs)
-                piece = clip[start * stride : (stop - 1) * stride + kernel].to(self.model.device)
+                piece = clip.samples(start * stride, (stop - 1) * stride + kernel).to(self.model.device)
                 values = convolution(piece[None, None])[0]
                 total = total + values.sum(dim=1).cpu().double()
                 squares = squares + values.square().sum(dim=1).cpu().double()

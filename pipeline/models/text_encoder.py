@@ -14,11 +14,12 @@ import torch
 from transformers import UMT5Config, UMT5EncoderModel
 
 from ..errors import InputError
+from ..weights import downloads
 from ..weights.files import Tensors, open_tensors
-from ..weights.load import check_names, fill
+from ..weights.load import check_names, dimensions, fill
 from .tokenizer import Tokenizer, find_tokenizer, load_tokenizer, tokenizer_from_sentencepiece
 
-WHAT = "the text encoder (umT5)"
+WHAT = "the text encoder (umT5, --text_encoder)"
 EMBEDDED_TOKENIZER = "spiece_model"  # ComfyUI's files carry the bytes of spiece.model under this name
 
 _NAMES = {
@@ -153,9 +154,10 @@ def _config(tensors: Tensors) -> UMT5Config:
         "feed_forward": "encoder.block.0.layer.1.DenseReluDense.wi_0.weight",
     }
     check_names(list(names.values()), tensors, WHAT)
-    vocab, dim = tensors.shape(names["embedding"])
-    buckets, heads = tensors.shape(names["position"])
-    width = tensors.shape(names["query"])[0]
+    sizes = {part: dimensions(name, 2, tensors, WHAT) for part, name in names.items()}
+    vocab, dim = sizes["embedding"]
+    buckets, heads = sizes["position"]
+    width = sizes["query"][0]
     if width % heads:
         raise InputError(
             f"{WHAT}: {tensors.source} has an attention of width {width}, not a multiple of {heads} heads."
@@ -165,7 +167,7 @@ def _config(tensors: Tensors) -> UMT5Config:
         vocab_size=vocab,
         d_model=dim,
         d_kv=width // heads,
-        d_ff=tensors.shape(names["feed_forward"])[0],
+        d_ff=sizes["feed_forward"][0],
         num_layers=1 + max(int(block[1]) for block in blocks if block),
         num_heads=heads,
         relative_attention_num_buckets=buckets,
@@ -186,6 +188,6 @@ def _tokenizer(
     if found is None:
         raise InputError(
             f"{WHAT}: no tokenizer is inside or beside {path}; give its path with --tokenizer, or get it with: "
-            'hf download Wan-AI/Wan2.1-I2V-14B-480P --include "google/*" --local-dir weights/Wan2.1-I2V-14B-480P'
+            f"{downloads.TOKENIZER}"
         )
     return load_tokenizer(found)

@@ -14,6 +14,7 @@ from pathlib import Path
 import tokenizers
 
 from ..errors import InputError
+from ..weights import downloads
 
 MAX_TOKENS = 512
 WHAT = "the tokenizer (--tokenizer)"
@@ -84,7 +85,9 @@ def _explicit_file(path: Path) -> Path:
     for name in _FILES:
         if (path / name).is_file():
             return path / name
-    raise InputError(f"{WHAT}: the folder {path} holds neither {' nor '.join(_FILES)}; give google/umt5-xxl of Wan2.1.")
+    raise InputError(
+        f"{WHAT}: the folder {path} holds neither {' nor '.join(_FILES)}; get them with: {downloads.TOKENIZER}"
+    )
 
 
 def load_tokenizer(path: Path) -> Tokenizer:
@@ -94,7 +97,11 @@ def load_tokenizer(path: Path) -> Tokenizer:
         InputError: the file is not a T5 tokenizer.
     """
     if path.suffix != ".json":
-        return tokenizer_from_sentencepiece(path.read_bytes(), str(path))
+        try:
+            model = path.read_bytes()
+        except OSError as error:
+            raise InputError(f"{WHAT}: {path} cannot be read ({error.strerror}). Check the file.") from error
+        return tokenizer_from_sentencepiece(model, str(path))
     try:
         tokenizer = tokenizers.Tokenizer.from_file(str(path))
     except Exception as error:  # the library raises bare Exceptions

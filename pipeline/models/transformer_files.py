@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from pathlib import Path
 
 import torch
 
 from ..errors import InputError
 from ..memory import TransformerSize
+from ..weights import downloads
 from ..weights.files import Tensors, open_tensors
-from ..weights.load import check_names, check_shape, fill
+from ..weights.load import check_names, check_shape, dimensions, fill
 from ..weights.residency import BlockStreamer
 from .transformer import AUDIO_WINDOW, Operations, TransformerConfig, WanTransformer
 
@@ -23,8 +25,7 @@ from .transformer import AUDIO_WINDOW, Operations, TransformerConfig, WanTransfo
 _USUAL_HEAD_DIM = 128
 _BASE = "the Wan 2.1 I2V transformer (--ckpt_dir or --dit_path)"
 _AUDIO = "the InfiniteTalk weights (--infinitetalk_dir)"
-_HF_BASE = "hf download Wan-AI/Wan2.1-I2V-14B-480P --local-dir weights/Wan2.1-I2V-14B-480P"
-_HF_AUDIO = 'hf download MeiGen-AI/InfiniteTalk --include "single/*" --local-dir weights/InfiniteTalk'
+_AUDIO_FILES = ("infinitetalk.safetensors", "single/infinitetalk.safetensors")
 
 
 def open_transformer(base: Path, audio: Path | None) -> Tensors:
@@ -32,49 +33,74 @@ def open_transformer(base: Path, audio: Path | None) -> Tensors:
 
     Args:
         base: folder of official shards, or a single file.
-        audio: ``infinitetalk.safetensors`` or its folder; None if the base holds the audio weights.
+        audio: ``infinitetalk.safetensors``, its folder or the folder of the whole download; None if the
+            base holds the audio weights.
 
     Raises:
         InputError: files missing, of another kind, or not readable yet.
     """
     if not base.exists():
-        raise InputError(f"{_BASE}: {base} does not exist. Get it with: {_HF_BASE}")
+        raise InputError(f"{_BASE}: {base} does not exist. Get it with: {downloads.BASE}")
     tensors = _open_wan(base, _BASE)
     if audio is not None:
         tensors = tensors.merged_with(_open_audio(audio))
     if "audio_proj.proj1.weight" not in tensors:
         raise InputError(
             f"--infinitetalk_dir is missing: {tensors.source} holds no audio layers. "
-            f"Give infinitetalk.safetensors; get it with: {_HF_AUDIO}"
+            f"Give infinitetalk.safetensors; get it with: {downloads.INFINITETALK}"
         )
     return tensors
 
 
 def _open_wan(path: Path, what: str) -> Tensors:
-    tensors = open_tensors(path, what).without_prefix("model.diffusion_model.")
+    tensors = open_tensors(path, what, downloads.BASE).without_prefix("model.diffusion_model.")
     _refuse_quantised(tensors, what)
     if "head.modulation" not in tensors:
-        some = ", ".join(list(tensors)[:3])
-        raise InputError(f"{what}: {path} is no Wan transformer (it holds {some}, …).")
+        raise InputError(
+            f"{what}: {path} is no Wan transformer (it holds {_some(tensors)}). Give Wan2.1-I2V-14B; "
+            f"get it with: {downloads.BASE}"
+        )
     if "blocks.0.cross_attn.k_img.weight" not in tensors:
         raise InputError(
             f"{what}: {path} is a text-to-video model (no image cross-attention). "
-            f"InfiniteTalk needs Wan2.1-I2V-14B; get it with: {_HF_BASE}"
+            f"InfiniteTalk needs Wan2.1-I2V-14B; get it with: {downloads.BASE}"
         )
     return tensors
 
 
 def _open_audio(path: Path) -> Tensors:
     if not path.exists():
-        raise InputError(f"{_AUDIO}: {path} does not exist. Get it with: {_HF_AUDIO}")
-    if path.is_dir() and (path / "infinitetalk.safetensors").exists():
-        path = path / "infinitetalk.safetensors"
+        raise InputError(f"{_AUDIO}: {path} does not exist. Get it with: {downloads.INFINITETALK}")
+    if path.is_dir():
+        found = [path / name for name in _AUDIO_FILES if (path / name).is_file()]
+        if not found:
+            raise InputError(
+                f"{_AUDIO}: the folder {path} holds no infinitetalk.safetensors. Give that file; "
+                f"get it with: {downloads.INFINITETALK}"
+            )
+        path = found[0]
     tensors = open_tensors(path, _AUDIO).without_prefix("model.diffusion_model.")
     _refuse_quantised(tensors, _AUDIO)
     if "audio_proj.proj1.weight" not in tensors:
-        some = ", ".join(list(tensors)[:3])
-        raise InputError(f"{_AUDIO}: {path} holds no audio layers (it holds {some}, …).")
+        raise InputError(
+            f"{_AUDIO}: {path} holds no audio layers (it holds {_some(tensors)}). Give infinitetalk.safetensors; "
+            f"get it with: {downloads.INFINITETALK}"
+        )
     return tensors
+
+
+def _some(tensors: Tensors) -> str:
+    names = list(tensors)
+    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "") if names else "nothing"
+
+
+def _part(name: str) -> str:
+    """Which of the two files a tensor belongs to, for messages."""
+    return _AUDIO if re.search(r"^audio_proj\.|\.audio_cross_attn\.|\.norm_x\.", name) else _BASE
+
+
+def _sources(tensors: Tensors) -> dict[str, Path]:
+    return {_BASE: tensors.source, _AUDIO: tensors.source_of("audio_proj.proj1.weight")}
 
 
 def _refuse_quantised(tensors: Tensors, what: str) -> None:
@@ -88,24 +114,33 @@ def _refuse_quantised(tensors: Tensors, what: str) -> None:
 
 
 def transformer_config(tensors: Tensors) -> TransformerConfig:
-    """Sizes from the tensors' shapes, the number of heads from config.json where there is one."""
-    dim, in_channels, *patch_size = tensors.shape("patch_embedding.weight")
-    audio_dim = tensors.shape("blocks.0.audio_cross_attn.kv_linear.weight")[1]
+    """Sizes from the tensors' shapes, the number of heads from config.json where there is one.
+
+    Raises:
+        InputError: a tensor that tells a size is missing or has another number of axes.
+    """
+
+    def shape(name: str, rank: int = 2) -> tuple[int, ...]:
+        return dimensions(name, rank, tensors, _part(name), _sources(tensors)[_part(name)])
+
+    dim, in_channels, *patch_size = shape("patch_embedding.weight", 5)
+    audio_dim = shape("blocks.0.audio_cross_attn.kv_linear.weight")[1]
+    numbers = (re.match(r"blocks\.(\d+)\.", name) for name in tensors)
     return TransformerConfig(
         dim=dim,
-        ffn_dim=tensors.shape("blocks.0.ffn.0.weight")[0],
+        ffn_dim=shape("blocks.0.ffn.0.weight")[0],
         num_heads=_num_heads(dim, tensors.source),
-        num_layers=1 + max(int(name.split(".")[1]) for name in tensors if name.startswith("blocks.")),
+        num_layers=1 + max(int(number[1]) for number in numbers if number),
         in_channels=in_channels,
-        out_channels=tensors.shape("head.head.weight")[0] // math.prod(patch_size),
+        out_channels=shape("head.head.weight")[0] // math.prod(patch_size),
         patch_size=tuple(patch_size),
-        freq_dim=tensors.shape("time_embedding.0.weight")[1],
-        text_dim=tensors.shape("text_embedding.0.weight")[1],
-        image_dim=tensors.shape("img_emb.proj.1.weight")[1],
+        freq_dim=shape("time_embedding.0.weight")[1],
+        text_dim=shape("text_embedding.0.weight")[1],
+        image_dim=shape("img_emb.proj.1.weight")[1],
         audio_dim=audio_dim,
-        audio_hidden=tensors.shape("audio_proj.proj1.weight")[0],
-        audio_tokens=tensors.shape("audio_proj.proj3.weight")[0] // audio_dim,
-        audio_features=tensors.shape("audio_proj.proj1.weight")[1] // AUDIO_WINDOW,
+        audio_hidden=shape("audio_proj.proj1.weight")[0],
+        audio_tokens=shape("audio_proj.proj3.weight")[0] // audio_dim,
+        audio_features=shape("audio_proj.proj1.weight")[1] // AUDIO_WINDOW,
     )
 
 
@@ -129,8 +164,13 @@ def _num_heads(dim: int, source: Path) -> int:
             settings = json.loads(config.read_text(encoding="utf-8"))
         except ValueError as error:
             raise InputError(f"{config} is not valid JSON ({error}).") from error
-        if settings.get("dim") == dim and isinstance(settings.get("num_heads"), int):
-            return settings["num_heads"]
+        if not isinstance(settings, dict):
+            raise InputError(f"{config} holds a JSON {type(settings).__name__}, not the sizes of a model.")
+        heads = settings.get("num_heads")
+        if settings.get("dim") == dim and isinstance(heads, int):
+            if heads < 1 or dim % heads or dim // heads % 2:
+                raise InputError(f"{config}: num_heads is {heads}, which does not cut dim ({dim}) into even parts.")
+            return heads
     if dim % _USUAL_HEAD_DIM:
         raise InputError(
             f"{source}: a width of {dim} is no multiple of {_USUAL_HEAD_DIM}, so the number of heads must come "
@@ -154,22 +194,27 @@ def load_transformer(
     lives on the streamer's device.
     """
     config = transformer_config(tensors)
-    what = "the transformer"
     with torch.device("meta"):
         model = WanTransformer(config, operations)
     expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    check_names(list(expected), tensors, what)
-    for name, shape in expected.items():
-        check_shape(name, shape, tensors, what)
+    _check_parts(expected, tensors)
 
-    fill(model, tensors, what, dtype=lambda n: weight_dtype(dtype, n), device=streamer.device, skip="blocks.")
+    fill(model, tensors, _BASE, dtype=lambda n: weight_dtype(dtype, n), device=streamer.device, skip="blocks.")
     for index, block in enumerate(model.blocks):
         fill(
             block,
             tensors.under(f"blocks.{index}."),
-            what,
+            _BASE,
             dtype=lambda n: weight_dtype(dtype, n),
             device=streamer.loading_device(index),
         )
         streamer.add(block)
     return model.eval().requires_grad_(False)
+
+
+def _check_parts(expected: dict[str, tuple[int, ...]], tensors: Tensors) -> None:
+    """See that every tensor is there in its shape; what is wrong is said of the file that it belongs to."""
+    for part, source in _sources(tensors).items():
+        check_names([name for name in expected if _part(name) == part], tensors, part, source=source)
+    for name, shape in expected.items():
+        check_shape(name, shape, tensors, _part(name))

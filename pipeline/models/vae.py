@@ -20,7 +20,7 @@ from torch import nn
 
 from ..errors import InputError
 from ..weights.files import Tensors, open_tensors
-from ..weights.load import check_names, fill
+from ..weights.load import check_names, dimensions, fill
 from .vae_layers import (
     AttentionBlock,
     CausalConv3d,
@@ -187,7 +187,7 @@ def _check_kind(tensors: Tensors) -> int:
             "Give the original Wan2.1_VAE.pth or a safetensors file with its names."
         )
     check_names(["encoder.conv1.weight", "conv1.weight", "conv2.weight", "decoder.conv1.weight"], tensors, WHAT)
-    z_dim = tensors.shape("conv2.weight")[0]
+    z_dim = dimensions("conv2.weight", 5, tensors, WHAT)[0]
     if z_dim != len(LATENT_MEAN):
         kind = "the Wan 2.2 VAE (48 channels)" if z_dim == 48 else f"a VAE of {z_dim} channels"
         raise InputError(
@@ -231,11 +231,11 @@ def _stage(tensors: Tensors, name: str, resample: type[Downsample | Upsample]) -
 def _layer(tensors: Tensors, name: str, resample: type[Downsample | Upsample]) -> nn.Module:
     """The layer whose tensors are under ``name``."""
     if f"{name}.residual.2.weight" in tensors:
-        out_dim, in_dim = tensors.shape(f"{name}.residual.2.weight")[:2]
+        out_dim, in_dim = dimensions(f"{name}.residual.2.weight", 5, tensors, WHAT)[:2]
         return ResidualBlock(in_dim, out_dim)
     if f"{name}.to_qkv.weight" in tensors:
-        return AttentionBlock(tensors.shape(f"{name}.to_qkv.weight")[1])
+        return AttentionBlock(dimensions(f"{name}.to_qkv.weight", 4, tensors, WHAT)[1])
     if f"{name}.resample.1.weight" in tensors:
-        out_dim, in_dim = tensors.shape(f"{name}.resample.1.weight")[:2]
+        out_dim, in_dim = dimensions(f"{name}.resample.1.weight", 4, tensors, WHAT)[:2]
         return resample(in_dim, out_dim, over_time=f"{name}.time_conv.weight" in tensors)
     raise InputError(f"{WHAT}: {tensors.source} lacks {name}, or it is no layer of the Wan 2.1 VAE.")

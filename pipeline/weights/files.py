@@ -1,14 +1,16 @@
 """Read-only access to the tensors of a checkpoint, whatever it is stored as.
 
-A checkpoint is one ``.safetensors`` file, a folder of safetensors shards, or a ``.pth``/``.pt``/
-``.bin`` file. Nothing is read until a tensor is asked for, and both formats are memory-mapped, so
-opening costs no memory. Knows nothing about models: what the names mean is the caller's business.
+A checkpoint is one safetensors file, a folder of safetensors shards, or a file of ``torch.save``
+(``.pth``, ``.pt``, ``.bin``); which it is, is told by its content. Nothing is read until a tensor is
+asked for, and both formats are memory-mapped, so opening costs no memory. Knows nothing about
+models: what the names mean is the caller's business.
 """
 
 from __future__ import annotations
 
 import json
 import pickle
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -31,16 +33,21 @@ _SAFETENSORS_DTYPES = {
     "U8": torch.uint8,
     "BOOL": torch.bool,
 }
+_ZIP, _PICKLE = b"PK\x03\x04", b"\x80"  # how files of torch.save begin, since 1.6 and before
+_LFS_POINTER = b"version https://git-lfs"
 
 
 class _Entry:
-    """One tensor: its shape and dtype, and how to read it."""
+    """One tensor: its shape and dtype, the file it is in, and how to read it."""
 
-    __slots__ = ("dtype", "read", "shape")
+    __slots__ = ("dtype", "read", "shape", "source")
 
-    def __init__(self, shape: tuple[int, ...], dtype: torch.dtype, read: Callable[[], torch.Tensor]) -> None:
+    def __init__(
+        self, shape: tuple[int, ...], dtype: torch.dtype, source: Path, read: Callable[[], torch.Tensor]
+    ) -> None:
         self.shape = shape
         self.dtype = dtype
+        self.source = source
         self.read = read
 
 
@@ -70,6 +77,10 @@ class Tensors:
     def dtype(self, name: str) -> torch.dtype:
         return self._entries[name].dtype
 
+    def source_of(self, name: str) -> Path:
+        """The file that the tensor is in."""
+        return self._entries[name].source
+
     def numel(self) -> int:
         """Number of parameters in the whole checkpoint."""
         return sum(torch.Size(entry.shape).numel() for entry in self._entries.values())
@@ -97,21 +108,22 @@ class Tensors:
 
     def with_tensors(self, tensors: dict[str, torch.Tensor]) -> Tensors:
         """These tensors with some added or replaced from memory (a split or reshaped one, say)."""
-        return self.merged_with(tensors_from_dict(tensors))
+        return self.merged_with(tensors_from_dict(tensors, self.source))
 
 
 def tensors_from_dict(tensors: dict[str, torch.Tensor], source: str | Path = "memory") -> Tensors:
     """Wrap tensors that are in memory already."""
-    entries = {k: _Entry(tuple(v.shape), v.dtype, lambda v=v: v) for k, v in tensors.items()}
-    return Tensors(Path(source), entries)
+    source = Path(source)
+    return Tensors(source, {k: _Entry(tuple(v.shape), v.dtype, source, lambda v=v: v) for k, v in tensors.items()})
 
 
-def open_tensors(path: str | Path, what: str) -> Tensors:
+def open_tensors(path: str | Path, what: str, download: str | None = None) -> Tensors:
     """Open a checkpoint file, or a folder of ``diffusion_pytorch_model*.safetensors`` shards.
 
     Args:
-        path: a ``.safetensors`` file, a ``.pth``/``.pt``/``.bin``/``.ckpt`` file, or a folder.
+        path: a safetensors file, a file of ``torch.save``, or a folder.
         what: what the file is to the user, for messages ("the Wan VAE (--vae)").
+        download: the command that gets what a folder lacks.
 
     Raises:
         InputError: missing, empty, unreadable, a shard missing, or not a weights file.
@@ -120,31 +132,50 @@ def open_tensors(path: str | Path, what: str) -> Tensors:
     if not path.exists():
         raise InputError(f"{what}: {path} does not exist. Check the path.")
     if path.is_dir():
-        return _open_folder(path, what)
-    if path.stat().st_size == 0:
+        return _open_folder(path, what, f"Get them with: {download}" if download else "Download them.")
+    return Tensors(path, _entries(path, what))
+
+
+def _entries(path: Path, what: str) -> dict[str, _Entry]:
+    try:
+        with path.open("rb") as file:
+            start = file.read(64)
+    except OSError as error:
+        raise InputError(f"{what}: {path} cannot be read ({error.strerror}). Check the file.") from error
+    if not start:
         raise InputError(f"{what}: {path} is empty (0 bytes). Download it again.")
-    if path.suffix == ".safetensors":
-        return Tensors(path, _safetensors_entries(path, what))
-    if path.suffix in {".pth", ".pt", ".bin", ".ckpt"}:
-        return Tensors(path, _pickle_entries(path, what))
+    if start[8:9] == b"{":  # after the header's length, whose first byte may be anything, a pickle's too
+        return _safetensors_entries(path, what)
+    if start.startswith((_ZIP, _PICKLE)):
+        return _pickle_entries(path, what)
+    if start.startswith(_LFS_POINTER):
+        raise InputError(
+            f"{what}: {path} is a Git LFS pointer, not the weights. Get them with hf download or git lfs pull."
+        )
+    if start.startswith(b"GGUF"):
+        raise InputError(f"{what}: {path} is a GGUF file, which is not read here. Give a .safetensors or .pth file.")
     raise InputError(
-        f"{what}: {path.name} is of a kind that is not read here ({path.suffix or 'no suffix'}); "
-        "give a .safetensors or .pth file."
+        f"{what}: {path} is neither a safetensors nor a PyTorch file (it begins with {_shown(start[:20])}). "
+        "Check the path, or download it again."
     )
 
 
-def _open_folder(folder: Path, what: str) -> Tensors:
+def _shown(start: bytes) -> str:
+    return ascii(start.decode("latin-1"))
+
+
+def _open_folder(folder: Path, what: str, advice: str) -> Tensors:
     shards = sorted(folder.glob("diffusion_pytorch_model*.safetensors"))
     if not shards:
-        raise InputError(f"{what}: the folder {folder} holds no diffusion_pytorch_model*.safetensors.")
-    _check_shard_count(shards, what)
+        raise InputError(f"{what}: the folder {folder} holds no diffusion_pytorch_model*.safetensors. {advice}")
+    _check_shard_count(shards, what, advice)
     entries: dict[str, _Entry] = {}
     for shard in shards:
-        entries.update(_safetensors_entries(shard, what))
+        entries.update(_entries(shard, what))
     return Tensors(folder, entries)
 
 
-def _check_shard_count(shards: list[Path], what: str) -> None:
+def _check_shard_count(shards: list[Path], what: str, advice: str) -> None:
     """Names like ``…-00002-of-00007`` say how many there must be."""
     stem, _, total = shards[0].stem.rpartition("-of-")
     if not total.isdigit():
@@ -154,7 +185,7 @@ def _check_shard_count(shards: list[Path], what: str) -> None:
     present = {shard.name for shard in shards}
     missing = [name for name in expected if name not in present]
     if missing:
-        raise InputError(f"{what}: {shards[0].parent} lacks {', '.join(missing)}. Download the missing shards.")
+        raise InputError(f"{what}: {shards[0].parent} lacks {', '.join(missing)}. {advice}")
 
 
 def _safetensors_entries(path: Path, what: str) -> dict[str, _Entry]:
@@ -162,13 +193,13 @@ def _safetensors_entries(path: Path, what: str) -> dict[str, _Entry]:
         handle = safe_open(path, framework="pt")
         header = _safetensors_header(path)
     except (SafetensorError, ValueError, OSError) as error:
-        raise InputError(f"{what}: {path} is not a whole safetensors file ({error}). Download it again.") from error
+        raise InputError(f"{what}: {path} is a damaged or incomplete safetensors file. Download it again.") from error
     entries = {}
     for name, info in header.items():
         dtype = _SAFETENSORS_DTYPES.get(info["dtype"])
         if dtype is None:
             raise InputError(f"{what}: {path} stores {name} as {info['dtype']}, which is not read here.")
-        entries[name] = _Entry(tuple(info["shape"]), dtype, lambda n=name: handle.get_tensor(n))
+        entries[name] = _Entry(tuple(info["shape"]), dtype, path, lambda n=name: handle.get_tensor(n))
     return entries
 
 
@@ -187,20 +218,22 @@ def _pickle_entries(path: Path, what: str) -> dict[str, _Entry]:
             state = state[key]
     if not isinstance(state, dict):
         raise InputError(f"{what}: {path} holds a {type(state).__name__}, not named tensors.")
-    tensors = {name: value for name, value in state.items() if isinstance(value, torch.Tensor)}
-    return tensors_from_dict(tensors)._entries
+    tensors = {str(name): value for name, value in state.items() if isinstance(value, torch.Tensor)}
+    return tensors_from_dict(tensors, path)._entries
 
 
 def _load_pickle(path: Path, what: str) -> object:
     try:
-        try:
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        except RuntimeError:  # written before torch 1.6: no zip archive, cannot be memory-mapped
-            return torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of the pickle's protocol
+            try:
+                return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+            except RuntimeError:  # written before torch 1.6: no zip archive, cannot be memory-mapped
+                return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise InputError(
             f"{what}: {path} holds something other than plain tensors and was not executed. "
             "Use the .safetensors file of the same weights, or the publisher's original."
         ) from error
-    except (RuntimeError, OSError, ValueError, EOFError) as error:
-        raise InputError(f"{what}: {path} cannot be read ({error}). Download it again.") from error
+    except Exception as error:  # damaged data makes the unpickler raise almost anything
+        raise InputError(f"{what}: {path} is a damaged or incomplete PyTorch file. Download it again.") from error

@@ -1,0 +1,154 @@
+"""The state of an unfinished run: enough to go on after the last finished window, bit for bit.
+
+It lies beside the partial video as ``NAME.partial.state`` and is replaced as a whole after every
+window, once that window's packets are on the disk. It holds what the run is made of (to refuse a
+resume that would not be the same video), how much of the partial video counts, and the raw motion
+frames. Knows nothing about how windows are made.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+
+from .errors import InputError
+from .job import Job
+from .media.writer import Written, partial_path
+from .model_files import ModelFiles
+from .settings import Settings
+
+# Settings that do not change a frame, or whose content is compared instead (files, prompts).
+_FREE = {
+    *("save_file", "overwrite", "resume", "quiet", "dry_run", "preset", "audio_save_dir", "input_json"),
+    *("image", "video", "audio", "prompt", "negative_prompt"),
+    *("ckpt_dir", "infinitetalk_dir", "wav2vec_dir", "dit_path", "text_encoder", "clip_vision", "vae", "tokenizer"),
+    *("offload_model", "num_persistent_param_in_dit", "blocks_to_swap", "device", "dtype", "attention", "kernels"),
+}
+_EDGE = 1 << 20
+
+
+@dataclass(frozen=True)
+class RunState:
+    """A run after some of its windows.
+
+    Attributes:
+        identity: what decides every frame, by name (``run_identity``).
+        windows: how many are finished.
+        written: what the partial video holds of them.
+        motion: the frames that the next window starts from, [3, n, H, W] float32.
+    """
+
+    identity: dict[str, object]
+    windows: int
+    written: Written
+    motion: torch.Tensor
+
+
+def run_identity(settings: Settings, job: Job, files: ModelFiles, computes: dict[str, str]) -> dict[str, object]:
+    """Everything that decides the frames of a run.
+
+    Args:
+        settings: resolved.
+        computes: names of device, dtype, attention and kernels as they were chosen.
+    """
+    weights = {name: _fingerprint(path) for name, path in asdict(files).items() if path is not None and path.exists()}
+    return {
+        **{name: value for name, value in settings.as_json().items() if name not in _FREE},
+        **computes,
+        "the reference": _content_hash(job.reference),
+        "the speech": _content_hash(job.speech),
+        "the prompt": job.prompt,
+        "the negative prompt": job.negative_prompt,
+        **{f"the weights of {name}": value for name, value in weights.items()},
+    }
+
+
+def state_path(path: Path) -> Path:
+    """Where the state of the unfinished video ``path`` lies."""
+    return partial_path(path).with_suffix(".state")
+
+
+def save_state(path: Path, state: RunState) -> None:
+    """Replace the state of the video ``path``; a crash leaves the old one or the new one."""
+    notes = {"identity": state.identity, "windows": state.windows, "written": asdict(state.written)}
+    target = state_path(path)
+    temporary = target.with_suffix(".state.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(save({"motion": state.motion.cpu().contiguous()}, {"state": json.dumps(notes)}))
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(target)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise InputError(
+            f"cannot write {target} ({error.strerror}): free some space, then go on with --resume."
+        ) from error
+
+
+def load_state(path: Path) -> RunState | None:
+    """The state of the unfinished video ``path``, or None if there is none.
+
+    Raises:
+        InputError: there is one, but it is damaged.
+    """
+    target = state_path(path)
+    if not target.exists():
+        return None
+    try:
+        with safe_open(target, framework="pt") as file:
+            notes = json.loads(file.metadata()["state"])
+            motion = file.get_tensor("motion").clone()  # off the file, and aligned like a fresh one
+        return RunState(notes["identity"], notes["windows"], Written(**notes["written"]), motion)
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{target} is damaged, so the run cannot go on where it stopped; {partial_path(path)} still plays. "
+            "Start again with --overwrite."
+        ) from error
+
+
+def check_same_run(old: dict[str, object], new: dict[str, object]) -> None:
+    """Raise an InputError that names what differs between an unfinished run and the one that is to continue it."""
+    changed = [name for name in {**old, **new} if old.get(name) != new.get(name)]
+    if not changed:
+        return
+    name = changed[0]
+    if name.startswith("the weights") or name in ("the reference", "the speech"):
+        what = f"{name} changed"
+    else:
+        what = f"{name} was {old.get(name)!r} and is {new.get(name)!r} now"
+    more = f" (and {len(changed) - 1} more)" if len(changed) > 1 else ""
+    raise InputError(
+        f"--resume: this is not the run that was interrupted: {what}{more}. "
+        "Give the same settings and files, or start again with --overwrite."
+    )
+
+
+def remove_state(path: Path) -> None:
+    state_path(path).unlink(missing_ok=True)
+
+
+def _content_hash(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _fingerprint(path: Path) -> str:
+    """Of a weights file or a folder of them: names, sizes and both ends of each file, not all its gigabytes."""
+    digest = hashlib.sha256()
+    files = sorted(path.glob("*.safetensors")) + sorted(path.glob("*.bin")) if path.is_dir() else [path]
+    for file in files:
+        size = file.stat().st_size
+        digest.update(f"{file.name} {size} ".encode())
+        with file.open("rb") as stream:
+            digest.update(stream.read(_EDGE))
+            stream.seek(max(0, size - _EDGE))
+            digest.update(stream.read(_EDGE))
+    return digest.hexdigest()[:16]

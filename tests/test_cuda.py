@@ -1,0 +1,60 @@
+"""What only a CUDA card shows: placement that changes no bit, and results near the CPU's."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from infinitetalk.pipeline import Generator, Job, Settings
+from infinitetalk.tools import random_checkpoint
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA card")
+ASSETS = Path(random_checkpoint.__file__).parent.parent / "assets"
+JOB = Job(ASSETS / "portrait.png", ASSETS / "speech.wav", "A cat is talking to the camera.")
+SMALL = {"size": "64x64", "frame_num": 17, "motion_frame": 5, "sample_steps": 2, "max_frame_num": 40}
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    return random_checkpoint.write(tmp_path_factory.mktemp("weights"), random_checkpoint.TINY)
+
+
+def video(weights, **changes):
+    files = {"infinitetalk_dir": weights.infinitetalk, "wav2vec_dir": weights.wav2vec_dir}
+    generator = Generator(Settings(ckpt_dir=weights.ckpt_dir, **files, **{**SMALL, "device": "cuda", **changes}))
+    return torch.cat([window.frames for window in generator.windows(JOB)])
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("INFINITETALK_CACHE", str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"blocks_to_swap": 1},
+        {"num_persistent_param_in_dit": 0},
+        {"offload_model": True},
+        {"offload_model": True, "blocks_to_swap": 2},
+    ],
+)
+def test_placement_never_changes_a_bit(weights, changes):
+    assert torch.equal(video(weights, **changes), video(weights))
+
+
+def test_float32_on_the_card_is_near_the_cpu(weights):
+    card, cpu = (video(weights, device=device, dtype="fp32", kernels="auto").float() for device in ("cuda", "cpu"))
+    assert (card - cpu).abs().mean() < 2
+
+
+@pytest.mark.parametrize("dtype", ["bf16", "fp16"])
+def test_sixteen_bits_are_near_float32(weights, dtype):
+    half, full = video(weights, dtype=dtype).float(), video(weights, dtype="fp32").float()
+    assert (half - full).abs().mean() < 6
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "cudnn"])
+@pytest.mark.parametrize("kernels", ["plain", "triton"])
+def test_every_backend_agrees_with_plain_pytorch(weights, attention, kernels):
+    plain = video(weights, attention="sdpa", kernels="plain").float()
+    assert (video(weights, attention=attention, kernels=kernels).float() - plain).abs().mean() < 6

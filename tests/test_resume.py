@@ -1,0 +1,336 @@
+"""Runs that end early: by kill, Ctrl-C, lack of memory or damage, and what resuming makes of them."""
+
+import multiprocessing
+import os
+import random
+import signal
+import sys
+import time
+from pathlib import Path
+
+import av
+import numpy as np
+import psutil
+import pytest
+import torch
+from infinitetalk.pipeline import Generator, Job, Settings
+from infinitetalk.pipeline.command_line import main
+from infinitetalk.pipeline.media.writer import VideoWriter
+from infinitetalk.pipeline.progress import WindowDone
+from infinitetalk.pipeline.resume import state_path
+from infinitetalk.tools import random_checkpoint
+from infinitetalk.tools.golden.speech import save_wav
+
+PORTRAIT = Path(random_checkpoint.__file__).parent.parent / "assets" / "portrait.png"
+SMALL = {
+    "device": "cpu",
+    "size": "64x64",
+    "frame_num": 17,
+    "motion_frame": 5,
+    "sample_steps": 2,
+    "sample_text_guide_scale": 1.0,
+}
+FRAMES = 17 + 5 * 12  # six windows
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cache(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("INFINITETALK_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    return random_checkpoint.write(tmp_path_factory.mktemp("weights"), random_checkpoint.TINY)
+
+
+def write_speech(path, frames, seed=0):
+    """Noise in bursts, as long as so many video frames."""
+    noise = np.random.default_rng(seed).normal(size=640 * frames) * (np.arange(640 * frames) // 3000 % 2)
+    save_wav(path, (noise[:, None] * 3000).astype(np.int16), 16_000)
+    return path
+
+
+@pytest.fixture(scope="module")
+def speech(tmp_path_factory):
+    return write_speech(tmp_path_factory.mktemp("speech") / "speech.wav", FRAMES)
+
+
+@pytest.fixture(scope="module")
+def argv(weights, speech):
+    files = {
+        "ckpt_dir": weights.ckpt_dir,
+        "infinitetalk_dir": weights.infinitetalk,
+        "wav2vec_dir": weights.wav2vec_dir,
+        "image": PORTRAIT,
+        "audio": speech,
+        "prompt": "p",
+    }
+    return [word for name, value in {**files, **SMALL}.items() for word in (f"--{name}", str(value))]
+
+
+@pytest.fixture(scope="module")
+def generator(weights):
+    files = {"infinitetalk_dir": weights.infinitetalk, "wav2vec_dir": weights.wav2vec_dir}
+    return Generator(Settings(ckpt_dir=weights.ckpt_dir, **files, **SMALL))
+
+
+@pytest.fixture(autouse=True)
+def nobody_listens(generator):
+    yield
+    generator.progress = lambda event: None
+
+
+@pytest.fixture(scope="module")
+def job(speech):
+    return Job(PORTRAIT, speech, "p")
+
+
+@pytest.fixture(scope="module")
+def unbroken(generator, job, tmp_path_factory):
+    path = tmp_path_factory.mktemp("unbroken") / "out.mp4"
+    return packets(generator.save(job, path))
+
+
+def packets(path):
+    with av.open(str(path)) as container:
+        return [(packet.pts, bytes(packet)) for packet in container.demux(video=0) if packet.size]
+
+
+def frames(path):
+    with av.open(str(path)) as container:
+        return sum(1 for _ in container.decode(video=0))
+
+
+def after_window(number, error):
+    def listen(event):
+        if isinstance(event, WindowDone) and event.index + 1 == number:
+            raise error
+
+    return listen
+
+
+@pytest.fixture
+def stopped(generator, job, tmp_path):
+    """An output whose run stopped after two windows."""
+    generator.progress = after_window(2, KeyboardInterrupt)
+    with pytest.raises(KeyboardInterrupt):
+        generator.save(job, tmp_path / "out.mp4")
+    generator.progress = lambda event: None
+    assert frames(tmp_path / "out.partial.mp4") == 29
+    return tmp_path / "out.mp4"
+
+
+def resumed(generator):
+    return generator.settings.replace(resume=True)
+
+
+FORKS = multiprocessing.get_context("forkserver")  # processes of their own that need not import everything again
+FORKS.set_forkserver_preload(["infinitetalk.pipeline.generator", "infinitetalk.pipeline.command_line"])
+
+
+def command(argv, log):
+    """What a shell would run, its messages in a file."""
+    torch.set_num_threads(1)
+    with log.open("w", buffering=1) as stream:
+        sys.stderr = stream
+        sys.exit(main(argv))
+
+
+def start(argv, output):
+    log = output.with_name("log")
+    log.write_text("")
+    process = FORKS.Process(target=command, args=([*argv, "--resume", "--save_file", str(output)], log))
+    process.start()
+    return process, log
+
+
+def wait_for(process, log, words):
+    while words not in log.read_text():
+        if not process.is_alive():
+            raise AssertionError(f"the run ended with {process.exitcode} and said {log.read_text()}")
+        time.sleep(0.01)
+
+
+def finish(process, log):
+    process.join()
+    assert process.exitcode == 0, log.read_text()
+
+
+def test_killed_ten_times_and_resumed_gives_the_same_packets(argv, tmp_path):
+    finish(*start(argv, tmp_path / "unbroken.mp4"))
+    moments = random.Random(1)
+    output, partial = tmp_path / "out.mp4", tmp_path / "out.partial.mp4"
+    kills = 0
+    while kills < 10:
+        process, log = start(argv, output)
+        wait_for(process, log, "s of video,")  # the loading is over, the windows begin
+        time.sleep(moments.uniform(0, 0.8))
+        process.kill()
+        process.join()
+        if process.exitcode == 0:  # it was faster
+            assert packets(output) == packets(tmp_path / "unbroken.mp4")
+            output.unlink()
+            continue
+        kills += 1
+        assert process.exitcode == -signal.SIGKILL
+        if state_path(output).exists():
+            assert frames(partial) >= 17
+    finish(*start(argv, output))
+    assert packets(output) == packets(tmp_path / "unbroken.mp4")
+    assert {path.name for path in tmp_path.iterdir()} == {"out.mp4", "unbroken.mp4", "log"}
+
+
+def test_interrupt_ends_with_130_and_says_how_to_go_on(argv, tmp_path):
+    process, log = start(argv, tmp_path / "out.mp4")
+    wait_for(process, log, "window 1/6 done")
+    os.kill(process.pid, signal.SIGINT)
+    process.join()
+    assert process.exitcode == 130
+    assert "--resume" in log.read_text()
+    assert "Traceback" not in log.read_text()
+    assert frames(tmp_path / "out.partial.mp4") >= 17
+
+
+def test_resumed_in_the_same_process(generator, job, stopped, unbroken):
+    generator.save(job, stopped, resumed(generator))
+    assert packets(stopped) == unbroken
+    assert [path.name for path in stopped.parent.iterdir()] == ["out.mp4"]
+
+
+def test_what_was_written_after_the_state_is_made_again(generator, job, stopped, unbroken):
+    with (stopped.parent / "out.partial.mp4").open("ab") as file:
+        file.write(b"half a window")
+    generator.save(job, stopped, resumed(generator))
+    assert packets(stopped) == unbroken
+
+
+def test_killed_while_finishing(generator, job, stopped, unbroken, monkeypatch):
+    """All windows are there, and the final name may be, too."""
+
+    def killed(writer):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(VideoWriter, "finish", killed)
+        with pytest.raises(KeyboardInterrupt):
+            generator.save(job, stopped, resumed(generator))
+    stopped.write_bytes(b"")
+    generator.save(job, stopped, resumed(generator))
+    assert packets(stopped) == unbroken
+
+
+def cut(path, size):
+    with path.open("r+b") as file:
+        file.truncate(max(0, path.stat().st_size - size))
+
+
+def run(argv, output, *flags):
+    return main([*argv, "--quiet", "--save_file", str(output), *flags])
+
+
+def assert_refused(capsys, *words):
+    errors = capsys.readouterr().err
+    assert errors.startswith("error: ")
+    assert "Traceback" not in errors
+    for word in words:
+        assert word in errors
+
+
+def test_a_torn_partial_file_is_refused(argv, stopped, capsys):
+    cut(stopped.parent / "out.partial.mp4", 2000)
+    assert run(argv, stopped, "--resume") == 2
+    assert_refused(capsys, "out.partial.mp4 is not what the interrupted run wrote", "--overwrite")
+    assert (stopped.parent / "out.partial.mp4").exists()
+
+
+@pytest.mark.parametrize("size", [1, 2000, 10**9])
+def test_a_torn_state_is_refused(argv, stopped, capsys, size):
+    cut(state_path(stopped), size)
+    assert run(argv, stopped, "--resume") == 2
+    assert_refused(capsys, "out.partial.state is damaged", "--overwrite")
+
+
+def test_an_unfinished_video_is_not_lost_by_starting_again(argv, stopped, capsys, unbroken):
+    before = (stopped.parent / "out.partial.mp4").read_bytes()
+    assert run(argv, stopped) == 2
+    assert_refused(capsys, "is an unfinished video", "--resume", "--overwrite")
+    assert (stopped.parent / "out.partial.mp4").read_bytes() == before
+    assert run(argv, stopped, "--overwrite") == 0
+    assert packets(stopped) == unbroken
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--sample_steps", "3"], "sample_steps was 2 and is 3 now"),
+        (["--base_seed", "7"], "base_seed was 42 and is 7 now"),
+        (["--prompt", "q"], "the prompt was 'p' and is 'q' now"),
+        (["--crf", "20"], "crf was 18 and is 20 now"),
+        (["--size", "80x64"], "size was '64x64' and is '80x64' now"),
+    ],
+)
+def test_a_run_with_other_settings_is_not_resumed(argv, stopped, capsys, flags, words):
+    assert run(argv, stopped, "--resume", *flags) == 2
+    assert_refused(capsys, "this is not the run that was interrupted", words)
+
+
+def test_a_run_from_other_files_is_not_resumed(argv, stopped, tmp_path, capsys, weights):
+    other = tmp_path / "other.png"
+    other.write_bytes(PORTRAIT.read_bytes() + b"\n")
+    assert run(argv, stopped, "--resume", "--image", str(other)) == 2
+    assert_refused(capsys, "the reference changed")
+    other = write_speech(tmp_path / "other.wav", FRAMES, seed=1)
+    assert run(argv, stopped, "--resume", "--audio", str(other)) == 2
+    assert_refused(capsys, "the speech changed")
+    vae = tmp_path / "vae.pth"
+    vae.write_bytes((weights.ckpt_dir / "Wan2.1_VAE.pth").read_bytes() + b"\0")
+    assert run(argv, stopped, "--resume", "--vae", str(vae)) == 2
+    assert_refused(capsys, "the weights of vae changed")
+
+
+def test_memory_settings_may_change_between(argv, stopped, unbroken):
+    assert run(argv, stopped, "--resume", "--blocks_to_swap", "1", "--offload_model", "true") == 0
+    assert packets(stopped) == unbroken
+
+
+def test_resume_without_an_earlier_run_just_runs(argv, tmp_path, unbroken):
+    assert run(argv, tmp_path / "out", "--resume") == 0
+    assert packets(tmp_path / "out.mp4") == unbroken
+
+
+def test_a_finished_video_is_not_made_again(argv, tmp_path, capsys):
+    (tmp_path / "out.mp4").write_bytes(b"precious")
+    assert run(argv, tmp_path / "out", "--resume") == 2
+    assert_refused(capsys, "out.mp4 is finished", "--overwrite")
+    assert (tmp_path / "out.mp4").read_bytes() == b"precious"
+
+
+def test_two_runs_on_one_output(argv, tmp_path, capsys):
+    with VideoWriter(tmp_path / "out.mp4", 64, 64):
+        assert run(argv, tmp_path / "out") == 2
+    assert_refused(capsys, "another process is writing", "another --save_file")
+
+
+def test_out_of_memory_loses_nothing(generator, job, tmp_path, unbroken):
+    generator.progress = after_window(3, MemoryError)
+    with pytest.raises(MemoryError):
+        generator.save(job, tmp_path / "out.mp4")
+    generator.progress = lambda event: None
+    assert frames(tmp_path / "out.partial.mp4") == 41
+    assert packets(generator.save(job, tmp_path / "out.mp4", resumed(generator))) == unbroken
+
+
+def test_memory_does_not_grow_with_the_windows(generator, tmp_path):
+    used = {}
+
+    def listen(event):
+        if isinstance(event, WindowDone):
+            used[event.index + 1] = psutil.Process(os.getpid()).memory_info().rss
+
+    generator.progress = listen
+    speech = write_speech(tmp_path / "long.wav", 17 + 19 * 12)
+    generator.save(Job(PORTRAIT, speech, "p"), tmp_path / "long.mp4")
+    assert len(used) == 20
+    assert used[20] <= 1.02 * used[3]
