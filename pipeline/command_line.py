@@ -19,7 +19,7 @@ from .. import __version__
 from .errors import InputError
 from .flags import build_parser, parse
 from .job import load_job, output_path
-from .progress import ConsoleProgress, no_progress
+from .progress import ConsoleProgress, Loading, no_progress
 from .settings import ONE_GPU, resolve, warnings_for
 
 BAD_INPUT = 2
@@ -77,9 +77,11 @@ def _generate(argv: list[str]) -> int:
         _write(sys.stdout, describe(plan_run(settings, job)))
         return 0
 
+    progress = no_progress if settings.quiet else ConsoleProgress(sys.stderr)
+    progress(Loading("loading PyTorch"))
     from .generator import generate
 
-    path = generate(settings, job, no_progress if settings.quiet else ConsoleProgress(sys.stderr))
+    path = generate(settings, job, progress)
     _write(sys.stdout, str(path))
     return 0
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from .errors import InputError
+from .models.transformer import Operations
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
@@ -35,3 +36,13 @@ def choose_dtype(name: str, device: torch.device) -> torch.dtype:
 def free_memory(device: torch.device) -> int | None:
     """Bytes that are free on a card; None for a CPU."""
     return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None
+
+
+def describe_computation(device: torch.device, dtype: torch.dtype, operations: Operations) -> str:
+    """Where and with what the transformer runs, and why, for people."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "the CPU"
+    attend, pointwise = operations.attend, operations.pointwise
+    return (
+        f"{name} in {str(dtype).removeprefix('torch.')}, attention by {attend.name} ({attend.reason}), "
+        f"kernels: {pointwise.name} ({pointwise.reason})"
+    )

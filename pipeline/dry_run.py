@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import torch
 
-from .device import choose_device, choose_dtype, free_memory
+from .device import choose_device, choose_dtype, describe_computation, free_memory
 from .job import Job
 from .media.audio import frame_count, open_audio
 from .media.buckets import target_size
@@ -17,6 +17,7 @@ from .media.speech import speech_for_model
 from .model_files import check_model_files, find_model_files
 from .models.attention import choose_attention
 from .models.pointwise import choose_pointwise
+from .models.transformer import Operations
 from .models.transformer_files import open_transformer, transformer_size
 from .plan import Plan, plan_memory, tokens_per_window, window_plan
 from .sampling.guidance import guidance_branches
@@ -35,8 +36,9 @@ def plan_run(settings: Settings, job: Job) -> Plan:
     """
     device = choose_device(settings.device)
     dtype = choose_dtype(settings.dtype, device)
-    choose_attention(settings.attention, device, dtype)
-    choose_pointwise(settings.kernels, device)
+    operations = Operations(
+        choose_attention(settings.attention, device, dtype), choose_pointwise(settings.kernels, device)
+    )
     make_solver(settings.sample_solver, settings.sample_steps, settings.sample_shift, torch.Generator())
     files = find_model_files(settings)
     check_model_files(files)
@@ -48,6 +50,7 @@ def plan_run(settings: Settings, job: Job) -> Plan:
     passes = guidance_branches(settings.sample_text_guide_scale, settings.sample_audio_guide_scale)
     _, memory = plan_memory(transformer, settings, height, width, dtype.itemsize, free_memory(device))
     return Plan(
+        computes=describe_computation(device, dtype, operations),
         height=height,
         width=width,
         speech_frames=speech_frames,

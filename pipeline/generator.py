@@ -22,7 +22,7 @@ from pathlib import Path
 import torch
 
 from .. import __version__
-from .device import choose_device, choose_dtype, free_memory
+from .device import choose_device, choose_dtype, describe_computation, free_memory
 from .errors import InputError
 from .job import Job
 from .media.audio import FPS, AudioFile, frame_count, open_audio
@@ -109,8 +109,8 @@ class Generator:
         ``settings.resume`` a later call goes on after them and ends with the same bytes.
 
         Raises:
-            InputError: also if an unfinished video of this name is there and the settings say neither
-                ``resume`` nor ``overwrite``, or if it was made from something else.
+            InputError: also if a video of this name is there, finished or not, and the settings say neither
+                ``resume`` nor ``overwrite``, or if an unfinished one was made from something else.
         """
         settings = self._for_video(settings)
         identity = run_identity(settings, job, self.files, self._computes())
@@ -221,27 +221,26 @@ class Generator:
             resident, _ = plan_memory(size, settings, *prepared.size, self.dtype.itemsize, free)
             blocks = BlockStreamer(self.device, resident, offload=bool(settings.offload_model))
             self._transformer = load_transformer(tensors, self.operations, self.dtype, blocks), blocks
-            self.progress(Notice(self._where(resident, size.blocks)))
+            self.progress(Notice(f"transformer: {describe_computation(self.device, self.dtype, self.operations)}"))
+            if resident < size.blocks:
+                self.progress(Notice(f"{resident} of {size.blocks} blocks stay on the card"))
         transformer, blocks = self._transformer
         return Models(transformer, blocks, image_encoder, vae, self.device, offload=bool(settings.offload_model))
-
-    def _where(self, resident: int, blocks: int) -> str:
-        attend, pointwise = self.operations.attend, self.operations.pointwise
-        place = f"{resident} of {blocks} blocks stay on it" if self.device.type == "cuda" else "all in its memory"
-        return (
-            f"transformer on {self.device} in {str(self.dtype).removeprefix('torch.')}, {place}; "
-            f"attention: {attend.name} ({attend.reason}); kernels: {pointwise.name} ({pointwise.reason})"
-        )
 
 
 def _unfinished(path: Path, settings: Settings) -> RunState | None:
     """The state to go on from, if the settings say so and there is one."""
     if settings.resume:
         state = load_state(path)
-        if state is None and path.exists() and not settings.overwrite:
+        if state is not None:
+            return state
+        if path.exists() and not settings.overwrite:
             raise InputError(f"--resume: {path} is finished; give --overwrite to make it again, or another name.")
-        return state
-    if state_path(path).exists() and not settings.overwrite:
+    if settings.overwrite:
+        return None
+    if path.exists():
+        raise InputError(f"{path} exists; give --overwrite to replace it, or another name.")
+    if state_path(path).exists():
         raise InputError(
             f"{partial_path(path)} is an unfinished video: go on with --resume, or start again with --overwrite."
         )

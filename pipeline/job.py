@@ -31,6 +31,10 @@ class Job:
     prompt: str
     negative_prompt: str = NEGATIVE_PROMPT
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "reference", Path(self.reference))
+        object.__setattr__(self, "speech", Path(self.speech))
+
 
 def load_job(settings: Settings) -> Job:
     """The job that the settings describe; --image, --video, --audio and the prompts win over the JSON.

@@ -13,8 +13,8 @@ TEXT_TOKENS, IMAGE_TOKENS, AUDIO_TOKENS_PER_LATENT = 512, 257, 32
 # What a block holds at its worst moment, in vectors of width dim for every token: attention's
 # inputs and outputs, float32 copies for the rotation, and what the allocator cannot reuse.
 BLOCK_VECTORS = 11
-# float32 decoding, four frames at once: about eight feature maps of 96 channels
-DECODE_BYTES_PER_PIXEL = 4 * 96 * 4 * 8
+# The VAE in float32, four frames at once with what it remembers of those before.
+VAE_BYTES_PER_PIXEL = 29_000
 MARGIN = GIB
 
 
@@ -37,17 +37,17 @@ class MemoryEstimate:
         weights: of the transformer.
         contexts: keys and values of text, image and speech in all blocks.
         activations: of a step.
-        decode: of the VAE's decoder, which works while weights and contexts stay where they are.
+        vae: of encoding and decoding, while weights and contexts stay where they are.
     """
 
     weights: int
     contexts: int
     activations: int
-    decode: int
+    vae: int
 
     @property
     def peak(self) -> int:
-        return self.weights + self.contexts + max(self.activations, self.decode)
+        return self.weights + self.contexts + max(self.activations, self.vae)
 
 
 def estimate_memory(
@@ -69,7 +69,7 @@ def estimate_memory(
         weights=(size.other_parameters + on_device * size.block_parameters) * itemsize,
         contexts=size.blocks * context * 2 * size.dim * itemsize,
         activations=tokens * ((passes + BLOCK_VECTORS) * size.dim + 2 * size.ffn_dim) * itemsize,
-        decode=pixels * DECODE_BYTES_PER_PIXEL,
+        vae=pixels * VAE_BYTES_PER_PIXEL,
     )
 
 

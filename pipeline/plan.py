@@ -94,8 +94,12 @@ def plan_memory(
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything that --dry_run tells. ``speech_frames`` is how long the speech lasts."""
+    """Everything that --dry_run tells.
 
+    ``computes`` names the device and what it computes with, ``speech_frames`` is how long the speech lasts.
+    """
+
+    computes: str
     height: int
     width: int
     speech_frames: int
@@ -123,6 +127,7 @@ def describe(plan: Plan) -> str:
     if len(plan.spans) > 1:
         window += f", the next one {plan.spans[1].start} frames later each time"
     lines = {
+        "device": plan.computes,
         "picture": f"{plan.width}x{plan.height}",
         "video": f"{plan.frames} frames, {plan.frames / FPS:.2f} s at {FPS} a second",
         "windows": window,
@@ -131,7 +136,7 @@ def describe(plan: Plan) -> str:
         "memory": (
             f"about {plan.memory.peak / GIB:.1f} GiB on the device for the transformer and the VAE (estimate: weights "
             f"{plan.memory.weights / GIB:.1f}, keys and values {plan.memory.contexts / GIB:.1f}, "
-            f"a step {plan.memory.activations / GIB:.1f}, decoding {plan.memory.decode / GIB:.1f})"
+            f"a step {plan.memory.activations / GIB:.1f}, the VAE {plan.memory.vae / GIB:.1f})"
         ),
     }
     notice = cut_notice(plan.speech_frames, plan.frames)

@@ -56,6 +56,13 @@ class Step:
 
 
 @dataclass(frozen=True)
+class Decoding:
+    """All steps of this window are done; its frames are being made of the latents."""
+
+    window: int
+
+
+@dataclass(frozen=True)
 class WindowDone:
     """Window ``index`` is written; the video now lasts ``seconds``."""
 
@@ -79,7 +86,7 @@ class Kept:
     windows: int
 
 
-Event = Loading | Notice | RunStarted | WindowStarted | Step | WindowDone | Finished | Kept
+Event = Loading | Notice | RunStarted | WindowStarted | Step | Decoding | WindowDone | Finished | Kept
 
 
 class Progress(Protocol):
@@ -108,7 +115,7 @@ class ConsoleProgress:
         self._interactive = stream.isatty() if interactive is None else interactive
         self._clock = clock
         self._width = 0
-        self._began = clock()
+        self._created = self._began = clock()
         self._seconds = 0.0
         self._total_seconds = 0.0
         self._windows = 1
@@ -131,6 +138,8 @@ class ConsoleProgress:
             case Step(window, done, count):
                 left = _time_left(self._clock() - self._began, self._share(window + done / count))
                 self._update(f"{self._heading(window)}, step {done}/{count}, {self._done()}{left}")
+            case Decoding(window):
+                self._update(f"{self._heading(window)}: decoding, {self._done()}")
             case WindowDone(index, _, seconds):
                 self._seconds = seconds
                 elapsed = self._clock() - self._began
@@ -139,7 +148,7 @@ class ConsoleProgress:
                 left = _time_left(elapsed, self._share(index + 1))
                 self._line(f"{self._heading(index)} done, {self._done()}{speed}{left}")
             case Finished():
-                self._line(f"finished after {duration(self._clock() - self._began)}")
+                self._line(f"finished after {duration(self._clock() - self._created)}")
             case Kept(partial, windows):
                 self._line(f"stopped; {partial} keeps {windows} of {self._windows} windows and plays.")
                 self._line("The same command with --resume goes on from there.")

@@ -22,7 +22,7 @@ from .models.speech_encoder import SpeechFeatures
 from .models.transformer import Context, ContextPart, WanTransformer
 from .models.vae import WanVAE
 from .plan import WindowSpan
-from .progress import Progress, Step, WindowStarted, no_progress
+from .progress import Decoding, Progress, Step, WindowStarted, no_progress
 from .sampling.denoise import denoise
 from .sampling.guidance import (
     AdaptiveProjectedGuidance,
@@ -160,6 +160,7 @@ class Streamer:
             with self.models.using(self.models.vae):
                 held = self.models.vae.encode(motion)
         latents = self._denoise(span, held)
+        self.progress(Decoding(span.index))
         return self._decode(span, latents)
 
     def _show(self, seconds: float) -> None:

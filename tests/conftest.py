@@ -24,6 +24,14 @@ def weights(tmp_path_factory):
     return random_checkpoint.write(tmp_path_factory.mktemp("weights"), random_checkpoint.TINY)
 
 
+@pytest.fixture(scope="module")
+def own_cache(tmp_path_factory):
+    """A text cache that starts empty."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("INFINITETALK_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture
 def surroundings(tmp_path, tmp_path_factory, monkeypatch):
     """An empty working folder, and a cache that has not seen the prompt."""

@@ -7,26 +7,19 @@ import torch
 from infinitetalk.pipeline import Generator, Job, Settings
 from infinitetalk.tools import random_checkpoint
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA card")
+pytestmark = [
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA card"),
+    pytest.mark.usefixtures("own_cache"),
+]
 ASSETS = Path(random_checkpoint.__file__).parent.parent / "assets"
 JOB = Job(ASSETS / "portrait.png", ASSETS / "speech.wav", "A cat is talking to the camera.")
 SMALL = {"size": "64x64", "frame_num": 17, "motion_frame": 5, "sample_steps": 2, "max_frame_num": 40}
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory):
-    return random_checkpoint.write(tmp_path_factory.mktemp("weights"), random_checkpoint.TINY)
 
 
 def video(weights, **changes):
     files = {"infinitetalk_dir": weights.infinitetalk, "wav2vec_dir": weights.wav2vec_dir}
     generator = Generator(Settings(ckpt_dir=weights.ckpt_dir, **files, **{**SMALL, "device": "cuda", **changes}))
     return torch.cat([window.frames for window in generator.windows(JOB)])
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("INFINITETALK_CACHE", str(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -45,6 +38,16 @@ def test_placement_never_changes_a_bit(weights, changes):
 def test_float32_on_the_card_is_near_the_cpu(weights):
     card, cpu = (video(weights, device=device, dtype="fp32", kernels="auto").float() for device in ("cuda", "cpu"))
     assert (card - cpu).abs().mean() < 2
+
+
+def test_device_memory_does_not_grow_with_the_windows(weights):
+    files = {"infinitetalk_dir": weights.infinitetalk, "wav2vec_dir": weights.wav2vec_dir}
+    settings = Settings(ckpt_dir=weights.ckpt_dir, **files, **{**SMALL, "device": "cuda", "max_frame_num": None})
+    used = []
+    for _ in Generator(settings).windows(JOB):
+        used.append(torch.cuda.memory_reserved())
+    assert len(used) > 8
+    assert used[-1] <= 1.02 * used[2]
 
 
 @pytest.mark.parametrize("dtype", ["bf16", "fp16"])

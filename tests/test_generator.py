@@ -16,22 +16,12 @@ from infinitetalk.tools import random_checkpoint
 from infinitetalk.tools.golden.speech import save_wav
 from PIL import Image, ImageOps
 
+pytestmark = pytest.mark.usefixtures("own_cache")
+
 ASSETS = Path(random_checkpoint.__file__).parent.parent / "assets"
 SMALL = {"size": "64x64", "frame_num": 17, "motion_frame": 5, "sample_steps": 2, "device": "cpu"}
 RATE = 22_050  # of the bundled speech
 PROMPT = "A cat is talking to the camera."
-
-
-@pytest.fixture(scope="module", autouse=True)
-def cache(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("INFINITETALK_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory):
-    return random_checkpoint.write(tmp_path_factory.mktemp("weights"), random_checkpoint.TINY)
 
 
 def write_sound(path, samples):

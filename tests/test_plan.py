@@ -99,20 +99,23 @@ def test_resident_blocks_as_asked_for():
 
 def test_as_many_blocks_stay_as_fit():
     estimate = estimates(REAL)
-    for gib, expected in ((80, 40), (4, 0)):
+    for gib, expected in ((80, 40), (10, 0)):
         assert resident_blocks(REAL, None, None, estimate, gib * GIB) == expected
     some = resident_blocks(REAL, None, None, estimate, 24 * GIB)
-    assert 10 < some < 30
+    assert 5 < some < 30
     assert estimate(some).peak < 24 * GIB < estimate(some + 3).peak
 
 
 REAL = TransformerSize(40, 464_200_000, 315_600_000, 5120, 13824)
 
 
-@pytest.mark.parametrize(("resident", "measured"), [(40, 42.69), (0, 8.85)])
-def test_memory_of_the_real_model_is_near_what_was_measured(resident, measured):
-    """Two passes at 640x640 on an H200 (benchmarks/README.md)."""
-    assert estimates(REAL)(resident).peak == pytest.approx(measured * GIB, rel=0.08)
+def test_memory_of_the_real_model_is_near_what_was_measured():
+    """Two passes at 640x640 on an H200 (benchmarks/README.md): forwards alone, and a whole run."""
+    for resident, measured in ((40, 42.37), (0, 8.53)):
+        memory = estimates(REAL)(resident)
+        forward = memory.weights + memory.contexts + memory.activations
+        assert forward == pytest.approx(measured * GIB, rel=0.08)
+    assert estimates(REAL)(40).peak == pytest.approx(48.84 * GIB, rel=0.05)
 
 
 def test_a_cut_is_said_only_when_there_is_one():

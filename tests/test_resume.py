@@ -21,6 +21,8 @@ from infinitetalk.pipeline.resume import state_path
 from infinitetalk.tools import random_checkpoint
 from infinitetalk.tools.golden.speech import save_wav
 
+pytestmark = pytest.mark.usefixtures("own_cache")
+
 PORTRAIT = Path(random_checkpoint.__file__).parent.parent / "assets" / "portrait.png"
 SMALL = {
     "device": "cpu",
@@ -31,18 +33,6 @@ SMALL = {
     "sample_text_guide_scale": 1.0,
 }
 FRAMES = 17 + 5 * 12  # six windows
-
-
-@pytest.fixture(scope="module", autouse=True)
-def cache(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("INFINITETALK_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory):
-    return random_checkpoint.write(tmp_path_factory.mktemp("weights"), random_checkpoint.TINY)
 
 
 def write_speech(path, frames, seed=0):

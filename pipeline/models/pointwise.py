@@ -64,23 +64,23 @@ def choose_pointwise(name: str, device: torch.device) -> Pointwise:
 
         return TritonPointwise("asked for" if name == "triton" else "a CUDA card with Triton")
     if name == "triton":
-        raise InputError(f"--kernels triton: {obstacle} Use --kernels plain.")
+        raise InputError(f"--kernels triton: {obstacle}. Use --kernels plain.")
     return PlainPointwise(obstacle)
 
 
 def _triton_obstacle(device: torch.device) -> str | None:
     """Why the Triton kernels cannot run, or None."""
     if device.type != "cuda":
-        return f"Triton kernels need a CUDA card, this run uses {device.type}."
+        return f"fused ones need a CUDA card, this run uses {device.type}"
     if find_spec("triton") is None:
-        return "The Python package triton is not installed."
+        return "the Python package triton is not installed"
     from .triton_kernels import TritonPointwise
 
     try:  # Triton builds its launcher with a C compiler; whether there is one shows only now
         x = torch.zeros(2, 64, device=device)
         TritonPointwise("").norm(x, x[0], x[0], 1e-6)
     except Exception as error:
-        return f"Triton does not work here ({str(error).strip().splitlines()[-1] if str(error).strip() else error!r})."
+        return f"Triton does not work here ({str(error).strip().splitlines()[-1] if str(error).strip() else error!r})"
     return None
 
 

@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
-from transformers import UMT5Config, UMT5EncoderModel
 
 from ..errors import InputError
 from ..weights import downloads
 from ..weights.files import Tensors, open_tensors
 from ..weights.load import check_names, dimensions, fill
 from .tokenizer import Tokenizer, find_tokenizer, load_tokenizer, tokenizer_from_sentencepiece
+
+if TYPE_CHECKING:  # seconds to import, and not needed where every prompt is in the cache
+    from transformers import UMT5Config, UMT5EncoderModel
 
 WHAT = "the text encoder (umT5, --text_encoder)"
 EMBEDDED_TOKENIZER = "spiece_model"  # ComfyUI's files carry the bytes of spiece.model under this name
@@ -114,6 +117,8 @@ def load_text_encoder(
 
 
 def _model(config: UMT5Config, tensors: Tensors, device: torch.device | str, dtype: torch.dtype) -> UMT5EncoderModel:
+    from transformers import UMT5EncoderModel
+
     with torch.device("meta"):
         model = UMT5EncoderModel(config)
 
@@ -163,6 +168,8 @@ def _config(tensors: Tensors) -> UMT5Config:
             f"{WHAT}: {tensors.source} has an attention of width {width}, not a multiple of {heads} heads."
         )
     blocks = (re.match(r"encoder\.block\.(\d+)\.", name) for name in tensors)
+    from transformers import UMT5Config
+
     return UMT5Config(
         vocab_size=vocab,
         d_model=dim,
