@@ -84,7 +84,7 @@ def commands(readme):
     """The fenced blocks, without what is free text in them."""
     text = (ROOT / readme).read_text(encoding="utf-8")
     blocks = re.findall(r"```(?:bash|python)\n(.*?)```", text, flags=re.DOTALL)
-    return [re.sub(r'prompt[ =]"[^"]*"', 'prompt ""', block) for block in blocks]
+    return [re.sub(r'(?<=prompt)[ =]"[^"]*"|#.*', "", block) for block in blocks]
 
 
 def test_both_readmes_give_the_same_commands():

@@ -116,7 +116,9 @@ class RMSNorm(nn.Module):
         return F.rms_norm(x, self.weight.shape, self.weight, self.eps)
 
 
-class SelfAttention(nn.Module):
+class NormedAttention(nn.Module):
+    """The layers that Wan's self-attention and cross-attention have in common."""
+
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
         self.num_heads = config.num_heads
@@ -127,6 +129,8 @@ class SelfAttention(nn.Module):
         self.norm_q = RMSNorm(config.dim, config.eps)
         self.norm_k = RMSNorm(config.dim, config.eps)
 
+
+class SelfAttention(NormedAttention):
     def forward(self, x: torch.Tensor, rope: torch.Tensor, ops: Operations) -> torch.Tensor:
         q = ops.pointwise.norm_rotate(self.q(x), self.norm_q.weight, rope, self.num_heads, self.norm_q.eps)
         k = ops.pointwise.norm_rotate(self.k(x), self.norm_k.weight, rope, self.num_heads, self.norm_k.eps)
@@ -134,18 +138,11 @@ class SelfAttention(nn.Module):
         return self.o(ops.attend(q[None], k[None], v[None])[0].flatten(-2))
 
 
-class CrossAttention(nn.Module):
+class CrossAttention(NormedAttention):
     """Attention to text and to the reference image, each with keys of its own, summed."""
 
     def __init__(self, config: TransformerConfig) -> None:
-        super().__init__()
-        self.num_heads = config.num_heads
-        self.q = nn.Linear(config.dim, config.dim)
-        self.k = nn.Linear(config.dim, config.dim)
-        self.v = nn.Linear(config.dim, config.dim)
-        self.o = nn.Linear(config.dim, config.dim)
-        self.norm_q = RMSNorm(config.dim, config.eps)
-        self.norm_k = RMSNorm(config.dim, config.eps)
+        super().__init__(config)
         self.k_img = nn.Linear(config.dim, config.dim)
         self.v_img = nn.Linear(config.dim, config.dim)
         self.norm_k_img = RMSNorm(config.dim, config.eps)
