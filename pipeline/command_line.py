@@ -68,6 +68,8 @@ def _generate(argv: list[str]) -> int:
         raise InputError(f"torchrun started {os.environ['WORLD_SIZE']} processes, but {ONE_GPU}")
     for sentence in warnings_for(settings):
         _write(sys.stderr, f"warning: {sentence}")
+    if settings.resume and settings.save_file is None:
+        raise InputError("--resume needs --save_file: the name of the video to go on with.")
     job = load_job(settings)
     settings = settings.replace(save_file=output_path(settings, job, datetime.now()))
     if settings.dry_run:

@@ -34,8 +34,11 @@ def choose_dtype(name: str, device: torch.device) -> torch.dtype:
 
 
 def free_memory(device: torch.device) -> int | None:
-    """Bytes that are free on a card; None for a CPU."""
-    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None
+    """Bytes that this process can still use on a card; None for a CPU."""
+    if device.type != "cuda":
+        return None
+    cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return torch.cuda.mem_get_info(device)[0] + cached
 
 
 def describe_computation(device: torch.device, dtype: torch.dtype, operations: Operations) -> str:

@@ -15,10 +15,13 @@ belong to the generator; all others may change from video to video.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+import av
+import numpy as np
 import torch
 
 from .. import __version__
@@ -27,7 +30,7 @@ from .errors import InputError
 from .job import Job
 from .media.audio import FPS, AudioFile, frame_count, open_audio
 from .media.buckets import target_size
-from .media.reference import open_reference
+from .media.reference import Reference, open_reference
 from .media.speech import speech_for_model
 from .media.writer import VideoWriter, partial_path
 from .model_files import check_model_files, find_model_files
@@ -44,17 +47,27 @@ from .notices import input_notices
 from .plan import WindowSpan, cut_notice, plan_memory, window_plan
 from .progress import Finished, Kept, Loading, Notice, Progress, RunStarted, WindowDone, no_progress
 from .resume import RunState, check_same_run, load_state, remove_state, run_identity, save_state, state_path
+from .sampling.guidance import guidance_branches
 from .settings import Settings, resolve
 from .streaming import Inputs, Models, NoiseSource, Window, stream
 from .weights.residency import BlockStreamer
 
+# Settings that belong to a generator's models; those of a video must agree.
+_OWNED = {
+    *("ckpt_dir", "infinitetalk_dir", "wav2vec_dir", "dit_path", "text_encoder", "clip_vision", "vae", "tokenizer"),
+    *("device", "dtype", "attention", "kernels"),
+    *("t5_cpu", "offload_model", "blocks_to_swap", "num_persistent_param_in_dit"),
+}
+_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "ALLOC_FAILED")
+
 
 @dataclass(frozen=True)
-class _Prepared:
-    """A job's inputs, decoded and encoded."""
+class _Opened:
+    """A job's files, open and decoded as far as planning needs."""
 
-    inputs: Inputs
+    reference: Reference
     audio: AudioFile
+    speech: np.ndarray
     spans: tuple[WindowSpan, ...]
     size: tuple[int, int]
 
@@ -87,6 +100,7 @@ class Generator:
         check_model_files(self.files)
         transformer_size(open_transformer(self.files.transformer, self.files.infinitetalk))
         self._transformer: tuple[WanTransformer, BlockStreamer] | None = None
+        self._free: int | None = None
 
     def windows(self, job: Job, settings: Settings | None = None, noise: NoiseSource | None = None) -> Iterator[Window]:
         """Make a video and yield its frames window by window.
@@ -99,7 +113,7 @@ class Generator:
             Windows of uint8 frames [T, H, W, 3] at 25 frames a second, in order and without overlap.
         """
         settings = self._for_video(settings)
-        for window, _ in self._stream(self._prepare(job, settings), settings, noise):
+        for window, _ in self._stream(job, self._open(job, settings), settings, noise):
             yield window
 
     def save(self, job: Job, path: Path, settings: Settings | None = None) -> Path:
@@ -113,25 +127,19 @@ class Generator:
                 ``resume`` nor ``overwrite``, or if an unfinished one was made from something else.
         """
         settings = self._for_video(settings)
-        identity = run_identity(settings, job, self.files, self._computes())
         before = _unfinished(path, settings)
+        opened = self._open(job, settings)
+        identity = run_identity(settings, job, self.files, self._computes())
         if before is not None:
             check_same_run(before.identity, identity)
-        prepared = self._prepare(job, settings)
-        with VideoWriter(
-            path,
-            *prepared.size,
-            FPS,
-            settings.crf,
-            prepared.audio,
-            _metadata(settings, job),
-            before and before.written,
-        ) as writer:
-            if before is None:
-                remove_state(path)
+        continued = before and before.written
+        metadata = _metadata(settings, job)
+        with VideoWriter(path, *opened.size, FPS, settings.crf, opened.audio, metadata, continued) as writer:
             done = before.windows if before else 0
             try:
-                for window, motion in self._stream(prepared, settings, None, before):
+                for window, motion in self._stream(job, opened, settings, None, before):
+                    if window.index == 0:
+                        remove_state(path)  # an earlier run's, which now is overwritten
                     writer.write_window(window.frames)
                     done = window.index + 1
                     save_state(path, RunState(identity, done, writer.written, motion))
@@ -139,9 +147,9 @@ class Generator:
                 writer.finish()
             except BaseException:
                 if done:
-                    self.progress(Kept(writer.partial, done))
+                    self.progress(Kept(path, writer.partial, done, settings.base_seed))
                 raise
-        remove_state(path)
+            remove_state(path)
         self.progress(Finished(path))
         return path
 
@@ -152,24 +160,20 @@ class Generator:
             "dtype": str(self.dtype).removeprefix("torch."),
             "attention": self.operations.attend.name,
             "kernels": self.operations.pointwise.name,
+            "infinitetalk": __version__,
+            "torch": torch.__version__,
+            "av": av.__version__,
         }
 
     def _for_video(self, settings: Settings | None) -> Settings:
-        return self.settings if settings is None else resolve(settings)
+        if settings is None:
+            return self.settings
+        for name in _OWNED:
+            if getattr(settings, name) != getattr(self.settings, name):
+                raise InputError(f"{name} belongs to the generator, whose models are loaded: make another Generator.")
+        return resolve(settings)
 
-    def _stream(
-        self, prepared: _Prepared, settings: Settings, noise: NoiseSource | None, before: RunState | None = None
-    ) -> Iterator[tuple[Window, torch.Tensor]]:
-        spans, total = prepared.spans, prepared.frames
-        done, frames_done = (before.windows, before.written.frames) if before else (0, 0)
-        models = None if done == len(spans) else self._models(prepared, settings)
-        self.progress(RunStarted(len(spans), total, total / FPS, done, frames_done / FPS))
-        if models is not None:
-            motion = before and before.motion
-            yield from stream(models, prepared.inputs, settings, spans, self.progress, noise, done, motion)
-
-    def _prepare(self, job: Job, settings: Settings) -> _Prepared:
-        """Decode and encode a job's inputs. Speech and text encoders run before the transformer arrives."""
+    def _open(self, job: Job, settings: Settings) -> _Opened:
         reference = open_reference(job.reference)
         audio = open_audio(job.speech)
         speech = speech_for_model(audio)
@@ -179,10 +183,35 @@ class Generator:
         cut = cut_notice(frames, spans[-1].start + spans[-1].keep_to)
         for text in (*input_notices(job, speech, reference, size), *([cut] if cut else [])):
             self.progress(Notice(text))
-        prompt, negative_prompt = self._encode_prompts([job.prompt, job.negative_prompt])
+        return _Opened(reference, audio, speech, spans, size)
+
+    def _stream(
+        self,
+        job: Job,
+        opened: _Opened,
+        settings: Settings,
+        noise: NoiseSource | None,
+        before: RunState | None = None,
+    ) -> Iterator[tuple[Window, torch.Tensor]]:
+        """Windows with the motion frames that follow them, after those that were made before."""
+        spans, total = opened.spans, opened.frames
+        done, frames_done = (before.windows, before.written.frames) if before else (0, 0)
+        if done < len(spans):
+            inputs = self._encode(job, opened, settings)
+            models = self._models(opened.size, settings)
+        self.progress(RunStarted(len(spans), total, total / FPS, done, frames_done / FPS))
+        if done < len(spans):
+            motion = before and before.motion
+            yield from stream(models, inputs, settings, spans, self.progress, noise, done, motion)
+
+    def _encode(self, job: Job, opened: _Opened, settings: Settings) -> Inputs:
+        """Text and speech encoders run before the transformer arrives."""
+        scales = settings.sample_text_guide_scale, settings.sample_audio_guide_scale
+        guided = "drop_text" in guidance_branches(*scales)
+        prompt, *negative = self._encode_prompts([job.prompt, job.negative_prompt][: 2 if guided else 1])
+        encoder = self.speech_encoder
         self.progress(Loading("encoding the speech"))
-        inputs = Inputs(reference, self.speech_encoder.encode(speech), prompt, negative_prompt)
-        return _Prepared(inputs, audio, spans, size)
+        return Inputs(opened.reference, encoder.encode(opened.speech), prompt, *negative)
 
     def _encode_prompts(self, prompts: list[str]) -> list[torch.Tensor]:
         """umT5 embeddings; the encoder is loaded only for prompts that are not in the cache, and not kept."""
@@ -191,6 +220,8 @@ class Generator:
 
         def load() -> TextEncoder:
             self.progress(Loading("loading the text encoder"))
+            if device.type == "cuda" and (free_memory(device) or 0) < 1.2 * self.files.text_encoder.stat().st_size:
+                self._transformer = None  # of an earlier video; it is loaded again afterwards
             return load_text_encoder(*files, device, self.dtype)
 
         identity = f"{text_identity(*files, self.dtype)} {device.type}"
@@ -211,21 +242,23 @@ class Generator:
         self.progress(Loading("loading the VAE"))
         return load_vae(self.files.vae, self.device)
 
-    def _models(self, prepared: _Prepared, settings: Settings) -> Models:
+    def _models(self, size: tuple[int, int], settings: Settings) -> Models:
+        """All models for a video of this size; the transformer anew where less of it can stay on the card."""
         image_encoder, vae = self.image_encoder, self.vae
+        itemsize, offload = self.dtype.itemsize, bool(self.settings.offload_model)
         if self._transformer is None:
+            self._free = free_memory(self.device)
+        tensors = open_transformer(self.files.transformer, self.files.infinitetalk)
+        sizes = transformer_size(tensors)
+        resident, _ = plan_memory(sizes, settings, *size, itemsize, self._free)
+        if self._transformer is None or resident < self._transformer[1].resident:
+            self._transformer = None
             self.progress(Loading("loading the transformer"))
-            tensors = open_transformer(self.files.transformer, self.files.infinitetalk)
-            size = transformer_size(tensors)
-            free = free_memory(self.device)
-            resident, _ = plan_memory(size, settings, *prepared.size, self.dtype.itemsize, free)
-            blocks = BlockStreamer(self.device, resident, offload=bool(settings.offload_model))
+            blocks = BlockStreamer(self.device, resident, offload)
             self._transformer = load_transformer(tensors, self.operations, self.dtype, blocks), blocks
-            self.progress(Notice(f"transformer: {describe_computation(self.device, self.dtype, self.operations)}"))
-            if resident < size.blocks:
-                self.progress(Notice(f"{resident} of {size.blocks} blocks stay on the card"))
-        transformer, blocks = self._transformer
-        return Models(transformer, blocks, image_encoder, vae, self.device, offload=bool(settings.offload_model))
+            computation = describe_computation(self.device, self.dtype, self.operations)
+            self.progress(Notice(f"transformer: {computation}; {resident} of {sizes.blocks} blocks stay there"))
+        return Models(*self._transformer, image_encoder, vae, self.device, offload)
 
 
 def _unfinished(path: Path, settings: Settings) -> RunState | None:
@@ -255,23 +288,35 @@ def _metadata(settings: Settings, job: Job) -> dict[str, object]:
         "prompt": job.prompt,
         "negative_prompt": job.negative_prompt,
     }
-    return {"version": __version__, "settings": settings.as_json(), "job": made_from}
+    passing = {"resume", "overwrite", "quiet", "dry_run"}
+    made_with = {name: value for name, value in settings.as_json().items() if name not in passing}
+    return {"version": __version__, "settings": made_with, "job": made_from}
+
+
+@contextmanager
+def _memory_errors() -> Iterator[None]:
+    """Turn what PyTorch raises for lack of memory, which is not always a MemoryError, into a sentence."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        text = str(error)
+        if isinstance(error, torch.OutOfMemoryError) or "CUDA" in text and any(m in text for m in _OUT_OF_MEMORY):
+            raise InputError(
+                f"The card's memory does not suffice ({text.splitlines()[0]}) What helps, in this order: "
+                "--t5_cpu, --offload_model true, --blocks_to_swap 40, a smaller --size."
+            ) from error
+        if isinstance(error, MemoryError) or any(mark in text for mark in _OUT_OF_MEMORY):
+            raise InputError(
+                "This computer's memory does not suffice; close other programs or choose a smaller --size."
+            ) from error
+        raise
 
 
 def generate(settings: Settings, job: Job, progress: Progress = no_progress) -> Path:
     """Make one video, as the command line does; ``settings.save_file`` is the path to write.
 
     Raises:
-        InputError: also when the card's memory does not suffice.
+        InputError: also when memory does not suffice.
     """
-    try:
+    with _memory_errors():
         return Generator(settings, progress).save(job, settings.save_file)
-    except torch.OutOfMemoryError as error:
-        raise InputError(
-            f"The card's memory does not suffice ({str(error).splitlines()[0]}) What helps, in this order: "
-            "--t5_cpu, --offload_model true, --blocks_to_swap 40, a smaller --size."
-        ) from error
-    except MemoryError as error:
-        raise InputError(
-            "This computer's memory does not suffice; close other programs or choose a smaller --size."
-        ) from error

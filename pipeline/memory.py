@@ -51,7 +51,14 @@ class MemoryEstimate:
 
 
 def estimate_memory(
-    size: TransformerSize, resident: int, tokens: int, latent_frames: int, passes: int, pixels: int, itemsize: int
+    size: TransformerSize,
+    resident: int,
+    tokens: int,
+    latent_frames: int,
+    passes: int,
+    pixels: int,
+    itemsize: int,
+    teacache: bool = False,
 ) -> MemoryEstimate:
     """Memory of a run with whole blocks copied in through one slot where they do not stay.
 
@@ -61,14 +68,16 @@ def estimate_memory(
         passes: guidance passes of a step.
         pixels: of one frame.
         itemsize: bytes of a weight and of an activation.
+        teacache: whether each pass keeps what the blocks added.
     """
+    vectors = BLOCK_VECTORS + passes * (2 if teacache else 1)
     on_device = resident + (1 if resident < size.blocks else 0)
     texts, speeches = (2, 2) if passes == 3 else (1, passes)
     context = texts * TEXT_TOKENS + IMAGE_TOKENS + speeches * latent_frames * AUDIO_TOKENS_PER_LATENT
     return MemoryEstimate(
         weights=(size.other_parameters + on_device * size.block_parameters) * itemsize,
         contexts=size.blocks * context * 2 * size.dim * itemsize,
-        activations=tokens * ((passes + BLOCK_VECTORS) * size.dim + 2 * size.ffn_dim) * itemsize,
+        activations=tokens * (vectors * size.dim + 2 * size.ffn_dim) * itemsize,
         vae=pixels * VAE_BYTES_PER_PIXEL,
     )
 

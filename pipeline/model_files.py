@@ -11,6 +11,7 @@ from pathlib import Path
 from .errors import InputError
 from .models.text_encoder import EMBEDDED_TOKENIZER
 from .models.tokenizer import find_tokenizer
+from .models.transformer_files import audio_file
 from .settings import Settings
 from .weights import downloads
 from .weights.files import Tensors, open_tensors
@@ -80,7 +81,7 @@ def find_model_files(settings: Settings) -> ModelFiles:
     _speech_weights(speech)
     return ModelFiles(
         transformer=transformer,
-        infinitetalk=settings.infinitetalk_dir,
+        infinitetalk=settings.infinitetalk_dir and audio_file(settings.infinitetalk_dir),
         tokenizer=find_tokenizer(settings.tokenizer, found["text_encoder"], settings.ckpt_dir),
         speech_encoder=speech,
         **found,

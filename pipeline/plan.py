@@ -86,7 +86,7 @@ def plan_memory(
 
     def estimate(resident: int) -> MemoryEstimate:
         latents = latent_frames(settings.frame_num)
-        return estimate_memory(size, resident, tokens, latents, passes, height * width, itemsize)
+        return estimate_memory(size, resident, tokens, latents, passes, height * width, itemsize, settings.use_teacache)
 
     resident = resident_blocks(size, settings.num_persistent_param_in_dit, settings.blocks_to_swap, estimate, free)
     return resident, estimate(resident)

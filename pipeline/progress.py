@@ -80,10 +80,12 @@ class Finished:
 
 @dataclass(frozen=True)
 class Kept:
-    """The run stops early; ``windows`` finished windows lie in ``partial``."""
+    """The run stops early; ``windows`` finished windows of the video ``path`` lie in ``partial``."""
 
+    path: Path
     partial: Path
     windows: int
+    seed: int
 
 
 Event = Loading | Notice | RunStarted | WindowStarted | Step | Decoding | WindowDone | Finished | Kept
@@ -149,9 +151,9 @@ class ConsoleProgress:
                 self._line(f"{self._heading(index)} done, {self._done()}{speed}{left}")
             case Finished():
                 self._line(f"finished after {duration(self._clock() - self._created)}")
-            case Kept(partial, windows):
+            case Kept(path, partial, windows, seed):
                 self._line(f"stopped; {partial} keeps {windows} of {self._windows} windows and plays.")
-                self._line("The same command with --resume goes on from there.")
+                self._line(f"To go on from there: the same command with --resume --save_file {path} --base_seed {seed}")
 
     def _share(self, windows: float) -> float:
         """The part of this run's work that so many windows of the video are."""

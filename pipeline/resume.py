@@ -107,6 +107,8 @@ def load_state(path: Path) -> RunState | None:
             notes = json.loads(file.metadata()["state"])
             motion = file.get_tensor("motion").clone()  # off the file, and aligned like a fresh one
         return RunState(notes["identity"], notes["windows"], Written(**notes["written"]), motion)
+    except PermissionError:
+        raise
     except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(
             f"{target} is damaged, so the run cannot go on where it stopped; {partial_path(path)} still plays. "

@@ -207,7 +207,7 @@ class Settings:
     )
     teacache_thresh: float = setting(0.2, "change that --use_teacache may let pass", group=SPEED, min=0)
     offload_model: bool | None = setting(
-        None, "keep models in host memory while others run (left out: by free memory)", group=SPEED
+        None, "keep models in host memory while others run (left out: they stay on the card)", group=SPEED
     )
     t5_cpu: bool = setting(False, "run the text encoder on the CPU", group=SPEED)
     num_persistent_param_in_dit: int | None = setting(

@@ -87,7 +87,7 @@ class Inputs:
     reference: Reference
     speech: SpeechFeatures
     prompt: torch.Tensor
-    negative_prompt: torch.Tensor
+    negative_prompt: torch.Tensor | None = None
 
 
 @dataclass(frozen=True)

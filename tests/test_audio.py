@@ -232,7 +232,7 @@ def test_without_space_for_the_speech_it_is_said(tmp_path, monkeypatch):
 def test_a_file_that_went_away_is_named(tmp_path):
     audio = sound(tmp_path, stereo(), 44_100)
     audio.path.unlink()
-    with pytest.raises(InputError, match="cannot be decoded as sound"):
+    with pytest.raises(InputError, match="put it back where it was"):
         speech_for_model(audio)
 
 

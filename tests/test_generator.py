@@ -8,7 +8,7 @@ import av
 import numpy as np
 import pytest
 import torch
-from infinitetalk.pipeline import Generator, Job, Settings
+from infinitetalk.pipeline import Generator, InputError, Job, Settings
 from infinitetalk.pipeline.command_line import main
 from infinitetalk.pipeline.media.audio import open_audio
 from infinitetalk.pipeline.progress import Loading, Notice, Step, WindowDone
@@ -259,3 +259,42 @@ def test_files_of_other_publishers(weights, job, frames, tmp_path):
     )
     # Weights at other addresses may round otherwise, so not bit for bit.
     assert difference(video(Generator(other), job), frames) < 1e-3
+
+
+def test_settings_of_the_models_cannot_change_from_video_to_video(generator, job):
+    for changes in ({"dtype": "bf16"}, {"vae": Path("other.pth")}, {"blocks_to_swap": 1}):
+        with pytest.raises(InputError, match="belongs to the generator"):
+            next(generator.windows(job, generator.settings.replace(**changes)))
+
+
+def test_a_negative_prompt_that_cannot_matter_is_not_encoded(weights, job):
+    heard = []
+    generator = Generator(settings(weights, sample_text_guide_scale=1.0, max_frame_num=5), heard.append)
+    video(generator, job)
+    video(generator, Job(job.reference, job.speech, PROMPT, negative_prompt="never seen before"))
+    assert sum(event == Loading("loading the text encoder") for event in heard) <= 1
+
+
+def test_missing_files_are_sentences_from_python_too(generator, job, tmp_path):
+    for other in (Job("nope.png", job.speech, PROMPT), Job(job.reference, "nope.wav", PROMPT)):
+        with pytest.raises(InputError, match="nope"):
+            generator.save(other, tmp_path / "out.mp4")
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1 GiB."), "The card's memory"),
+        (RuntimeError("CUDA error: out of memory"), "The card's memory"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), "This computer's memory"),
+        (MemoryError(), "This computer's memory"),
+    ],
+)
+def test_lack_of_memory_is_a_sentence(weights, speech, tmp_path, capsys, monkeypatch, error, sentence):
+    def fail(*arguments):
+        raise error
+
+    monkeypatch.setattr("infinitetalk.pipeline.generator.load_transformer", fail)
+    flags = ["--image", str(ASSETS / "portrait.png"), "--audio", str(speech), "--prompt", PROMPT]
+    assert main([*arguments(weights), *flags, "--save_file", str(tmp_path / "out")]) == 2
+    assert sentence in capsys.readouterr().err.splitlines()[-1]

@@ -13,13 +13,14 @@ import numpy as np
 import psutil
 import pytest
 import torch
-from infinitetalk.pipeline import Generator, Job, Settings
+from infinitetalk.pipeline import Generator, InputError, Job, Settings
 from infinitetalk.pipeline.command_line import main
 from infinitetalk.pipeline.media.writer import VideoWriter
-from infinitetalk.pipeline.progress import WindowDone
+from infinitetalk.pipeline.progress import RunStarted, WindowDone
 from infinitetalk.pipeline.resume import state_path
 from infinitetalk.tools import random_checkpoint
 from infinitetalk.tools.golden.speech import save_wav
+from safetensors.torch import load_file, save_file
 
 pytestmark = pytest.mark.usefixtures("own_cache")
 
@@ -301,6 +302,71 @@ def test_two_runs_on_one_output(argv, tmp_path, capsys):
     with VideoWriter(tmp_path / "out.mp4", 64, 64):
         assert run(argv, tmp_path / "out") == 2
     assert_refused(capsys, "another process is writing", "another --save_file")
+
+
+def test_the_whole_file_is_the_same_bytes(generator, job, stopped, tmp_path):
+    generator.save(job, stopped, resumed(generator))
+    again = generator.save(job, tmp_path / "again.mp4")
+    assert stopped.read_bytes() == again.read_bytes()
+
+
+def test_overwriting_destroys_nothing_before_the_first_new_window(generator, job, stopped, unbroken):
+    generator.progress = after_start
+    with pytest.raises(KeyboardInterrupt):
+        generator.save(job, stopped, generator.settings.replace(overwrite=True))
+    generator.progress = lambda event: None
+    generator.save(job, stopped, resumed(generator))
+    assert packets(stopped) == unbroken
+
+
+def after_start(event):
+    if isinstance(event, RunStarted):
+        raise KeyboardInterrupt
+
+
+def test_a_lost_partial_file_is_named(argv, stopped, capsys):
+    (stopped.parent / "out.partial.mp4").unlink()
+    assert run(argv, stopped, "--resume") == 2
+    assert_refused(capsys, "out.partial.mp4 is gone", "--overwrite")
+    assert not (stopped.parent / "out.partial.mp4").exists()
+
+
+def test_other_infinitetalk_weights_in_the_same_folder_are_noticed(argv, stopped, weights, tmp_path, capsys):
+    folder = tmp_path / "InfiniteTalk"
+    (folder / "single").mkdir(parents=True)
+    tensors = load_file(weights.infinitetalk)
+    tensors["audio_proj.proj2.bias"] += 1
+    save_file(tensors, folder / "single" / "infinitetalk.safetensors")
+    assert run(argv, stopped, "--resume", "--infinitetalk_dir", str(folder)) == 2
+    assert_refused(capsys, "the weights of infinitetalk changed")
+
+
+def test_sound_that_changes_while_it_is_used_is_noticed(generator, tmp_path, job):
+    speech = write_speech(tmp_path / "speech.wav", 40)
+
+    def change(event):
+        if isinstance(event, WindowDone):
+            write_speech(speech, 60, seed=3)
+
+    generator.progress = change
+    with pytest.raises(InputError, match="was changed while it was in use"):
+        generator.save(Job(job.reference, speech, "p"), tmp_path / "out.mp4")
+    assert frames(tmp_path / "out.partial.mp4") == 40
+    assert not (tmp_path / "out.mp4").exists()
+
+
+def test_resume_needs_a_name(argv, capsys):
+    assert main([*argv, "--resume"]) == 2
+    assert_refused(capsys, "--resume needs --save_file")
+
+
+def test_how_to_go_on_is_said_with_name_and_seed(argv, tmp_path, capsys, monkeypatch):
+    def no_space(path, state):
+        raise InputError("no space")
+
+    monkeypatch.setattr("infinitetalk.pipeline.generator.save_state", no_space)
+    assert main([*argv, "--save_file", str(tmp_path / "out"), "--base_seed", "5"]) == 2
+    assert f"--resume --save_file {tmp_path / 'out.mp4'} --base_seed 5" in capsys.readouterr().err
 
 
 def test_out_of_memory_loses_nothing(generator, job, tmp_path, unbroken):

@@ -33,12 +33,14 @@ class AudioFile:
         sample_rate: samples of one channel in a second.
         channels: how many.
         num_samples: of one channel.
+        stamp: the file's size and time of change when it was opened.
     """
 
     path: Path
     sample_rate: int
     channels: int
     num_samples: int
+    stamp: tuple[int, int]
 
     @property
     def seconds(self) -> float:
@@ -52,8 +54,10 @@ class AudioFile:
         rely on; 8-bit sound, which that refuses, is read as well.
 
         Raises:
-            InputError: the file cannot be decoded any more.
+            InputError: the file has changed or cannot be decoded any more.
         """
+        if _stamp(self.path) != self.stamp:
+            raise InputError(f"{self.path} was changed while it was in use; put it back as it was.")
         with _first_stream(self.path) as stream:
             frames = stream.container.decode(stream)
             if self.channels >= _PLANES_THAT_CRASH:
@@ -78,8 +82,9 @@ def open_audio(path: Path) -> AudioFile:
     if not path.is_file():
         found = "is a folder" if path.is_dir() else "does not exist"
         raise InputError(f"The sound file {path} {found}; give the path of a sound or video file.")
+    stamp = _stamp(path)
     with _first_stream(path) as stream:
-        audio = AudioFile(path, stream.codec_context.sample_rate, stream.codec_context.layout.nb_channels, 0)
+        audio = AudioFile(path, stream.codec_context.sample_rate, stream.codec_context.layout.nb_channels, 0, stamp)
     num_samples = 0
     for block in audio.blocks():
         if not np.isfinite(block).all():
@@ -93,6 +98,14 @@ def open_audio(path: Path) -> AudioFile:
             f"{path} holds {audio.seconds:.3f} s of sound, less than one video frame ({1 / FPS} s); give a longer one."
         )
     return audio
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror}); put it back where it was.") from error
+    return status.st_size, status.st_mtime_ns
 
 
 @contextlib.contextmanager

@@ -77,7 +77,8 @@ class VideoWriter:
                 silent video.
             metadata: settings that JSON can hold, kept in the file under ``METADATA_KEY``.
             continued: what an earlier writer of this video had written when it was interrupted; the
-                partial file is cut to that and continued. None begins anew.
+                partial file is cut to that and continued. None begins anew; an earlier partial file is
+                then replaced when the first window is written.
 
         Raises:
             InputError: another process is writing this video, the partial file does not hold what it
@@ -86,20 +87,24 @@ class VideoWriter:
         self.path = path
         self.partial = partial_path(path)
         self.written = Written()
+        self._created = self._finished = False
         self._hash = hashlib.sha256()
         self._video = VideoFormat(height, width, fps, crf)
         self._audio = audio
         self._metadata = json.dumps(metadata or {})
         with self._disk_errors():
             path.parent.mkdir(parents=True, exist_ok=True)
-            self.partial.touch()
+            if continued is None:
+                self._created = not self.partial.exists()
+                self.partial.touch()
+            elif not self.partial.exists():
+                raise InputError(f"{self.partial} is gone, so the run cannot go on. Start again with --overwrite.")
             self._file = self.partial.open("r+b", buffering=0)  # so that a failed write leaves nothing pending
             if not try_lock(self._file):
                 self._file.close()
                 raise InputError(f"another process is writing {path}: wait for it, or give another --save_file.")
             if continued is not None:
                 self._continue(continued)
-            self._file.truncate(self.written.bytes)
 
     def __enter__(self) -> VideoWriter:
         return self
@@ -108,8 +113,9 @@ class VideoWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._file.close()
-        if self.written.frames == 0:
-            self.partial.unlink(missing_ok=True)
+        if self._finished or (self._created and self.written.frames == 0):
+            with contextlib.suppress(OSError):  # a player may have it open, which Windows minds
+                self.partial.unlink(missing_ok=True)
 
     def write_window(self, frames: Tensor) -> None:
         """Encode the next frames, uint8 RGB [T, height, width, 3] on any device, and see them onto the disk.
@@ -134,14 +140,13 @@ class VideoWriter:
         )
 
     def finish(self) -> Path:
-        """Make the finished video, remove the partial one, and return the finished one's path.
+        """Make the finished video and return its path; leaving the writer then removes the partial one.
 
         Raises:
             InputError: the disk is full or fails. The partial video stays.
         """
         if self.written.frames == 0:
             raise ValueError("no window has been written")
-        self._file.close()
         whole = self.path.with_name(f"{self.path.stem}.tmp.mp4")
         with self._disk_errors():
             try:
@@ -152,7 +157,7 @@ class VideoWriter:
             except BaseException:
                 whole.unlink(missing_ok=True)
                 raise
-            self.partial.unlink()
+        self._finished = True
         return self.path
 
     def _continue(self, continued: Written) -> None:
@@ -170,6 +175,7 @@ class VideoWriter:
         self.written = continued
 
     def _append(self, data: bytes) -> None:
+        self._file.truncate(self.written.bytes)  # what an interrupted run left behind its last whole window
         self._file.seek(self.written.bytes)
         rest = memoryview(data)
         while rest:

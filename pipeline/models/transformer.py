@@ -375,6 +375,8 @@ class WanTransformer(nn.Module):
         if cache is not None and not cache.must_compute(modulation):
             branches = [x + residual for residual in cache.residuals]
         else:
+            if cache is not None:
+                cache.residuals = []  # before the blocks need the memory
             branches = self.run_blocks(x, modulation, self.rope(grid), contexts, blocks)
             if cache is not None:
                 cache.residuals = [branch - x for branch in branches]

@@ -71,14 +71,12 @@ def _open_wan(path: Path, what: str) -> Tensors:
 def _open_audio(path: Path) -> Tensors:
     if not path.exists():
         raise InputError(f"{_AUDIO}: {path} does not exist. Get it with: {downloads.INFINITETALK}")
+    path = audio_file(path)
     if path.is_dir():
-        found = [path / name for name in _AUDIO_FILES if (path / name).is_file()]
-        if not found:
-            raise InputError(
-                f"{_AUDIO}: the folder {path} holds no infinitetalk.safetensors. Give that file; "
-                f"get it with: {downloads.INFINITETALK}"
-            )
-        path = found[0]
+        raise InputError(
+            f"{_AUDIO}: the folder {path} holds no infinitetalk.safetensors. Give that file; "
+            f"get it with: {downloads.INFINITETALK}"
+        )
     tensors = open_tensors(path, _AUDIO).without_prefix("model.diffusion_model.")
     _refuse_quantised(tensors, _AUDIO)
     if "audio_proj.proj1.weight" not in tensors:
@@ -87,6 +85,11 @@ def _open_audio(path: Path) -> Tensors:
             f"get it with: {downloads.INFINITETALK}"
         )
     return tensors
+
+
+def audio_file(path: Path) -> Path:
+    """The file that a folder of InfiniteTalk weights means; anything else as it is."""
+    return next((path / name for name in _AUDIO_FILES if (path / name).is_file()), path)
 
 
 def _some(tensors: Tensors) -> str:
