@@ -98,7 +98,8 @@ class Generator:
         )
         self.files = find_model_files(self.settings)
         check_model_files(self.files)
-        transformer_size(open_transformer(self.files.transformer, self.files.infinitetalk))
+        self._tensors = open_transformer(self.files.transformer, self.files.infinitetalk)
+        self._size = transformer_size(self._tensors)
         self._transformer: tuple[WanTransformer, BlockStreamer] | None = None
         self._free: int | None = None
 
@@ -248,16 +249,14 @@ class Generator:
         itemsize, offload = self.dtype.itemsize, bool(self.settings.offload_model)
         if self._transformer is None:
             self._free = free_memory(self.device)
-        tensors = open_transformer(self.files.transformer, self.files.infinitetalk)
-        sizes = transformer_size(tensors)
-        resident, _ = plan_memory(sizes, settings, *size, itemsize, self._free)
+        resident, _ = plan_memory(self._size, settings, *size, itemsize, self._free)
         if self._transformer is None or resident < self._transformer[1].resident:
             self._transformer = None
             self.progress(Loading("loading the transformer"))
             blocks = BlockStreamer(self.device, resident, offload)
-            self._transformer = load_transformer(tensors, self.operations, self.dtype, blocks), blocks
+            self._transformer = load_transformer(self._tensors, self.operations, self.dtype, blocks), blocks
             computation = describe_computation(self.device, self.dtype, self.operations)
-            self.progress(Notice(f"transformer: {computation}; {resident} of {sizes.blocks} blocks stay there"))
+            self.progress(Notice(f"transformer: {computation}; {resident} of {self._size.blocks} blocks stay there"))
         return Models(*self._transformer, image_encoder, vae, self.device, offload)
 
 

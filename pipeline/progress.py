@@ -6,6 +6,7 @@ The listener here writes lines; it knows nothing about how a video is made.
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -153,7 +154,8 @@ class ConsoleProgress:
                 self._line(f"finished after {duration(self._clock() - self._created)}")
             case Kept(path, partial, windows, seed):
                 self._line(f"stopped; {partial} keeps {windows} of {self._windows} windows and plays.")
-                self._line(f"To go on from there: the same command with --resume --save_file {path} --base_seed {seed}")
+                flags = f"--resume --save_file {shlex.quote(str(path))} --base_seed {seed}"
+                self._line(f"To go on from there: the same command with {flags}")
 
     def _share(self, windows: float) -> float:
         """The part of this run's work that so many windows of the video are."""

@@ -236,23 +236,17 @@ class Streamer:
 
     def _decode(self, span: WindowSpan, latents: torch.Tensor) -> tuple[Window, torch.Tensor]:
         """Decode, correct colours and convert piece by piece; keep the end for the next window."""
-        frame_num, motion_frame = self.settings.frame_num, self.settings.motion_frame
-        frames = torch.empty(frame_num, *self.size, 3, dtype=torch.uint8)
-        motion = torch.empty(3, motion_frame, *self.size, device=self.models.device)
+        frames = torch.empty(self.settings.frame_num, *self.size, 3, dtype=torch.uint8)
+        motion = torch.empty(3, 0, *self.size, device=self.models.device)
         done = 0
         with self.models.using(self.models.vae):
             for piece in self.models.vae.decode_frames(latents):
                 piece = match_colour(piece, self._colours, self.settings.color_correction_strength)
-                end = done + piece.shape[1]
-                frames[done:end] = to_uint8(piece).cpu()
-                first = max(done, frame_num - motion_frame)
-                if first < end:
-                    motion[:, first - (frame_num - motion_frame) : end - (frame_num - motion_frame)] = piece[
-                        :, first - done :
-                    ]
-                done = end
+                frames[done : done + piece.shape[1]] = to_uint8(piece).cpu()
+                motion = torch.cat([motion, piece], dim=1)[:, -self.settings.motion_frame :]
+                done += piece.shape[1]
         kept = frames[span.keep_from : span.keep_to]
-        return Window(span.index, len(self.spans), span.start + span.keep_from, kept), motion
+        return Window(span.index, len(self.spans), span.start + span.keep_from, kept), motion.contiguous()
 
 
 @dataclass(frozen=True)

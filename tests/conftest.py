@@ -25,6 +25,16 @@ def weights(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
+def model_files(weights):
+    """The settings that name the small checkpoint's models."""
+    return {
+        "ckpt_dir": weights.ckpt_dir,
+        "infinitetalk_dir": weights.infinitetalk,
+        "wav2vec_dir": weights.wav2vec_dir,
+    }
+
+
+@pytest.fixture(scope="module")
 def own_cache(tmp_path_factory):
     """A text cache that starts empty."""
     with pytest.MonkeyPatch.context() as patch:
@@ -51,12 +61,10 @@ def speech(tmp_path_factory):
 
 
 @pytest.fixture
-def command(weights, speech, tmp_path, surroundings):
+def command(model_files, speech, tmp_path, surroundings):
     """Calls the command with good flags but for those that are given; None leaves a flag out."""
     good = {
-        "ckpt_dir": weights.ckpt_dir,
-        "infinitetalk_dir": weights.infinitetalk,
-        "wav2vec_dir": weights.wav2vec_dir,
+        **model_files,
         "image": PORTRAIT,
         "audio": speech,
         "prompt": "p",

@@ -123,18 +123,13 @@ def test_a_cut_is_said_only_when_there_is_one():
     assert "after 2.00 s" in cut_notice(100, 50) and "lasts 4.00 s" in cut_notice(100, 50)
 
 
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory):
-    return random_checkpoint.write(tmp_path_factory.mktemp("weights"), random_checkpoint.TINY)
-
-
 @pytest.fixture
-def argv(checkpoint, tmp_path, monkeypatch):
+def argv(model_files, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     return [
         "--dry_run",
-        *("--ckpt_dir", str(checkpoint.ckpt_dir), "--infinitetalk_dir", str(checkpoint.infinitetalk)),
-        *("--wav2vec_dir", str(checkpoint.wav2vec_dir), "--device", "cpu"),
+        *(f"--{name}={path}" for name, path in model_files.items()),
+        *("--device", "cpu"),
         *("--image", str(BUNDLED / "portrait.png"), "--audio", str(BUNDLED / "speech.wav"), "--prompt", "p"),
     ]
 
@@ -174,15 +169,15 @@ def test_dry_run_refuses_what_a_run_would_miss(argv, capsys, flags, sentence):
 
 
 @pytest.mark.parametrize("flag", ["text_encoder", "clip_vision", "vae", "wav2vec_dir", "dit_path"])
-def test_dry_run_tells_a_file_of_another_kind(argv, capsys, checkpoint, flag):
+def test_dry_run_tells_a_file_of_another_kind(argv, capsys, weights, flag):
     name = random_checkpoint.CLIP_FILE if flag == "vae" else random_checkpoint.VAE_FILE
-    assert main([*argv, f"--{flag}", str(checkpoint.ckpt_dir / name)]) == 2
+    assert main([*argv, f"--{flag}", str(weights.ckpt_dir / name)]) == 2
     assert f"--{flag}" in capsys.readouterr().err
 
 
-def test_dry_run_misses_a_file_of_the_base_and_its_tokenizer(argv, capsys, checkpoint, tmp_path):
+def test_dry_run_misses_a_file_of_the_base_and_its_tokenizer(argv, capsys, weights, tmp_path):
     folder = tmp_path / "base"
-    shutil.copytree(checkpoint.ckpt_dir, folder)
+    shutil.copytree(weights.ckpt_dir, folder)
     shutil.rmtree(folder / "google")
     assert main([*argv, "--ckpt_dir", str(folder)]) == 2
     assert "--tokenizer is missing" in capsys.readouterr().err

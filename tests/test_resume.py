@@ -49,22 +49,14 @@ def speech(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def argv(weights, speech):
-    files = {
-        "ckpt_dir": weights.ckpt_dir,
-        "infinitetalk_dir": weights.infinitetalk,
-        "wav2vec_dir": weights.wav2vec_dir,
-        "image": PORTRAIT,
-        "audio": speech,
-        "prompt": "p",
-    }
-    return [word for name, value in {**files, **SMALL}.items() for word in (f"--{name}", str(value))]
+def argv(model_files, speech):
+    flags = {**model_files, "image": PORTRAIT, "audio": speech, "prompt": "p", **SMALL}
+    return [word for name, value in flags.items() for word in (f"--{name}", str(value))]
 
 
 @pytest.fixture(scope="module")
-def generator(weights):
-    files = {"infinitetalk_dir": weights.infinitetalk, "wav2vec_dir": weights.wav2vec_dir}
-    return Generator(Settings(ckpt_dir=weights.ckpt_dir, **files, **SMALL))
+def generator(model_files):
+    return Generator(Settings(**model_files, **SMALL))
 
 
 @pytest.fixture(autouse=True)

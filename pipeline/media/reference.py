@@ -123,6 +123,8 @@ def _read_picture(path: Path) -> Image.Image | None:
             raise InputError(f"{path} is too large a picture (over {most} megapixels): scale it down.") from error
         except PermissionError as error:
             raise InputError(f"{path} cannot be read ({error.strerror}): check who may read it.") from error
+        except MemoryError:
+            raise
         except Exception as error:  # damaged data makes Pillow's readers raise almost anything
             raise InputError(f"{path} is a damaged picture ({error}): save it again or give another.") from error
 

@@ -235,5 +235,7 @@ def _load_pickle(path: Path, what: str) -> object:
             f"{what}: {path} holds something other than plain tensors and was not executed. "
             "Use the .safetensors file of the same weights, or the publisher's original."
         ) from error
+    except MemoryError:
+        raise
     except Exception as error:  # damaged data makes the unpickler raise almost anything
         raise InputError(f"{what}: {path} is a damaged or incomplete PyTorch file. Download it again.") from error
