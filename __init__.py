@@ -2,7 +2,23 @@
 
 The repository root is this package: ``infinitetalk`` after an install, the folder's own name when
 ComfyUI loads it from ``custom_nodes/``. Importing it imports nothing else; the engine is
-``infinitetalk.pipeline``. It offers no ComfyUI nodes yet.
+``infinitetalk.pipeline``, and ComfyUI calls ``comfy_entrypoint`` for its nodes.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from comfy_api.latest import ComfyExtension
+
 __version__ = "0.1.0"
+
+WEB_DIRECTORY = "./web"
+
+
+async def comfy_entrypoint() -> ComfyExtension:
+    """What ComfyUI looks for in a custom node."""
+    from .nodes.extension import InfiniteTalkExtension
+
+    return InfiniteTalkExtension()

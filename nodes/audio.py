@@ -1,0 +1,53 @@
+"""The audio encoder node: speech to wav2vec2's features, its normalised form, and the number of frames."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from comfy_api.latest import io
+
+from ..pipeline.errors import InputError
+from . import inputs
+from .sockets import Speech, SpeechSocket
+
+
+class InfiniteTalkAudioEncoder(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="InfiniteTalkAudioEncoder",
+            display_name="Audio Encoder (InfiniteTalk)",
+            category="InfiniteTalk",
+            description="What the speaker will say: the sound is mixed to mono, brought to 16 kHz and -23 LUFS, and "
+            "encoded by wav2vec2. The finished video carries the sound as it was.",
+            inputs=[
+                io.Audio.Input("audio", tooltip="The speech, of any length, rate and number of channels."),
+                inputs.widget("wav2vec_dir"),
+            ],
+            outputs=[
+                SpeechSocket.Output(display_name="speech", tooltip="For the sampler."),
+                io.Audio.Output(display_name="normalised", tooltip="What wav2vec2 hears: mono, 16 kHz, -23 LUFS."),
+                io.Int.Output(display_name="frames", tooltip="Length of the speech in video frames, 25 a second."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, audio: dict, wav2vec_dir: str) -> io.NodeOutput:
+        from ..pipeline.media.audio import SAMPLE_RATE, Sound
+        from ..pipeline.models.speech_encoder import load_speech_encoder
+        from ..pipeline.speech import encode_speech
+        from . import host
+
+        waveform = audio["waveform"]
+        if waveform.shape[0] != 1:
+            raise InputError(f"audio: a batch of {waveform.shape[0]} sounds found; InfiniteTalk animates one speaker.")
+        sound = Sound(np.ascontiguousarray(waveform[0].float().cpu().numpy()), int(audio["sample_rate"]))
+        folder = inputs.file_setting("wav2vec_dir", wav2vec_dir)["wav2vec_dir"]
+        device = host.device()
+        with host.guest():
+            host.make_room(host.GIB)  # for a model of 0.4 GB and what it computes
+            encoder = load_speech_encoder(folder, device)
+            encoded = encode_speech(sound, encoder)
+            encoded.to("cpu")  # encodes more later where the speech is long
+        normalised = {"waveform": torch.from_numpy(np.array(encoded.samples))[None, None], "sample_rate": SAMPLE_RATE}
+        return io.NodeOutput(Speech(encoded, folder), normalised, encoded.num_frames)

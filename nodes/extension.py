@@ -1,0 +1,27 @@
+"""All nodes, for ComfyUI."""
+
+from __future__ import annotations
+
+from comfy_api.latest import ComfyExtension, io
+
+from . import routes  # noqa: F401  (which registers them)
+from .audio import InfiniteTalkAudioEncoder
+from .demo import InfiniteTalkDemo
+from .export import InfiniteTalkExport
+from .loader import InfiniteTalkModelLoader
+from .lora import InfiniteTalkLoRA
+from .preset import InfiniteTalkPreset
+from .sampler import InfiniteTalkSampler
+
+
+class InfiniteTalkExtension(ComfyExtension):
+    async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        return [
+            InfiniteTalkPreset,
+            InfiniteTalkModelLoader,
+            InfiniteTalkLoRA,
+            InfiniteTalkAudioEncoder,
+            InfiniteTalkSampler,
+            InfiniteTalkDemo,
+            InfiniteTalkExport,
+        ]

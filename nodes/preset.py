@@ -1,0 +1,34 @@
+"""The preset node: one of presets/*.toml, which then rules the widgets that it names in loader and sampler."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io
+
+from ..pipeline.presets import load_preset, preset_names
+from .sockets import PresetSocket
+
+
+class InfiniteTalkPreset(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        titles = "; ".join(f"{name}: {load_preset(name).about['title_en']}" for name in preset_names())
+        return io.Schema(
+            node_id="InfiniteTalkPreset",
+            display_name="Preset (InfiniteTalk)",
+            category="InfiniteTalk",
+            description="Rules the settings that it names in the loader and the sampler it is linked to; they show its "
+            "values, greyed. Unlink it and they keep the values, free to be changed.",
+            inputs=[
+                io.Combo.Input(
+                    "preset",
+                    options=list(preset_names()),
+                    default=preset_names()[0],
+                    tooltip=f"{titles}. The same as --preset of the command line.",
+                )
+            ],
+            outputs=[PresetSocket.Output(display_name="preset", tooltip="For the loader and for the sampler.")],
+        )
+
+    @classmethod
+    def execute(cls, preset: str) -> io.NodeOutput:
+        return io.NodeOutput(load_preset(preset))

@@ -1,0 +1,63 @@
+"""What the browser asks for: the presets as values of widgets, and a graph as a command.
+
+And our own files where ComfyUI cannot serve them: aiohttp finds no static folder whose name an address has to
+quote, such as one with a space. No route reads a file that is not in this pack.
+"""
+
+from __future__ import annotations
+
+import re
+import urllib.parse
+from pathlib import Path
+
+from aiohttp import web
+from server import PromptServer
+
+from ..pipeline.errors import InputError
+from ..pipeline.presets import load_preset, preset_names
+from . import commands, files, inputs, loader, sampler
+
+PACK = Path(__file__).parent.parent
+SERVED = {"/extensions": PACK / "web", "/api/workflow_templates": PACK / "workflows"}
+routes = PromptServer.instance.routes
+
+
+@routes.get("/infinitetalk/presets")
+async def presets(request: web.Request) -> web.Response:
+    return web.json_response({name: preset_widgets(name) for name in preset_names()})
+
+
+@routes.post("/infinitetalk/export")
+async def export(request: web.Request) -> web.Response:
+    content = await request.json()
+    try:
+        command = commands.of_graph(content.get("prompt") or {}, content.get("shell") or commands.own_shell())
+    except InputError as error:
+        return web.json_response({"error": str(error)})
+    return web.json_response({"command": command.text, "notes": command.notes, "file": command.file})
+
+
+def preset_widgets(name: str) -> dict[str, object]:
+    """What a preset writes into widgets, by node; and the LoRA that it brings, for which there is no widget."""
+    settings = dict(load_preset(name).settings)
+    if "quant_dir" in settings:
+        settings["quant_dir"] = files.find("quant_dir", settings["quant_dir"]) or settings["quant_dir"]
+    shown = {setting: inputs.widget_value(setting, value) for setting, value in settings.items()}
+    nodes = {"InfiniteTalkModelLoader": loader.WIDGETS, "InfiniteTalkSampler": sampler.WIDGETS}
+    by_node = {node: {w: shown[w] for w in widgets if w in shown} for node, widgets in nodes.items()}
+    loras = zip(settings.get("lora_dir", ()), settings.get("lora_scale", ()), strict=True)
+    return {**by_node, "lora": ", ".join(f"{lora} ({scale})" for lora, scale in loras)}
+
+
+def _serve(address: str, folder: Path) -> None:
+    @routes.get(f"{address}/{{pack:{re.escape(PACK.name)}}}/{{path:.+}}")
+    async def file(request: web.Request) -> web.StreamResponse:
+        path = (folder / request.match_info["path"]).resolve()
+        if not path.is_relative_to(folder.resolve()) or not path.is_file():
+            raise web.HTTPNotFound
+        return web.FileResponse(path)
+
+
+if urllib.parse.quote(PACK.name) != PACK.name and not {"{", "}"} & set(PACK.name):
+    for address, folder in SERVED.items():
+        _serve(address, folder)

@@ -1,0 +1,191 @@
+"""The streaming sampler node: a picture or a video and speech into a talking video on disk, window by window.
+
+The video lies under ComfyUI's output folder from the first window on, named by everything that decides
+its frames: queued again, an unfinished one is gone on with, and a finished one is there already.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import folder_paths
+from comfy.cli_args import args
+from comfy_api.latest import InputImpl, io, ui
+from comfy_execution.utils import get_executing_context
+
+from ..pipeline.errors import InputError
+from ..pipeline.presets import Preset
+from ..pipeline.settings import Settings, resolve, warnings_for
+from . import host, inputs
+from .results import RESULTS
+from .slot import SLOT
+from .sockets import ModelChoice, ModelSocket, PresetSocket, Speech, SpeechSocket
+
+if TYPE_CHECKING:
+    import torch
+    from comfy_api.latest import Input
+
+    from ..pipeline.generator import Generator
+    from ..pipeline.job import Job
+    from ..pipeline.media.reference import Footage
+
+TEXTS = ("prompt", "negative_prompt")
+WIDGETS = (
+    *TEXTS,
+    *("size", "mode", "frame_num", "motion_frame", "max_frame_num", "color_correction_strength"),
+    *("sample_steps", "sample_shift", "sample_solver", "sample_text_guide_scale", "sample_audio_guide_scale"),
+    *("base_seed", "use_apg", "apg_momentum", "apg_norm_threshold", "use_teacache", "teacache_thresh", "crf"),
+)
+
+
+class InfiniteTalkSampler(io.ComfyNode):
+    def __init__(self) -> None:
+        super().__init__()
+        SLOT.hold(self)
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="InfiniteTalkSampler",
+            display_name="Streaming Sampler (InfiniteTalk)",
+            category="InfiniteTalk",
+            description="Makes a talking video as long as the speech. Every finished window is on disk at once; an "
+            "interrupted run goes on where it stopped when the same graph is queued again.",
+            inputs=[
+                ModelSocket.Input("model", tooltip="From the model loader."),
+                SpeechSocket.Input("speech", tooltip="From the audio encoder."),
+                io.Image.Input("image", optional=True, tooltip="Portrait of the speaker. Either this or video."),
+                io.Video.Input("video", optional=True, tooltip="Video to dub, read by time. Either this or image."),
+                PresetSocket.Input("preset", optional=True, tooltip="Rules the settings that it names."),
+                *(inputs.widget(name) for name in WIDGETS),
+                io.String.Input(
+                    "filename_prefix",
+                    default="video/InfiniteTalk",
+                    tooltip="Folder and beginning of the name, under ComfyUI's output folder.",
+                ),
+            ],
+            outputs=[io.Video.Output(display_name="video", tooltip="The finished video, with its sound.")],
+            hidden=[io.Hidden.prompt, io.Hidden.extra_pnginfo],
+            is_output_node=True,
+        )
+
+    @classmethod
+    def fingerprint_inputs(cls, **given: object) -> int:
+        return RESULTS.fingerprint(_constants(given))
+
+    @classmethod
+    def execute(
+        cls,
+        model: ModelChoice,
+        speech: Speech,
+        filename_prefix: str,
+        image: torch.Tensor | None = None,
+        video: Input.Video | None = None,
+        preset: Preset | None = None,
+        **widgets: object,
+    ) -> io.NodeOutput:
+        from ..pipeline.job import Job
+
+        settings = cls._settings(model, speech, preset, widgets)
+        texts = {name: widgets[name] for name in TEXTS}
+        job = Job(_reference(image, video), speech.encoded, **texts)
+        folder, name, _, subfolder, _ = folder_paths.get_save_image_path(
+            filename_prefix, folder_paths.get_output_directory()
+        )
+        context = get_executing_context()
+        progress = host.HostProgress(context and context.node_id, settings.sample_steps)
+        for sentence in warnings_for(settings):
+            progress.warn(sentence)
+        path = make_video(settings, job, Path(folder, name), progress, cls._tags())
+        RESULTS.made(_constants({**widgets, "filename_prefix": filename_prefix}), path)
+        saved = ui.SavedResult(path.name, subfolder, io.FolderType.output)
+        return io.NodeOutput(InputImpl.VideoFromFile(str(path)), ui=ui.PreviewVideo([saved]))
+
+    @classmethod
+    def _settings(cls, model: ModelChoice, speech: Speech, preset: Preset | None, widgets: dict) -> Settings:
+        values = inputs.setting_values({name: widgets[name] for name in WIDGETS if name not in TEXTS})
+        names = {model.preset, preset and preset.name} - {None}
+        if len(names) > 1:
+            raise InputError(f"loader and sampler are linked to different presets ({', '.join(sorted(names))}).")
+        if preset is not None:
+            values |= {name: value for name, value in preset.settings.items() if name in WIDGETS}
+        return resolve(Settings(**model.settings, **values, wav2vec_dir=speech.wav2vec_dir, device=host.device()))
+
+    @classmethod
+    def _tags(cls) -> dict[str, str]:
+        """The graph, as ComfyUI's own nodes put it into their videos, so that it opens again from the file."""
+        if args.disable_metadata:
+            return {}
+        # is_changed is what ComfyUI notes while it runs the graph
+        prompt = {
+            id: {name: value for name, value in node.items() if name != "is_changed"}
+            for id, node in (cls.hidden.prompt or {}).items()
+        }
+        graphs = {"prompt": prompt, **(cls.hidden.extra_pnginfo or {})}
+        return {name: json.dumps(graph) for name, graph in graphs.items() if graph is not None}
+
+
+def make_video(settings: Settings, job: Job, stem: Path, progress: host.HostProgress, tags: dict[str, str]) -> Path:
+    """Make the video ``STEM_HASH.mp4``, go on with it where it was interrupted, or find it finished."""
+    from ..pipeline.generator import memory_errors
+
+    with host.guest(), memory_errors():
+        generator = SLOT.get(settings, host.make_room)
+        path = stem.with_name(f"{stem.name}_{_digest(generator, job, settings)}.mp4")
+        if path.exists():
+            progress.note(f"{path.name} is finished already")
+            return path
+        _forget_damaged_state(path, progress)
+        generator.progress = progress
+        try:
+            return generator.save(job, path, settings.replace(resume=True), tags)
+        finally:
+            job.speech.to("cpu")
+            generator.release()
+
+
+def _digest(generator: Generator, job: Job, settings: Settings) -> str:
+    identity = json.dumps(generator.identity(job, settings), sort_keys=True)
+    return hashlib.sha256(identity.encode()).hexdigest()[:12]
+
+
+def _forget_damaged_state(path: Path, progress: host.HostProgress) -> None:
+    """An unfinished run that cannot be gone on with is begun anew."""
+    from ..pipeline.resume import load_state, remove_state
+
+    try:
+        load_state(path)
+    except InputError as error:
+        logging.warning("InfiniteTalk: %s", error)
+        progress.note("the unfinished video cannot be gone on with; it is made anew")
+        remove_state(path)
+
+
+def _reference(image: torch.Tensor | None, video: Input.Video | None) -> Path | Footage:
+    """What the speaker looks like: of a batch of images the first, of a video what is on screen."""
+    from ..pipeline.media.reference import Footage
+
+    if (image is None) == (video is None):
+        found = "neither" if image is None else "both"
+        raise InputError(f"image and video: {found} linked; link the picture of the speaker, or the video to dub.")
+    if image is not None:
+        return Footage(image, name="image")
+    source = video.get_stream_source() if isinstance(video, InputImpl.VideoFromFile) else None
+    if isinstance(source, str) and not _is_trimmed(video, source):
+        return Path(source)
+    parts = video.get_components()
+    return Footage(parts.images, Fraction(parts.frame_rate), name="video")
+
+
+def _is_trimmed(video: Input.Video, source: str) -> bool:
+    """Whether it is a part of its file (newer versions of ComfyUI can cut)."""
+    return abs(video.get_duration() - InputImpl.VideoFromFile(source).get_duration()) > 1e-3
+
+
+def _constants(given: dict[str, object]) -> tuple:
+    return tuple(sorted((name, value) for name, value in given.items() if isinstance(value, str | int | float)))

@@ -1,0 +1,54 @@
+"""One slot for loaded models: weights stay in host memory from run to run, as long as a sampler is in the graph.
+
+ComfyUI keeps a node's instance until the node leaves the graph or its caches are freed ("Free model and
+node cache"); when no sampler's is left, the slot is emptied.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ..pipeline.generator import Generator
+    from ..pipeline.settings import Settings
+
+
+class Slot:
+    """Holds the generator that ran last."""
+
+    def __init__(self) -> None:
+        self._key: object = None
+        self._generator: Generator | None = None
+        self._holders: weakref.WeakSet = weakref.WeakSet()
+
+    def hold(self, holder: object) -> None:
+        """Keep what is loaded at least until ``holder`` is gone."""
+        self._holders.add(holder)
+        weakref.finalize(holder, self._emptied_by_last)
+
+    def get(self, settings: Settings, make_room: Callable[[int], None]) -> Generator:
+        """A generator for these settings: the one that is here if its models are the same, else a new one.
+
+        Raises:
+            InputError: files are missing or of another kind.
+        """
+        from ..pipeline.generator import Generator, models_key
+
+        key = models_key(settings)
+        if self._generator is None or key != self._key:
+            self.empty()  # before the memory is needed again
+            self._generator = Generator(settings, keep=True, make_room=make_room)
+            self._key = key
+        return self._generator
+
+    def empty(self) -> None:
+        self._generator = self._key = None
+
+    def _emptied_by_last(self) -> None:
+        if len(self._holders) == 0:
+            self.empty()
+
+
+SLOT = Slot()

@@ -1,0 +1,49 @@
+"""What flows between our nodes: descriptions that are cheap to make and to compare, and encoded speech.
+
+The loader's output names files and holds no weights, so that changing an ancestor reloads nothing that
+stays the same. Everything else on our sockets is ComfyUI's own (IMAGE, AUDIO, VIDEO).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from comfy_api.latest import io
+
+if TYPE_CHECKING:
+    from ..pipeline.speech import EncodedSpeech
+
+PresetSocket = io.Custom("INFINITETALK_PRESET")
+LoraSocket = io.Custom("INFINITETALK_LORA")
+ModelSocket = io.Custom("INFINITETALK_MODEL")
+SpeechSocket = io.Custom("INFINITETALK_SPEECH")
+
+
+@dataclass(frozen=True)
+class LoraChain:
+    """LoRAs in the order in which they are applied: path and strength of each."""
+
+    loras: tuple[tuple[Path, float], ...]
+
+
+@dataclass(frozen=True)
+class ModelChoice:
+    """Which models, and how they run.
+
+    Attributes:
+        settings: values of ``Settings`` by name; paths are absolute.
+        preset: the name of the preset that ruled some of them, if any.
+    """
+
+    settings: dict[str, object] = field(default_factory=dict)
+    preset: str | None = None
+
+
+@dataclass(frozen=True)
+class Speech:
+    """Speech that is ready for the sampler, and the model that encoded it."""
+
+    encoded: EncodedSpeech
+    wav2vec_dir: Path

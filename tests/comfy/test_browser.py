@@ -1,0 +1,211 @@
+"""The pack in a real page, in a headless Chromium: template browser, presets, a run, the export command, Chinese."""
+
+import json
+import os
+import time
+from pathlib import Path
+
+import infinitetalk
+import pytest
+from infinitetalk.tools import browser, comfy_host
+
+ROOT = Path(infinitetalk.__file__).resolve().parent
+NAME = "ComfyUI-InfiniteTalk"
+PICTURES = os.environ.get("SAVE_PICTURES")  # a folder, to keep pictures for the README
+READY = "!!(window.app?.graph && app.extensionManager && LiteGraph.registered_node_types.InfiniteTalkSampler)"
+NODE = "(type => app.graph.nodes.find((node) => node.type === type))"
+CENTRE = """
+(text) => {
+  const found = [...document.querySelectorAll('*')].filter(
+    (each) =>
+      each.textContent.trim() === text && each.getBoundingClientRect().width && !each.querySelector(':scope > *')
+  )
+  if (!found.length) return null
+  const box = found.at(-1).getBoundingClientRect()
+  return [box.x + box.width / 2, box.y + box.height / 2]
+}
+"""
+
+pytestmark = pytest.mark.skipif(browser.find_browser() is None, reason="no Chromium or Chrome on the path")
+
+
+@pytest.fixture(scope="module")
+def own_host(installed, environment, tmp_path_factory):
+    """A server with nothing but the pack, as after a fresh installation."""
+    base = tmp_path_factory.mktemp("comfyui")
+    comfy_host.prepare(base, ROOT, NAME)
+    with comfy_host.running(installed.source, installed.python, base, environment) as host:
+        yield host
+
+
+@pytest.fixture(scope="module")
+def page(own_host):
+    with browser.browser() as page:
+        open_page(page, own_host)
+        yield page
+
+
+def open_page(page, host):
+    page.open(host.url)
+    page.wait(READY, 120)
+    page.run("app.extensionManager.setting.set('Comfy.Workflow.ShowMissingModelsWarning', false)")
+    page.run("app.extensionManager.setting.set('Comfy.NodeBadge.NodeSourceBadgeMode', 'None')")
+    time.sleep(2)
+
+
+def click_text(page, text, move=False):
+    x, y = page.wait(f"({CENTRE})({json.dumps(text)})", 20)
+    page.move(x, y)
+    if not move:
+        page.click(x, y)
+
+
+def picture(page, name):
+    if PICTURES:
+        time.sleep(1)
+        page.picture(Path(PICTURES) / name)
+
+
+def load(page, name):
+    workflow = (ROOT / "workflows" / f"{name}.json").read_text(encoding="utf-8")
+    page.run(f"app.loadGraphData({workflow})")
+    page.run("app.extensionManager.command.execute('Comfy.Canvas.FitView')")
+    time.sleep(1)
+
+
+def widget(node, name):
+    return f"{NODE}('{node}').widgets.find((each) => each.name === '{name}')"
+
+
+def ours(console):
+    return [
+        line for line in console if NAME in line or "nfinite" in line.replace("api.comfy.org", "").split(" http")[0]
+    ]
+
+
+def test_template_browser_offers_the_demo_and_it_runs(page, own_host):
+    page.run("app.extensionManager.command.execute('Comfy.BrowseTemplates')")
+    click_text(page, NAME)
+    page.wait("!!document.querySelector('[data-testid=\"template-workflow-infinitetalk_demo\"] img')?.naturalWidth")
+    picture(page, "templates.png")
+    page.run("document.querySelector('[data-testid=\"template-workflow-infinitetalk_demo\"]').click()")
+    page.wait(f"!!{NODE}('InfiniteTalkSampler')")
+    assert page.run("app.graph.nodes.filter((node) => !(node.type in LiteGraph.registered_node_types)).length") == 0
+    assert "missing" not in page.run("document.body.innerText").lower()
+
+    sampler = page.run(f"{NODE}('InfiniteTalkSampler').id")
+    page.run(
+        f"(() => {{ const w = {widget('InfiniteTalkSampler', 'size')}; w.value = '96x96'; w.callback?.(w.value) }})()"
+    )
+    page.run("app.extensionManager.command.execute('Comfy.Canvas.FitView')")
+    x, y = page.run(
+        "(() => { const b = document.querySelector('[data-testid=queue-button]').getBoundingClientRect();"
+        " return [b.x + b.width / 2, b.y + b.height / 2] })()"
+    )
+    page.click(x, y)
+    page.wait(f"app.nodePreviewImages['{sampler}']?.length > 0", 120)
+    picture(page, "preview.png")
+    saved = page.wait(f"app.nodeOutputs['{sampler}']?.images?.[0]", 120)
+    assert (own_host.base / "output" / saved["subfolder"] / saved["filename"]).is_file()
+    page.wait("[...document.querySelectorAll('video')].some((video) => video.videoWidth === 96)", 60)
+    picture(page, "finished.png")
+    export = page.run(f"{NODE}('InfiniteTalkExport').id")
+    assert "generate_infinitetalk.py" in page.wait(f"app.nodeOutputs['{export}']?.text?.[0]", 60)
+    assert ours(page.console) == []
+
+
+def test_export_command_is_in_the_file_menu_and_fills_the_clipboard(page):
+    page.call("Page.bringToFront")
+    page.run("document.querySelector('.comfyui-logo, .comfy-menu-button-wrapper, [class*=logo]')?.click()")
+    click_text(page, "File", move=True)
+    picture(page, "menu.png")
+    click_text(page, "Export InfiniteTalk command")
+    page.wait("document.body.innerText.includes('Command copied')", 30)
+    command = page.run("navigator.clipboard.readText()")
+    assert "generate_infinitetalk.py" in command and "--size 96x96" in command and "portrait.png" in command
+    picture(page, "exported.png")
+    until = time.monotonic() + 20
+    while not list(page.downloads.glob("infinitetalk_command.*")) and time.monotonic() < until:
+        time.sleep(0.2)
+    assert next(page.downloads.glob("infinitetalk_command.sh")).read_text().strip() == command
+    assert ours(page.console) == []
+
+
+def test_linked_preset_rules_widgets_and_unlinking_keeps_them(page):
+    load(page, "infinitetalk_demo")
+    state = (
+        f"['sample_steps', 'sample_shift', 'crf'].map((name) => {NODE}('InfiniteTalkSampler').widgets"
+        ".find((each) => each.name === name)).map((each) => [each.value, Boolean(each.disabled)])"
+    )
+    before = page.run(state)
+    page.run("""
+      (() => {
+        const preset = LiteGraph.createNode('InfiniteTalkPreset')
+        app.graph.add(preset)
+        preset.widgets[0].value = '03_balanced'
+        const sampler = app.graph.nodes.find((node) => node.type === 'InfiniteTalkSampler')
+        preset.connect(0, sampler, sampler.inputs.findIndex((input) => input.name === 'preset'))
+      })()
+    """)
+    page.wait(f"{state}[0][0] === 8")
+    assert page.run(state) == [[8, True], [7, True], [before[2][0], False]]
+    page.run(
+        f"(() => {{ const w = {widget('InfiniteTalkPreset', 'preset')}; "
+        "w.value = '01_ultra_fast'; w.callback(w.value) })()"
+    )
+    page.wait(f"{state}[0][0] === 4")
+    assert page.run(state)[1] == [2, True]
+    picture(page, "preset.png")
+    page.run(
+        f"(() => {{ const n = {NODE}('InfiniteTalkSampler'); "
+        "n.disconnectInput(n.inputs.findIndex((i) => i.name === 'preset')) })()"
+    )
+    page.wait(f"!{state}[0][1]")
+    assert page.run(state)[:2] == [[4, False], [2, False]]
+
+
+def test_subgraphs_reroutes_and_muted_nodes_make_the_same_prompt(page, own_host):
+    """The same values by the time it is queued, so the finished video is found again."""
+    load(page, "infinitetalk_demo")
+    page.run(f"{widget('InfiniteTalkSampler', 'size')}.value = '96x96'")
+    page.run("""
+      (() => {
+        const of = (type) => app.graph.nodes.find((node) => node.type === type)
+        const link = app.graph.getLink(of('InfiniteTalkSampler').inputs.find((input) => input.name === 'image').link)
+        app.graph.createReroute([600, -60], link)
+        of('InfiniteTalkExport').mode = 2
+        app.graph.convertToSubgraph(new Set([of('InfiniteTalkModelLoader'), of('InfiniteTalkAudioEncoder')]))
+      })()
+    """)
+    prompt = page.run("app.graphToPrompt().then((made) => made.output)")
+    kinds = {node["class_type"]: key for key, node in prompt.items()}
+    assert "InfiniteTalkExport" not in kinds and ":" in kinds["InfiniteTalkModelLoader"]
+    videos = set((own_host.base / "output" / "video").glob("*.mp4"))
+    entry = own_host.run(prompt)
+    assert entry["status"]["status_str"] == "success"
+    assert set((own_host.base / "output" / "video").glob("*.mp4")) == videos
+
+
+@pytest.mark.parametrize("name", ["infinitetalk_single_image", "infinitetalk_single_video", "infinitetalk_demo"])
+def test_saved_workflows_are_what_the_page_would_queue(page, name):
+    load(page, name)
+    prompt = page.run("app.graphToPrompt().then((made) => made.output)")
+    assert prompt == json.loads((ROOT / "tests" / "data" / "workflows" / f"{name}.json").read_text(encoding="utf-8"))
+    if name == "infinitetalk_single_image":
+        picture(page, "graph.png")
+
+
+def test_help_opens_in_both_languages_and_nodes_speak_chinese(page, own_host):
+    page.run("app.extensionManager.setting.set('Comfy.Locale', 'zh')")
+    open_page(page, own_host)
+    title = page.wait("LiteGraph.registered_node_types.InfiniteTalkSampler.title")
+    assert title == "流式采样器 (InfiniteTalk)"
+    load(page, "infinitetalk_demo")
+    assert page.run(f"{widget('InfiniteTalkSampler', 'sample_steps')}.label") == "步数"
+    picture(page, "chinese.png")
+    for language, word in (("zh", "流式采样器"), ("en", "Streaming Sampler")):
+        page.open(f"{own_host.url}/extensions/{NAME}/help.html?lang={language}")
+        page.wait("document.querySelectorAll('section').length === 7", 30)
+        assert word in page.run("document.body.innerText")
+        assert page.run("document.querySelectorAll('table').length") >= 10
+    picture(page, "help.png")

@@ -1,0 +1,155 @@
+"""A graph and its exported command make the same video: frames, and packets, bit for bit."""
+
+import os
+import random
+import shutil
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+
+import av
+import pytest
+from infinitetalk.pipeline.presets import load_preset, preset_names
+
+from .conftest import FUSIONX, LIGHTX2V, node
+
+SAMPLED = ("sample_steps", "sample_shift", "sample_solver", "sample_text_guide_scale", "sample_audio_guide_scale")
+SAMPLED += ("base_seed", "use_apg", "apg_momentum", "apg_norm_threshold", "use_teacache", "teacache_thresh")
+PROMPTS = (
+    'Someone says "yes" & it\'s $HOME, 100 % `sure`; \\ ',
+    "一个人对着镜头激情唱歌",
+    "two\nlines\tand a tab",
+    "-x --y",
+)
+
+
+def preset_case(name):
+    """The preset rules the loader; the sampler has its values, but for the size."""
+    values = load_preset(name).settings
+    widgets = {widget: values[widget] for widget in SAMPLED if widget in values}
+    nodes = {"preset": node("InfiniteTalkPreset", preset=name)}
+    return {**widgets, "size": "96x64" if values["size"].endswith("720") else "64x64"}, nodes, {"preset": ["preset", 0]}
+
+
+def random_case(number):
+    r = random.Random(number)
+    solver = r.choice(["euler", "flowmatch_distill"])
+    widgets = {
+        "sample_solver": solver,
+        "sample_steps": 4 if solver == "flowmatch_distill" else r.choice([1, 2, 7]),
+        "sample_shift": r.choice([0.0, 3.5, 11.0]),
+        "sample_text_guide_scale": r.choice([1.0, 5.0]),
+        "sample_audio_guide_scale": r.choice([1.0, 2.5]),
+        "use_apg": r.random() < 0.5,
+        "use_teacache": r.random() < 0.5,
+        "teacache_thresh": r.choice([0.1, 0.5]),
+        "frame_num": r.choice([13, 17, 21]),
+        "motion_frame": r.choice([1, 5, 9]),
+        "max_frame_num": r.choice([0, 20]),
+        "color_correction_strength": r.choice([0.0, 0.5, 1.0]),
+        "size": r.choice(["64x64", "80x64", "64x96"]),
+        "base_seed": r.choice([0, 7, 2**63]),
+        "crf": r.choice([0, 18, 30]),
+        "prompt": PROMPTS[number % len(PROMPTS)],
+        "negative_prompt": r.choice(["", "ugly"]),
+        "dtype": r.choice(["auto", "fp32", "bf16"]),
+        "quant": r.choice(["none", "fp8", "int8"]),
+        "lora_mode": r.choice(["auto", "side"]),
+        "t5_cpu": r.random() < 0.5,
+        "offload_model": r.choice(["auto", "true", "false"]),
+        "blocks_to_swap": r.choice([-1, 1]),
+    }
+    nodes, links = {}, {}
+    if number % 2:
+        nodes["first"] = node("InfiniteTalkLoRA", lora=LIGHTX2V, scale=0.8)
+        nodes["second"] = node("InfiniteTalkLoRA", lora=FUSIONX, scale=-0.3, previous=["first", 0])
+        links["lora"] = ["second", 0]
+    return widgets, nodes, links
+
+
+CASES = {
+    **{name: preset_case(name) for name in preset_names()},
+    **{f"random {number}": random_case(number) for number in range(6)},
+}
+
+
+@pytest.fixture(scope="module")
+def clip(base):
+    """A short video at 30 frames a second, to dub."""
+    path = base / "input" / "person.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=30)
+        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
+        for index in range(20):
+            frame = av.VideoFrame(96, 64, "rgb24")
+            frame.planes[0].update(bytes((index * 12 + x // 3) % 256 for x in range(frame.planes[0].buffer_size)))
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path.name
+
+
+def exported(host, graph):
+    """The command of a graph, as the export node tells it."""
+    graph = {**graph, "export": node("InfiniteTalkExport", shell="sh", full=False, save_file="")}
+    entry = host.run(graph)
+    assert entry["status"]["status_str"] == "success", entry["status"]
+    (text,) = entry["outputs"]["export"]["text"]
+    return "\n".join(line for line in text.splitlines() if not line.startswith("# ")), entry
+
+
+@pytest.fixture(scope="module")
+def made(host, graphs, tmp_path_factory, environment):
+    """The videos of both doors, by case."""
+    from_graph, commands = {}, {}
+    for name, graph in graphs.items():
+        commands[name], entry = exported(host, graph)
+        (saved,) = entry["outputs"]["sampler"]["images"]
+        from_graph[name] = host.base / "output" / saved["subfolder"] / saved["filename"]
+
+    def run(name):
+        folder = tmp_path_factory.mktemp("command")
+        done = subprocess.run(
+            ["sh", "-c", commands[name]],
+            cwd=folder,
+            env={**os.environ, **environment},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, f"{commands[name]}\n{done.stderr}"
+        return next(folder.glob("*.mp4"))
+
+    with ThreadPoolExecutor(2) as pool:
+        from_command = dict(zip(graphs, pool.map(run, graphs), strict=True))
+    return {name: (from_graph[name], from_command[name], commands[name]) for name in graphs}
+
+
+@pytest.fixture(scope="module")
+def graphs(graph, clip):
+    """A graph for each case; the last two dub a video."""
+    made = {}
+    for name, (widgets, nodes, links) in CASES.items():
+        made[name] = graph(nodes=nodes, **widgets)
+        made[name]["model"]["inputs"].update(links)
+    for name in list(made)[-2:]:
+        made[name]["image"] = node("LoadVideo", file=clip)
+        made[name]["sampler"]["inputs"]["video"] = made[name]["sampler"]["inputs"].pop("image")
+    return made
+
+
+def packets(path, kind):
+    with av.open(str(path)) as video:
+        return [bytes(packet) for packet in video.demux(**{kind: 0})]
+
+
+def frames(path):
+    with av.open(str(path)) as video:
+        return [frame.to_ndarray(format="rgb24").tobytes() for frame in video.decode(video=0)]
+
+
+@pytest.mark.skipif(shutil.which("sh") is None, reason="no sh to run the commands with")
+@pytest.mark.parametrize("name", CASES)
+def test_graph_and_command_make_the_same_video(made, name):
+    ours, theirs, _ = made[name]
+    assert frames(ours) == frames(theirs) != []
+    assert packets(ours, "video") == packets(theirs, "video")
+    assert packets(ours, "audio") == packets(theirs, "audio")

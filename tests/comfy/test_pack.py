@@ -1,0 +1,202 @@
+"""What the server makes of the pack: nodes, files that it serves, texts, bundled workflows, requirements."""
+
+import json
+import subprocess
+import urllib.parse
+from pathlib import Path
+
+import infinitetalk
+import pytest
+from infinitetalk.tools import node_texts
+from infinitetalk.tools.comfy_host import import_seconds
+from infinitetalk.tools.save_workflows import URLS, WORKFLOWS
+
+from . import small_files
+from .conftest import PACK, QUANTISED, SIZES
+
+ROOT = Path(infinitetalk.__file__).resolve().parent
+PINNED = ROOT / "tests" / "data" / "comfy_nodes.json"
+NODES = ("Preset", "ModelLoader", "LoRA", "AudioEncoder", "Sampler", "Demo", "Export")
+ADDRESS = urllib.parse.quote(PACK)
+
+
+@pytest.fixture(scope="module")
+def info(host):
+    everything = host.get_json("/object_info")
+    return {name: node for name, node in everything.items() if name.startswith("InfiniteTalk")}
+
+
+def test_import_is_quick_and_lists_all_nodes(host, info):
+    assert import_seconds(host.log.read_text(errors="replace"), PACK) < 1
+    assert set(info) == {f"InfiniteTalk{name}" for name in NODES}
+
+
+IMPORT = """
+import asyncio, gc, importlib.util, sys
+sys.argv = ["main.py", "--cpu"]
+import comfy.options
+comfy.options.enable_args_parsing()
+import utils.install_util, comfy.latent_formats, comfy_api.latest, server, torch
+from aiohttp import web
+
+class Running:
+    routes = web.RouteTableDef()
+
+server.PromptServer.instance = Running()
+def models():
+    return sum(isinstance(each, torch.nn.Module) for each in gc.get_objects())
+
+before, modules = models(), set(sys.modules)
+spec = importlib.util.spec_from_file_location("a pack", PACK + "/__init__.py")
+pack = sys.modules["a pack"] = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(pack)
+extension = asyncio.run(pack.comfy_entrypoint())
+names = [node.GET_SCHEMA().node_id for node in asyncio.run(extension.get_node_list())]
+assert len(names) == 7 and models() == before
+new = {name.removeprefix("a pack.") for name in set(sys.modules) - modules}
+heavy = {"transformers", "diffusers", "safetensors.torch", "soxr", "pipeline.generator", "pipeline.models"}
+assert not new & heavy, new & heavy
+"""
+
+
+def test_import_makes_no_model_and_imports_no_engine(installed):
+    code = f"PACK = {str(ROOT)!r}\n{IMPORT}"
+    done = subprocess.run(
+        [installed.python, "-c", code], cwd=installed.source, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+def test_ids_and_orders_of_saved_workflows_are_for_ever(info):
+    """Widgets are stored by position: what is here may only be added to, at the end of a node's widgets."""
+
+    def kinds(node):
+        groups = {**node["input"].get("required", {}), **node["input"].get("optional", {})}
+        return [[name, kind if isinstance(kind, str) else "COMBO"] for name, (kind, _) in groups.items()]
+
+    found = {name: {"inputs": kinds(node), "outputs": node["output"]} for name, node in sorted(info.items())}
+    assert found == json.loads(PINNED.read_text())
+
+
+def test_everything_has_a_tooltip(info):
+    for name, node in info.items():
+        groups = {**node["input"].get("required", {}), **node["input"].get("optional", {})}
+        assert all(options.get("tooltip") for _, options in groups.values()), name
+        assert all(node["output_tooltips"]) and node["description"], name
+
+
+def test_texts_are_up_to_date_in_both_languages(host, info):
+    made = node_texts.files(info)
+    stale = [path for path, content in made.items() if not same_text(path, content)]
+    assert stale == [], "run python -m infinitetalk.tools.node_texts"
+    served = host.get_json("/i18n")
+    for language in ("en", "zh"):
+        assert set(served[language]["nodeDefs"]) >= set(info)
+        assert "InfiniteTalk_ExportCommand" in served[language]["commands"]
+
+
+def same_text(path, content):
+    """Lists of files and the default shell are this machine's; the texts are not."""
+    return (ROOT / path).read_text(encoding="utf-8") == content
+
+
+def test_help_pages_and_scripts_are_served(host, info):
+    for name in info:
+        for page in (f"docs/{name}.md", f"docs/{name}/zh.md"):
+            assert host.get(f"/extensions/{ADDRESS}/{page}") == (ROOT / "web" / page).read_bytes()
+    scripts = [path for path in host.get_json("/extensions") if PACK in urllib.parse.unquote(path)]
+    assert len(scripts) == 2
+    for path in (*scripts, f"/extensions/{ADDRESS}/help.html"):
+        assert host.get(path)
+
+
+def test_templates_and_thumbnails_are_served(host):
+    assert set(host.get_json("/workflow_templates")[PACK]) == set(WORKFLOWS)
+    for name in WORKFLOWS:
+        for ending in (".json", ".jpg"):
+            served = host.get(f"/api/workflow_templates/{ADDRESS}/{name}{ending}")
+            assert served == (ROOT / "workflows" / f"{name}{ending}").read_bytes()
+
+
+def test_nothing_outside_the_pack_is_served(host):
+    with pytest.raises(OSError, match="40"):
+        host.get(f"/extensions/{ADDRESS}/..%2F..%2Fpyproject.toml")
+
+
+@pytest.mark.parametrize("name", WORKFLOWS)
+def test_bundled_workflows_run(host, base, tmp_path_factory, name):
+    """Small checkpoints under the names that users download; the preset's values, at a size for a CPU."""
+    small_files.write(base / "models", tmp_path_factory.mktemp("made"), SIZES)
+    person = base / "input" / "person.mp4"
+    if not person.exists():
+        write_clip(person)
+    graph = json.loads((ROOT / "tests" / "data" / "workflows" / f"{name}.json").read_text(encoding="utf-8"))
+    (sampler,) = (node for node in graph.values() if node["class_type"] == "InfiniteTalkSampler")
+    if name != "infinitetalk_demo":
+        sampler["inputs"].pop("preset")  # unlinked, it leaves its values behind
+        sampler["inputs"] |= {"size": "64x64", "frame_num": 17}
+    entry = host.run(graph)
+    assert entry["status"]["status_str"] == "success", json.dumps(entry["status"])[-3000:]
+    videos = [saved["filename"] for output in entry["outputs"].values() for saved in output.get("images", [])]
+    assert len(videos) == 1
+
+
+def write_clip(path):
+    import av
+
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=30)
+        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
+        for index in range(20):
+            frame = av.VideoFrame(96, 64, "rgb24")
+            frame.planes[0].update(bytes((index * 12 + x // 3) % 256 for x in range(frame.planes[0].buffer_size)))
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+
+
+def test_downloads_are_named_for_every_file_of_the_workflows():
+    for name in WORKFLOWS:
+        text = (ROOT / "workflows" / f"{name}.json").read_text(encoding="utf-8")
+        workflow = json.loads(text)
+        models = [model for node in workflow["nodes"] for model in node["properties"].get("models", [])]
+        assert all(
+            set(model) == {"name", "url", "directory"} and model["url"].endswith(model["name"]) for model in models
+        )
+        chosen = {
+            value.rpartition("/")[2]
+            for node in workflow["nodes"]
+            if node["type"].startswith("InfiniteTalk")
+            for value in node.get("widgets_values", [])
+            if isinstance(value, str) and value.endswith(".safetensors")
+        }
+        assert chosen <= {model["name"] for model in models}
+        assert all(URLS[model["name"]][0] == model["directory"] for model in models)
+        assert "/home/" not in text and "/tmp/" not in text and "C:\\" not in text
+    used = {
+        node["type"]
+        for name in WORKFLOWS
+        for node in json.loads((ROOT / "workflows" / f"{name}.json").read_text())["nodes"]
+    }
+    assert {f"InfiniteTalk{name}" for name in NODES} <= used
+    assert QUANTISED in URLS
+
+
+def test_requirements_change_nothing_that_the_host_has(installed, tmp_path):
+    """Each line alone, as ComfyUI's manager installs them, with everything installed held as it is."""
+    pip = [installed.python, "-m", "pip", "--disable-pip-version-check"]
+    frozen = subprocess.run([*pip, "list", "--format=freeze"], capture_output=True, text=True, check=True).stdout
+    installed_lines = [line for line in frozen.splitlines() if "==" in line]
+    held = tmp_path / "held.txt"
+    held.write_text("\n".join(installed_lines) + "\n")
+    requirements = (ROOT / "requirements.txt").read_text().splitlines()
+    leaves = [line for line in requirements if line and not line.startswith("#")]
+    names = [line.split(">")[0] for line in leaves]
+    without = "\n".join(line for line in installed_lines if line.split("==")[0].lower() not in names)
+    held.write_text(without + "\n")
+    for line in leaves:
+        report = tmp_path / "report.json"
+        command = [*pip, "install", "--quiet", "--dry-run", "--ignore-installed", "--report", str(report)]
+        done = subprocess.run([*command, "-c", str(held), line], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        would = {each["metadata"]["name"].lower() for each in json.loads(report.read_text())["install"]}
+        assert line.split(">")[0] in would

@@ -1,0 +1,130 @@
+"""Graphs on a real server: progress, preview, cancelling, going on, and what runs again after a change."""
+
+import re
+import time
+from pathlib import Path
+
+import av
+import pytest
+from infinitetalk.tools.comfy_host import Refused
+
+
+def read_bytes(host):
+    """Bytes that the server has read from files."""
+    return int(re.search(r"^rchar: (\d+)", Path(f"/proc/{host.pid}/io").read_text(), re.MULTILINE)[1])
+
+
+def texts(messages):
+    return [m.payload[4:].decode(errors="replace") for m in messages if m.type == "progress_text"]
+
+
+def executed(messages):
+    return [m.data["node"] for m in messages if m.type == "executing" and m.data["node"]]
+
+
+def error_of(entry):
+    assert entry["status"]["status_str"] == "error"
+    return next(data["exception_message"] for kind, data in entry["status"]["messages"] if kind == "execution_error")
+
+
+@pytest.fixture
+def run(host):
+    def call(graph):
+        with host.listen() as listener:
+            prompt = host.queue(graph, listener.client)
+            seen = listener.until_end(prompt)
+        return host.wait(prompt), seen
+
+    return call
+
+
+def test_progress_is_over_the_whole_video_and_shows_a_picture(run, graph, video_of):
+    entry, seen = run(graph(base_seed=1))
+    bar = [(m.data["value"], m.data["max"]) for m in seen if m.type == "progress" and m.data["node"] == "sampler"]
+    assert {most for _, most in bar} == {6}  # two windows of two steps and decoding
+    assert [value for value, _ in bar] == sorted(value for value, _ in bar)
+    assert {value for value, _ in bar} == set(range(7))
+    pictures = [m for m in seen if m.type == "preview"]
+    assert len(pictures) >= 6 and all(b"\xff\xd8\xff" in m.payload for m in pictures)  # JPEG
+    said = "\n".join(texts(seen))
+    assert "window 2/2, step 1/2" in said and "of 1.00 s of video" in said and " left" in said
+    with av.open(str(video_of(entry))) as video:
+        assert sum(1 for _ in video.decode(video=0)) == 25
+        assert {"prompt", "infinitetalk"} <= set(video.metadata)
+
+
+def test_second_run_reads_no_weights_again(run, graph, video_of, host):
+    first, _ = run(graph(base_seed=2))
+    before = read_bytes(host)
+    for change in ({"base_seed": 3}, {"prompt": "Another prompt."}, {"sample_steps": 3, "sample_shift": 5.0}):
+        entry, seen = run(graph(**{"base_seed": 2, **change}))
+        assert video_of(entry) != video_of(first)
+        assert executed(seen) == ["sampler"]
+        assert not any("loading" in text for text in texts(seen))
+    assert read_bytes(host) - before < 3_000_000  # of files the videos alone, which are read back
+
+
+def test_same_graph_runs_nothing_and_a_lost_video_is_made_again(run, graph, video_of):
+    entry, _ = run(graph(base_seed=4))
+    _, seen = run(graph(base_seed=4))
+    assert executed(seen) == []
+    made = video_of(entry).read_bytes()
+    video_of(entry).unlink()
+    again, seen = run(graph(base_seed=4))
+    assert executed(seen) == ["sampler"]
+    assert video_of(again).read_bytes() == made
+    _, seen = run(graph(base_seed=4))
+    assert executed(seen) == []
+
+
+def test_interrupt_stops_within_a_block_and_the_run_goes_on_later(host, run, graph, video_of):
+    slow = {"size": "256x256", "frame_num": 33, "sample_steps": 12, "base_seed": 5, "max_frame_num": 0}
+    made = graph(**slow, nodes={"audio": {"class_type": "LoadAudio", "inputs": {"audio": "speech.wav"}}})
+    with host.listen() as listener:
+        prompt = host.queue(made, listener.client)
+        for message in listener.messages():
+            if any("window 2" in text and "step 3/12" in text for text in texts([message])):
+                break
+        host.post("/interrupt")
+        asked = time.monotonic()
+        seen = listener.until_end(prompt)
+        stopped = time.monotonic() - asked
+    assert seen[-1].type == "execution_interrupted"
+    assert stopped < 2 and not any("step 5/12" in text for text in texts(seen)), texts(seen)
+    (partial,) = (host.base / "output" / "video").glob("*.partial.mp4")
+    entry, seen = run(made)
+    assert "going on after window 1/" in "\n".join(texts(seen))
+    assert not any("loading" in text for text in texts(seen))
+    assert video_of(entry).name == partial.name.replace(".partial", "") and not partial.exists()
+    resumed = video_of(entry).read_bytes()
+    video_of(entry).unlink()
+    unbroken, _ = run(made)
+    assert video_of(unbroken).read_bytes() == resumed
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"frame_num": 18}, "--frame_num: 18 found, 4n+1 expected"),
+        ({"motion_frame": 40}, "fewer than --frame_num"),
+        ({"sample_solver": "euler2"}, "one of euler"),
+        ({"size": "big"}, "'big' is not known"),
+        ({"dit_path": "gone.safetensors"}, "'gone.safetensors' is not in models/diffusion_models"),
+        ({"dit_path": "../../etc/passwd"}, "is not in models/diffusion_models"),
+    ],
+)
+def test_bad_values_are_one_clear_sentence(run, graph, change, sentence):
+    entry, _ = run(graph(**change))
+    assert sentence in error_of(entry)
+
+
+def test_reference_must_be_one(run, graph):
+    without = graph()
+    del without["sampler"]["inputs"]["image"]
+    entry, _ = run(without)
+    assert "neither linked" in error_of(entry)
+
+
+def test_values_out_of_range_are_refused_before_anything_runs(host, graph):
+    with pytest.raises(Refused, match="bigger than max"):
+        host.queue(graph(crf=52))
