@@ -20,7 +20,7 @@ from .errors import InputError
 from .flags import build_parser, parse
 from .job import load_job, output_path
 from .progress import ConsoleProgress, Loading, no_progress
-from .settings import ONE_GPU, resolve, warnings_for
+from .settings import ONE_GPU, resolve, validate, warnings_for
 
 BAD_INPUT = 2
 INTERRUPTED = 130
@@ -88,6 +88,23 @@ def _generate(argv: list[str]) -> int:
     return 0
 
 
+def _inspect(argv: list[str]) -> int:
+    from .inspection import describe, inspect
+
+    if not argv or any(word.startswith("--") for word in argv):
+        raise InputError("inspect: give the names of weights files, as in: infinitetalk inspect lora.safetensors")
+    _write(sys.stdout, "\n\n".join(describe(inspect(Path(word))) for word in argv))
+    return 0
+
+
+def _convert(argv: list[str]) -> int:
+    settings = validate(parse(argv))
+    from .convert import convert
+
+    _write(sys.stdout, str(convert(settings, no_progress if settings.quiet else ConsoleProgress(sys.stderr))))
+    return 0
+
+
 def _info(argv: list[str]) -> int:
     from .info import describe, read_record
 
@@ -98,7 +115,12 @@ def _info(argv: list[str]) -> int:
     return 0
 
 
-COMMANDS: dict[str, Callable[[list[str]], int]] = {"generate": _generate, "info": _info}
+COMMANDS: dict[str, Callable[[list[str]], int]] = {
+    "generate": _generate,
+    "info": _info,
+    "inspect": _inspect,
+    "convert": _convert,
+}
 
 
 def _write(stream: TextIO, text: str) -> None:

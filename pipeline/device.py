@@ -1,11 +1,15 @@
-"""Where and in what to compute: --device and --dtype as torch names them."""
+"""Where, in what and by which implementations to compute, as the settings ask for it."""
 
 from __future__ import annotations
 
 import torch
 
 from .errors import InputError
+from .models.attention import choose_attention
+from .models.pointwise import choose_pointwise
 from .models.transformer import Operations
+from .quantisation.matmul import choose_matmuls
+from .settings import Settings
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
@@ -31,6 +35,19 @@ def choose_dtype(name: str, device: torch.device) -> torch.dtype:
     if name == "auto":
         return torch.float32 if device.type == "cpu" else torch.bfloat16
     return DTYPES[name]
+
+
+def choose_operations(settings: Settings, device: torch.device, dtype: torch.dtype) -> Operations:
+    """The implementations that the settings ask for, or the best that work here.
+
+    Raises:
+        InputError: one is asked for that does not work here.
+    """
+    return Operations(
+        choose_attention(settings.attention, device, dtype),
+        choose_pointwise(settings.kernels, device),
+        choose_matmuls(settings.quant_matmul, device, dtype),
+    )
 
 
 def free_memory(device: torch.device) -> int | None:

@@ -8,21 +8,18 @@ from __future__ import annotations
 
 import torch
 
-from .device import choose_device, choose_dtype, describe_computation, free_memory
+from .device import choose_device, choose_dtype, choose_operations, describe_computation, free_memory
 from .job import Job
 from .media.audio import frame_count, open_audio
 from .media.buckets import target_size
 from .media.reference import open_reference
 from .media.speech import speech_for_model
 from .model_files import check_model_files, find_model_files
-from .models.attention import choose_attention
-from .models.pointwise import choose_pointwise
-from .models.transformer import Operations
-from .models.transformer_files import open_transformer, transformer_size
 from .plan import Plan, plan_memory, tokens_per_window, window_plan
 from .sampling.guidance import guidance_branches
 from .sampling.solvers import make_solver
 from .settings import Settings
+from .transformer_weights import open_weights
 
 
 def plan_run(settings: Settings, job: Job) -> Plan:
@@ -36,19 +33,17 @@ def plan_run(settings: Settings, job: Job) -> Plan:
     """
     device = choose_device(settings.device)
     dtype = choose_dtype(settings.dtype, device)
-    operations = Operations(
-        choose_attention(settings.attention, device, dtype), choose_pointwise(settings.kernels, device)
-    )
+    operations = choose_operations(settings, device, dtype)
     make_solver(settings.sample_solver, settings.sample_steps, settings.sample_shift, torch.Generator())
     files = find_model_files(settings)
     check_model_files(files)
-    transformer = transformer_size(open_transformer(files.transformer, files.infinitetalk))
+    weights = open_weights(settings, files.transformer, operations.matmuls, dtype)
 
     speech_frames = frame_count(len(speech_for_model(open_audio(job.speech))))
     reference = open_reference(job.reference)
     height, width = target_size(settings.size, reference.height, reference.width)
     passes = guidance_branches(settings.sample_text_guide_scale, settings.sample_audio_guide_scale)
-    _, memory = plan_memory(transformer, settings, height, width, dtype.itemsize, free_memory(device))
+    _, memory = plan_memory(weights.size, settings, height, width, dtype.itemsize, free_memory(device))
     return Plan(
         computes=describe_computation(device, dtype, operations),
         height=height,
@@ -59,4 +54,5 @@ def plan_run(settings: Settings, job: Job) -> Plan:
         passes=len(passes),
         tokens=tokens_per_window(settings.frame_num, height, width),
         memory=memory,
+        weights=weights.notices,
     )

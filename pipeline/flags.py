@@ -26,6 +26,12 @@ A picture and a voice, without a JSON file:
     --infinitetalk_dir weights/InfiniteTalk/single/infinitetalk.safetensors \\
     --image me.png --audio speech.wav --prompt "A woman is talking." --save_file talking
 
+Other commands:
+  infinitetalk info video.mp4        the settings that a video was made with
+  infinitetalk inspect FILE ...      what a weights file or a LoRA is, where it fits, what would be refused
+  infinitetalk convert --quant int8 --save_file FILE --ckpt_dir DIR --infinitetalk_dir FILE [--lora_dir FILE]
+                                     the transformer with 8-bit matrices in one file that loads in seconds
+
 Presets: {presets}.
 Switches take an optional true or false. A flag whose default is none takes the word none, which undoes
 what a preset sets. docs/settings.md has everything in one table.

@@ -14,7 +14,7 @@ belong to the generator; all others may change from video to video.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -25,36 +25,47 @@ import numpy as np
 import torch
 
 from .. import __version__
-from .device import choose_device, choose_dtype, describe_computation, free_memory
+from .device import choose_device, choose_dtype, choose_operations, describe_computation, free_memory
 from .errors import InputError
 from .job import Job
-from .media.audio import FPS, AudioFile, frame_count, open_audio
+from .media.audio import FPS, Audio, frame_count, open_audio
 from .media.buckets import target_size
 from .media.reference import Reference, open_reference
 from .media.speech import speech_for_model
 from .media.writer import VideoWriter, partial_path
+from .memory import MARGIN
 from .model_files import check_model_files, find_model_files
-from .models.attention import choose_attention
 from .models.image_encoder import ImageEncoder, load_image_encoder
-from .models.pointwise import choose_pointwise
 from .models.speech_encoder import SpeechEncoder, load_speech_encoder
 from .models.text_cache import default_cache_dir, encode_prompts, text_identity
 from .models.text_encoder import TextEncoder, load_text_encoder
-from .models.transformer import Operations, WanTransformer
-from .models.transformer_files import load_transformer, open_transformer, transformer_size
+from .models.transformer import WanTransformer
+from .models.transformer_loading import load_transformer
 from .models.vae import WanVAE, load_vae
 from .notices import input_notices
 from .plan import WindowSpan, cut_notice, plan_memory, window_plan
-from .progress import Finished, Kept, Loading, Notice, Progress, RunStarted, WindowDone, no_progress
-from .resume import RunState, check_same_run, load_state, remove_state, run_identity, save_state, state_path
+from .progress import BlockLoaded, Finished, Kept, Loading, Notice, Progress, RunStarted, WindowDone, no_progress
+from .resume import (
+    RunState,
+    check_same_run,
+    load_state,
+    remove_state,
+    run_identity,
+    save_state,
+    state_path,
+    weights_identity,
+)
 from .sampling.guidance import guidance_branches
 from .settings import Settings, resolve
+from .speech import EncodedSpeech
 from .streaming import Inputs, Models, NoiseSource, Window, stream
+from .transformer_weights import open_weights
 from .weights.residency import BlockStreamer
 
 # Settings that belong to a generator's models; those of a video must agree.
 _OWNED = {
     *("ckpt_dir", "infinitetalk_dir", "wav2vec_dir", "dit_path", "text_encoder", "clip_vision", "vae", "tokenizer"),
+    *("lora_dir", "lora_scale", "lora_mode", "lora_ignore_unmatched", "quant", "quant_dir", "quant_matmul"),
     *("device", "dtype", "attention", "kernels"),
     *("t5_cpu", "offload_model", "blocks_to_swap", "num_persistent_param_in_dit"),
 }
@@ -66,7 +77,7 @@ class _Opened:
     """A job's files, open and decoded as far as planning needs."""
 
     reference: Reference
-    audio: AudioFile
+    audio: Audio
     speech: np.ndarray
     spans: tuple[WindowSpan, ...]
     size: tuple[int, int]
@@ -76,32 +87,54 @@ class _Opened:
         return self.spans[-1].start + self.spans[-1].keep_to
 
 
+def models_key(settings: Settings) -> tuple:
+    """Equal for settings that mean the same models, kept and run in the same way, as long as the files stay.
+
+    Raises:
+        InputError: a file is missing.
+    """
+    stamps = []
+    for path in find_model_files(settings).by_name().values():
+        for file in sorted(path.iterdir()) if path.is_dir() else [path]:
+            if file.is_file():
+                stamps.append((file, file.stat().st_size, file.stat().st_mtime_ns))
+    return tuple(getattr(settings, name) for name in sorted(_OWNED)), tuple(stamps)
+
+
 class Generator:
     """Makes talking videos.
 
     Args:
         settings: which models, where they run, and the defaults for every video.
         progress: hears what is being loaded and how far a video is; if it raises, the run stops.
+        keep: keep all models in host memory between videos, so that ``release`` can give the card back and no
+            file is read twice.
+        make_room: called with the bytes that are wanted on the card before it is looked how many are free.
 
     Raises:
         InputError: settings are not right, or files are missing or of another kind.
     """
 
-    def __init__(self, settings: Settings, progress: Progress = no_progress) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        progress: Progress = no_progress,
+        keep: bool = False,
+        make_room: Callable[[int], None] = lambda wanted: None,
+    ) -> None:
         self.settings = resolve(settings)
         self.progress = progress
+        self._make_room = make_room
         self.device = choose_device(self.settings.device)
         self.dtype = choose_dtype(self.settings.dtype, self.device)
-        self.operations = Operations(
-            choose_attention(self.settings.attention, self.device, self.dtype),
-            choose_pointwise(self.settings.kernels, self.device),
-        )
+        self.operations = choose_operations(self.settings, self.device, self.dtype)
         self.files = find_model_files(self.settings)
         check_model_files(self.files)
-        self._tensors = open_transformer(self.files.transformer, self.files.infinitetalk)
-        self._size = transformer_size(self._tensors)
+        self._weights = open_weights(self.settings, self.files.transformer, self.operations.matmuls, self.dtype)
         self._transformer: tuple[WanTransformer, BlockStreamer] | None = None
+        self._text_encoder: TextEncoder | None = None
         self._free: int | None = None
+        self._keep = keep
 
     def windows(self, job: Job, settings: Settings | None = None, noise: NoiseSource | None = None) -> Iterator[Window]:
         """Make a video and yield its frames window by window.
@@ -117,11 +150,16 @@ class Generator:
         for window, _ in self._stream(job, self._open(job, settings), settings, noise):
             yield window
 
-    def save(self, job: Job, path: Path, settings: Settings | None = None) -> Path:
+    def save(
+        self, job: Job, path: Path, settings: Settings | None = None, tags: Mapping[str, str] | None = None
+    ) -> Path:
         """Make a video and write it, with the original sound, to ``path`` (.mp4). Returns the path.
 
         While it is made, the windows so far lie beside it in ``NAME.partial.mp4``, and with
         ``settings.resume`` a later call goes on after them and ends with the same bytes.
+
+        Args:
+            tags: metadata for the file beside the settings.
 
         Raises:
             InputError: also if a video of this name is there, finished or not, and the settings say neither
@@ -130,12 +168,12 @@ class Generator:
         settings = self._for_video(settings)
         before = _unfinished(path, settings)
         opened = self._open(job, settings)
-        identity = run_identity(settings, job, self.files, self._computes())
+        identity = self.identity(job, settings)
         if before is not None:
             check_same_run(before.identity, identity)
         continued = before and before.written
         metadata = _metadata(settings, job)
-        with VideoWriter(path, *opened.size, FPS, settings.crf, opened.audio, metadata, continued) as writer:
+        with VideoWriter(path, *opened.size, FPS, settings.crf, opened.audio, metadata, continued, tags) as writer:
             done = before.windows if before else 0
             try:
                 for window, motion in self._stream(job, opened, settings, None, before):
@@ -154,6 +192,30 @@ class Generator:
         self.progress(Finished(path))
         return path
 
+    def identity(self, job: Job, settings: Settings | None = None) -> dict[str, object]:
+        """Everything that decides the frames of a video, by name, as JSON has it."""
+        return run_identity(self._for_video(settings), job, self._weights_identity, self._computes())
+
+    def release(self) -> None:
+        """Give the card's memory back after a video; what was made with ``keep`` waits in host memory."""
+        if self.device.type == "cpu":
+            return
+        if not self._keep:
+            self._transformer = None
+        elif self._transformer is not None:
+            transformer, blocks = self._transformer
+            blocks.to_host()
+            transformer.to_without_blocks("cpu")
+        for name in ("speech_encoder", "image_encoder", "vae"):
+            if name in self.__dict__:  # loaded
+                getattr(self, name).to("cpu")
+        if self._text_encoder is not None:
+            self._text_encoder.to("cpu")
+
+    @cached_property
+    def _weights_identity(self) -> dict[str, str]:
+        return weights_identity(self.files)
+
     def _computes(self) -> dict[str, str]:
         """What besides the settings decides the last bits."""
         return {
@@ -161,6 +223,7 @@ class Generator:
             "dtype": str(self.dtype).removeprefix("torch."),
             "attention": self.operations.attend.name,
             "kernels": self.operations.pointwise.name,
+            "products": self._weights.products,
             "infinitetalk": __version__,
             "torch": torch.__version__,
             "av": av.__version__,
@@ -176,14 +239,17 @@ class Generator:
 
     def _open(self, job: Job, settings: Settings) -> _Opened:
         reference = open_reference(job.reference)
-        audio = open_audio(job.speech)
-        speech = speech_for_model(audio)
+        if isinstance(job.speech, EncodedSpeech):
+            audio, speech = job.speech.audio, job.speech.samples
+        else:
+            audio = open_audio(job.speech)
+            speech = speech_for_model(audio)
         frames = frame_count(len(speech))
         spans = window_plan(frames, settings.frame_num, settings.motion_frame, settings.max_frame_num)
         size = target_size(settings.size, reference.height, reference.width)
         cut = cut_notice(frames, spans[-1].start + spans[-1].keep_to)
         for text in (*input_notices(job, speech, reference, size), *([cut] if cut else [])):
-            self.progress(Notice(text))
+            self.progress(Notice(text, warning=True))
         return _Opened(reference, audio, speech, spans, size)
 
     def _stream(
@@ -210,7 +276,10 @@ class Generator:
         scales = settings.sample_text_guide_scale, settings.sample_audio_guide_scale
         guided = "drop_text" in guidance_branches(*scales)
         prompt, *negative = self._encode_prompts([job.prompt, job.negative_prompt][: 2 if guided else 1])
-        encoder = self.speech_encoder
+        if isinstance(job.speech, EncodedSpeech):
+            job.speech.to(self.device)
+            return Inputs(opened.reference, job.speech.features, prompt, *negative)
+        encoder = self.speech_encoder.to(self.device)
         self.progress(Loading("encoding the speech"))
         return Inputs(opened.reference, encoder.encode(opened.speech), prompt, *negative)
 
@@ -220,13 +289,26 @@ class Generator:
         files = self.files.text_encoder, self.settings.tokenizer, self.settings.ckpt_dir
 
         def load() -> TextEncoder:
+            if device.type == "cuda":
+                size = int(1.2 * self.files.text_encoder.stat().st_size)
+                self._make_room(size)
+                if (free_memory(device) or 0) < size:
+                    self.release()  # what an earlier video left there
+            if self._text_encoder is not None:
+                return self._text_encoder.to(device)
             self.progress(Loading("loading the text encoder"))
-            if device.type == "cuda" and (free_memory(device) or 0) < 1.2 * self.files.text_encoder.stat().st_size:
-                self._transformer = None  # of an earlier video; it is loaded again afterwards
-            return load_text_encoder(*files, device, self.dtype)
+            encoder = load_text_encoder(*files, device, self.dtype)
+            self._text_encoder = encoder if self._keep else None
+            return encoder
 
-        identity = f"{text_identity(*files, self.dtype)} {device.type}"
-        return encode_prompts(prompts, load, identity, default_cache_dir())
+        embeddings = encode_prompts(prompts, load, f"{self._text_identity} {device.type}", default_cache_dir())
+        if self._text_encoder is not None:
+            self._text_encoder.to("cpu")
+        return embeddings
+
+    @cached_property
+    def _text_identity(self) -> str:
+        return text_identity(self.files.text_encoder, self.settings.tokenizer, self.settings.ckpt_dir, self.dtype)
 
     @cached_property
     def speech_encoder(self) -> SpeechEncoder:
@@ -247,16 +329,35 @@ class Generator:
         """All models for a video of this size; the transformer anew where less of it can stay on the card."""
         image_encoder, vae = self.image_encoder, self.vae
         itemsize, offload = self.dtype.itemsize, bool(self.settings.offload_model)
-        if self._transformer is None:
+        weights, keep = self._weights, self._keep and self.device.type != "cpu"
+        if keep and self._transformer is not None:
+            self._transformer[1].to_host()
+        if self._transformer is None or keep:
+            _, ideal = plan_memory(weights.size, settings, *size, itemsize, None)
+            self._make_room(ideal.peak + MARGIN)
             self._free = free_memory(self.device)
-        resident, _ = plan_memory(self._size, settings, *size, itemsize, self._free)
+        resident, _ = plan_memory(weights.size, settings, *size, itemsize, self._free)
+        if keep and self._transformer is not None:
+            transformer, blocks = self._transformer
+            transformer.to_without_blocks(self.device)
+            blocks.resident = resident
         if self._transformer is None or resident < self._transformer[1].resident:
             self._transformer = None
             self.progress(Loading("loading the transformer"))
-            blocks = BlockStreamer(self.device, resident, offload)
-            self._transformer = load_transformer(self._tensors, self.operations, self.dtype, blocks), blocks
+            for notice in weights.notices:
+                self.progress(Notice(notice))
+            blocks = BlockStreamer(self.device, resident, offload or keep)
+            transformer = load_transformer(
+                weights.tensors,
+                self.operations,
+                weights.keeping,
+                blocks,
+                weights.loras,
+                lambda done, count: self.progress(BlockLoaded(done, count)),
+            )
+            self._transformer = transformer, blocks
             computation = describe_computation(self.device, self.dtype, self.operations)
-            self.progress(Notice(f"transformer: {computation}; {resident} of {self._size.blocks} blocks stay there"))
+            self.progress(Notice(f"transformer: {computation}; {resident} of {weights.size.blocks} blocks stay there"))
         return Models(*self._transformer, image_encoder, vae, self.device, offload)
 
 
@@ -293,7 +394,7 @@ def _metadata(settings: Settings, job: Job) -> dict[str, object]:
 
 
 @contextmanager
-def _memory_errors() -> Iterator[None]:
+def memory_errors() -> Iterator[None]:
     """Turn what PyTorch raises for lack of memory, which is not always a MemoryError, into a sentence."""
     try:
         yield
@@ -317,5 +418,5 @@ def generate(settings: Settings, job: Job, progress: Progress = no_progress) -> 
     Raises:
         InputError: also when memory does not suffice.
     """
-    with _memory_errors():
+    with memory_errors():
         return Generator(settings, progress).save(job, settings.save_file)

@@ -13,9 +13,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .errors import InputError
 from .settings import NEGATIVE_PROMPT, Settings
+
+if TYPE_CHECKING:
+    from .media.audio import Sound
+    from .media.reference import Footage
+    from .speech import EncodedSpeech
 
 ENTRIES = ("prompt", "negative_prompt", "cond_video", "cond_audio", "audio_type", "bbox")
 SPEAKERS = ("person1", "person2")
@@ -24,16 +30,22 @@ BUNDLED = Path(__file__).parent.parent / "assets"
 
 @dataclass(frozen=True)
 class Job:
-    """One video to make. ``reference`` is an image or a video, ``speech`` a sound file or a video with sound."""
+    """One video to make.
 
-    reference: Path
-    speech: Path
+    Attributes:
+        reference: an image or a video; a file, or in memory.
+        speech: a sound file or a video with sound; or sound in memory, encoded or not.
+    """
+
+    reference: Path | Footage
+    speech: Path | Sound | EncodedSpeech
     prompt: str
     negative_prompt: str = NEGATIVE_PROMPT
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "reference", Path(self.reference))
-        object.__setattr__(self, "speech", Path(self.speech))
+        for name in ("reference", "speech"):
+            if isinstance(getattr(self, name), str):
+                object.__setattr__(self, name, Path(getattr(self, name)))
 
 
 def load_job(settings: Settings) -> Job:
@@ -80,18 +92,25 @@ def output_path(settings: Settings, job: Job, now: datetime) -> Path:
         path = settings.save_file
     else:
         path = settings.save_file.with_name(settings.save_file.name + ".mp4")
-    _check_output(path, settings.overwrite or settings.resume, (job.reference, job.speech))
+    check_output(path, settings.overwrite or settings.resume, (job.reference, job.speech))
     return path
 
 
-def _check_output(path: Path, overwrite: bool, sources: tuple[Path, ...]) -> None:
-    """See that a video can be written to ``path``, before hours are spent on it. Leaves nothing behind."""
+def check_output(path: Path, overwrite: bool, sources: tuple[Path, ...]) -> None:
+    """See that a file can be written to ``path``, before hours are spent on it. Leaves nothing behind.
+
+    Args:
+        sources: what it is made from.
+
+    Raises:
+        InputError: it is a folder or one of the sources, it exists, or its folder cannot be written.
+    """
     folder = path.absolute().parent
     try:
         if path.is_dir():
             raise InputError(f"--save_file: {path} is a folder; give the name of a file in it.")
         if path.exists() and any(source.exists() and path.samefile(source) for source in sources):
-            raise InputError(f"--save_file: {path} is what the video is made from; give another name.")
+            raise InputError(f"--save_file: {path} is what it is made from; give another name.")
         if path.exists() and not overwrite:
             raise InputError(f"--save_file: {path} exists; give --overwrite to replace it, or another name.")
         folder = next(folder for folder in path.absolute().parents if folder.exists())

@@ -20,13 +20,21 @@ MARGIN = GIB
 
 @dataclass(frozen=True)
 class TransformerSize:
-    """Sizes that memory depends on; parameters are counted, widths are channels."""
+    """Sizes that memory depends on; parameters are counted, widths are channels.
+
+    Attributes:
+        block_bytes, other_bytes: of one block and of everything else, as they are kept.
+        scratch: for reading a quantised matrix back.
+    """
 
     blocks: int
     block_parameters: int
     other_parameters: int
     dim: int
     ffn_dim: int
+    block_bytes: int
+    other_bytes: int
+    scratch: int
 
 
 @dataclass(frozen=True)
@@ -67,7 +75,7 @@ def estimate_memory(
         tokens: of a window, in ``latent_frames`` latent frames.
         passes: guidance passes of a step.
         pixels: of one frame.
-        itemsize: bytes of a weight and of an activation.
+        itemsize: bytes of an activation.
         teacache: whether each pass keeps what the blocks added.
     """
     vectors = BLOCK_VECTORS + passes * (2 if teacache else 1)
@@ -75,7 +83,7 @@ def estimate_memory(
     texts, speeches = (2, 2) if passes == 3 else (1, passes)
     context = texts * TEXT_TOKENS + IMAGE_TOKENS + speeches * latent_frames * AUDIO_TOKENS_PER_LATENT
     return MemoryEstimate(
-        weights=(size.other_parameters + on_device * size.block_parameters) * itemsize,
+        weights=size.other_bytes + on_device * size.block_bytes + size.scratch,
         contexts=size.blocks * context * 2 * size.dim * itemsize,
         activations=tokens * (vectors * size.dim + 2 * size.ffn_dim) * itemsize,
         vae=pixels * VAE_BYTES_PER_PIXEL,

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .errors import InputError
+from .lookup import look_up
 from .models.text_encoder import EMBEDDED_TOKENIZER
 from .models.tokenizer import find_tokenizer
 from .models.transformer_files import audio_file
@@ -17,13 +18,20 @@ from .weights import downloads
 from .weights.files import Tensors, open_tensors
 
 _BASE_MISSING = f"--ckpt_dir is missing: the folder of the Wan 2.1 base. Get it with: {downloads.BASE}"
+_GET_LORA = "or leave the LoRA out (--lora_dir none) and use about 40 steps"
 _SPEECH_FILES = ("model.safetensors", "pytorch_model.bin")
 
-# flag -> what it is, and its file names: the official one, Kijai's, Comfy-Org's
+# flag -> what it is, and its file names: the official one, Kijai's, Comfy-Org's, the most precise first
 _USUAL_NAMES = {
     "text_encoder": (
         "the text encoder (umT5)",
-        ("models_t5_umt5-xxl-enc-bf16.pth", "umt5-xxl-enc-bf16.safetensors", "umt5_xxl_fp16.safetensors"),
+        (
+            "models_t5_umt5-xxl-enc-bf16.pth",
+            "umt5-xxl-enc-bf16.safetensors",
+            "umt5_xxl_fp16.safetensors",
+            "umt5_xxl_fp8_e4m3fn_scaled.safetensors",
+            "umt5-xxl-enc-fp8_e4m3fn.safetensors",
+        ),
     ),
     "clip_vision": (
         "the image encoder (CLIP-H)",
@@ -31,6 +39,7 @@ _USUAL_NAMES = {
             "models_clip_open-clip-xlm-roberta-large-vit-huge-14.pth",
             "open-clip-xlm-roberta-large-vit-huge-14_visual_fp16.safetensors",
             "clip_vision_h.safetensors",
+            "clip_vision_vit_h.safetensors",
         ),
     ),
     "vae": (
@@ -48,20 +57,58 @@ _MARKS = {
 
 
 @dataclass(frozen=True)
-class ModelFiles:
-    """Paths of files or of folders that hold them; they exist, but for the transformer's two, which are judged
-    when they are opened (``models.transformer_files.open_transformer``).
+class TransformerFiles:
+    """The base (a file, or the folder of its shards), InfiniteTalk's weights if given, and the LoRAs in order.
 
-    ``infinitetalk`` is None if none was given, ``tokenizer`` if none was found outside the text encoder's file.
+    The first two are judged when they are opened (``models.transformer_files.open_transformer``).
     """
 
-    transformer: Path
+    base: Path
     infinitetalk: Path | None
+    loras: tuple[Path, ...]
+
+
+@dataclass(frozen=True)
+class ModelFiles:
+    """Paths of files or of folders that hold them.
+
+    ``tokenizer`` is None if none was found outside the text encoder's file.
+    """
+
+    transformer: TransformerFiles
     text_encoder: Path
     tokenizer: Path | None
     clip_vision: Path
     vae: Path
     speech_encoder: Path
+
+    def by_name(self) -> dict[str, Path]:
+        """All of them, by what they are."""
+        transformer = self.transformer
+        encoders = ("text_encoder", "tokenizer", "clip_vision", "vae", "speech_encoder")
+        paths = {"transformer": transformer.base, "infinitetalk": transformer.infinitetalk}
+        paths |= {f"LoRA {number}": path for number, path in enumerate(transformer.loras, 1)}
+        paths |= {name: getattr(self, name) for name in encoders}
+        return {name: path for name, path in paths.items() if path is not None}
+
+
+def find_transformer_files(settings: Settings) -> TransformerFiles:
+    """The files of the transformer that these settings mean.
+
+    Raises:
+        InputError: none is given, or one that is named is nowhere.
+    """
+    base = settings.dit_path or settings.ckpt_dir
+    if settings.quant_dir is not None:
+        get = f"get MeiGen's with: {downloads.QUANTISED}, or leave it out (--quant_dir none) to quantise while loading"
+        base = look_up("--quant_dir", settings.quant_dir, settings.ckpt_dir, get)
+    if base is None:
+        raise InputError(_BASE_MISSING)
+    return TransformerFiles(
+        base,
+        settings.infinitetalk_dir and audio_file(settings.infinitetalk_dir),
+        tuple(look_up("--lora_dir", path, settings.ckpt_dir, _GET_LORA) for path in settings.lora_dir or ()),
+    )
 
 
 def find_model_files(settings: Settings) -> ModelFiles:
@@ -70,10 +117,10 @@ def find_model_files(settings: Settings) -> ModelFiles:
     Raises:
         InputError: one is missing; says which flag gives it and how to download it.
     """
-    transformer = settings.dit_path or settings.ckpt_dir
-    if transformer is None:
-        raise InputError(_BASE_MISSING)
-    found = {flag: _find(flag, getattr(settings, flag), settings.ckpt_dir) for flag in _USUAL_NAMES}
+    transformer = find_transformer_files(settings)
+    given = {flag: getattr(settings, flag) for flag in _USUAL_NAMES}
+    given["text_encoder"] = given["text_encoder"] or _quantised_text_encoder(settings, transformer.base)
+    found = {flag: _find(flag, path, settings.ckpt_dir) for flag, path in given.items()}
     speech = settings.wav2vec_dir
     if speech is None or not speech.exists():
         state = "it is missing" if speech is None else f"{speech} does not exist"
@@ -81,11 +128,19 @@ def find_model_files(settings: Settings) -> ModelFiles:
     _speech_weights(speech)
     return ModelFiles(
         transformer=transformer,
-        infinitetalk=settings.infinitetalk_dir and audio_file(settings.infinitetalk_dir),
         tokenizer=find_tokenizer(settings.tokenizer, found["text_encoder"], settings.ckpt_dir),
         speech_encoder=speech,
         **found,
     )
+
+
+def _quantised_text_encoder(settings: Settings, transformer: Path) -> Path | None:
+    """MeiGen's quantised umT5 beside the quantised transformer, which upstream takes from there."""
+    if settings.quant_dir is None:
+        return None
+    folder = transformer if transformer.is_dir() else transformer.parent
+    beside = folder / f"t5_{settings.quant}.safetensors"
+    return beside if beside.is_file() else None
 
 
 def _find(flag: str, given: Path | None, folder: Path | None) -> Path:

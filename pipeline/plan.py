@@ -96,7 +96,8 @@ def plan_memory(
 class Plan:
     """Everything that --dry_run tells.
 
-    ``computes`` names the device and what it computes with, ``speech_frames`` is how long the speech lasts.
+    ``computes`` names the device and what it computes with, ``speech_frames`` is how long the speech lasts,
+    ``weights`` are sentences about how the transformer's matrices are kept and what LoRAs do to them.
     """
 
     computes: str
@@ -108,6 +109,7 @@ class Plan:
     passes: int
     tokens: int
     memory: MemoryEstimate
+    weights: tuple[str, ...] = ()
 
     @property
     def frames(self) -> int:
@@ -140,9 +142,8 @@ def describe(plan: Plan) -> str:
         ),
     }
     notice = cut_notice(plan.speech_frames, plan.frames)
-    if notice:
-        lines["note"] = notice
-    return "\n".join(f"{name:<10}{text}" for name, text in lines.items())
+    notes = [*plan.weights, *([notice] if notice else [])]
+    return "\n".join(f"{name:<10}{text}" for name, text in [*lines.items(), *(("note", note) for note in notes)])
 
 
 def cut_notice(speech_frames: int, frames: int) -> str:

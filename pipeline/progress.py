@@ -1,7 +1,7 @@
-"""What a run tells while it works: events, who listens to them, and one listener for consoles.
+"""What a run tells while it works: events, who listens to them, and the same in sentences.
 
 The engine calls a ``Progress`` with events; a listener that raises stops the run (that is how a host cancels).
-The listener here writes lines; it knows nothing about how a video is made.
+The listener here writes lines to a console; none knows how a video is made.
 """
 
 from __future__ import annotations
@@ -9,9 +9,12 @@ from __future__ import annotations
 import shlex
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol, TextIO
+from typing import TYPE_CHECKING, Protocol, TextIO
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -22,10 +25,19 @@ class Loading:
 
 
 @dataclass(frozen=True)
+class BlockLoaded:
+    """``done`` of the transformer's ``count`` blocks are where they will live."""
+
+    done: int
+    count: int
+
+
+@dataclass(frozen=True)
 class Notice:
-    """A sentence that the user should read, such as that the speech is cut."""
+    """A sentence that the user should read; ``warning`` if the video may not be what was wished for."""
 
     text: str
+    warning: bool = field(default=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -48,12 +60,22 @@ class WindowStarted:
 
 
 @dataclass(frozen=True)
+class Working:
+    """A small part of a step or of decoding is about to begin, such as a transformer block: a chance to stop."""
+
+
+@dataclass(frozen=True)
 class Step:
-    """``done`` of ``count`` denoising steps of this window are done."""
+    """``done`` of ``count`` denoising steps of this window are done.
+
+    Attributes:
+        estimate: the clean latents as far as they can be told by now, [z, T, h, w] on the model's device.
+    """
 
     window: int
     done: int
     count: int
+    estimate: Tensor | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -61,6 +83,14 @@ class Decoding:
     """All steps of this window are done; its frames are being made of the latents."""
 
     window: int
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """The frames that this window adds to the video, uint8 [T, H, W, 3] on the CPU, are there."""
+
+    window: int
+    frames: Tensor = field(compare=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -89,7 +119,9 @@ class Kept:
     seed: int
 
 
-Event = Loading | Notice | RunStarted | WindowStarted | Step | Decoding | WindowDone | Finished | Kept
+Preparing = Loading | BlockLoaded | Notice | RunStarted
+Making = WindowStarted | Working | Step | Decoding | Decoded | WindowDone
+Event = Preparing | Making | Finished | Kept
 
 
 class Progress(Protocol):
@@ -100,6 +132,88 @@ class Progress(Protocol):
 
 def no_progress(event: Event) -> None:
     """Listens and says nothing."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """A sentence about a run; ``stays`` unless the next one is to take its place."""
+
+    text: str
+    stays: bool
+
+
+class Narrator:
+    """Puts events into sentences: window k of N, step i of n, seconds of video done, time left.
+
+    Args:
+        clock: seconds, for tests.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._created = self._began = clock()
+        self._seconds = 0.0
+        self._total_seconds = 0.0
+        self._windows = 1
+        self._before = RunStarted(1, 0, 0.0)
+
+    def tell(self, event: Event) -> list[Line]:
+        """What there is to say about this event; nothing about some."""
+        match event:
+            case Loading(what):
+                return [Line(f"{what} ...", True)]
+            case BlockLoaded(done, count):
+                return [Line(f"loading the transformer: block {done}/{count}", False)]
+            case Notice(text):
+                return [Line(f"note: {text}", True)]
+            case RunStarted():
+                return self._run_started(event)
+            case WindowStarted(index, _):
+                return [Line(f"{self._heading(index)}: preparing", False)]
+            case Step(window, done, count):
+                left = _time_left(self._clock() - self._began, self._share(window + done / count))
+                return [Line(f"{self._heading(window)}, step {done}/{count}, {self._done()}{left}", False)]
+            case Decoding(window):
+                return [Line(f"{self._heading(window)}: decoding, {self._done()}", False)]
+            case WindowDone():
+                return [self._window_done(event)]
+            case Finished():
+                return [Line(f"finished after {duration(self._clock() - self._created)}", True)]
+            case Kept(path, partial, windows, seed):
+                flags = f"--resume --save_file {shlex.quote(str(path))} --base_seed {seed}"
+                return [
+                    Line(f"stopped; {partial} keeps {windows} of {self._windows} windows and plays.", True),
+                    Line(f"To go on from there: the same command with {flags}", True),
+                ]
+        return []
+
+    def _run_started(self, event: RunStarted) -> list[Line]:
+        self._windows, self._total_seconds, self._began = event.windows, event.seconds, self._clock()
+        self._before, self._seconds = event, event.seconds_done
+        count = f"{event.windows} window{'s' * (event.windows > 1)}"
+        lines = [Line(f"{event.frames} frames, {event.seconds:.2f} s of video, {count}", True)]
+        if event.windows_done:
+            lines.append(Line(f"going on after window {event.windows_done}/{event.windows}", True))
+        return lines
+
+    def _window_done(self, event: WindowDone) -> Line:
+        self._seconds = event.seconds
+        elapsed = self._clock() - self._began
+        made = event.seconds - self._before.seconds_done
+        speed = f", {elapsed / made:.1f} s of work for a second of video"
+        left = _time_left(elapsed, self._share(event.index + 1))
+        return Line(f"{self._heading(event.index)} done, {self._done()}{speed}{left}", True)
+
+    def _share(self, windows: float) -> float:
+        """The part of this run's work that so many windows of the video are."""
+        done = self._before.windows_done
+        return (windows - done) / max(1, self._windows - done)
+
+    def _heading(self, window: int) -> str:
+        return f"window {window + 1}/{self._windows}"
+
+    def _done(self) -> str:
+        return f"{self._seconds:.2f} of {self._total_seconds:.2f} s of video"
 
 
 class ConsoleProgress:
@@ -116,73 +230,21 @@ class ConsoleProgress:
     ) -> None:
         self._stream = stream
         self._interactive = stream.isatty() if interactive is None else interactive
-        self._clock = clock
+        self._narrator = Narrator(clock)
         self._width = 0
-        self._created = self._began = clock()
-        self._seconds = 0.0
-        self._total_seconds = 0.0
-        self._windows = 1
-        self._before = RunStarted(1, 0, 0.0)
 
     def __call__(self, event: Event) -> None:
-        match event:
-            case Loading(what):
-                self._line(f"{what} ...")
-            case Notice(text):
-                self._line(f"note: {text}")
-            case RunStarted(windows, frames, seconds):
-                self._windows, self._total_seconds, self._began = windows, seconds, self._clock()
-                self._before, self._seconds = event, event.seconds_done
-                self._line(f"{frames} frames, {seconds:.2f} s of video, {windows} window{'s' * (windows > 1)}")
-                if event.windows_done:
-                    self._line(f"going on after window {event.windows_done}/{windows}")
-            case WindowStarted(index, _):
-                self._update(f"{self._heading(index)}: preparing")
-            case Step(window, done, count):
-                left = _time_left(self._clock() - self._began, self._share(window + done / count))
-                self._update(f"{self._heading(window)}, step {done}/{count}, {self._done()}{left}")
-            case Decoding(window):
-                self._update(f"{self._heading(window)}: decoding, {self._done()}")
-            case WindowDone(index, _, seconds):
-                self._seconds = seconds
-                elapsed = self._clock() - self._began
-                made = seconds - self._before.seconds_done
-                speed = f", {elapsed / made:.1f} s of work for a second of video"
-                left = _time_left(elapsed, self._share(index + 1))
-                self._line(f"{self._heading(index)} done, {self._done()}{speed}{left}")
-            case Finished():
-                self._line(f"finished after {duration(self._clock() - self._created)}")
-            case Kept(path, partial, windows, seed):
-                self._line(f"stopped; {partial} keeps {windows} of {self._windows} windows and plays.")
-                flags = f"--resume --save_file {shlex.quote(str(path))} --base_seed {seed}"
-                self._line(f"To go on from there: the same command with {flags}")
+        for line in self._narrator.tell(event):
+            if line.stays:
+                self._write(line.text, "\n", 0)
+            elif self._interactive:
+                self._write(line.text, "", len(line.text))
 
-    def _share(self, windows: float) -> float:
-        """The part of this run's work that so many windows of the video are."""
-        done = self._before.windows_done
-        return (windows - done) / max(1, self._windows - done)
-
-    def _heading(self, window: int) -> str:
-        return f"window {window + 1}/{self._windows}"
-
-    def _done(self) -> str:
-        return f"{self._seconds:.2f} of {self._total_seconds:.2f} s of video"
-
-    def _line(self, text: str) -> None:
-        """A line that stays."""
-        self._stream.write(self._over(text) + "\n")
-        self._width = 0
+    def _write(self, text: str, end: str, width: int) -> None:
+        over = f"\r{text.ljust(self._width)}" if self._interactive else text
+        self._stream.write(over + end)
+        self._width = width
         self._stream.flush()
-
-    def _update(self, text: str) -> None:
-        """A line that the next one replaces; nothing where lines cannot be replaced."""
-        if self._interactive:
-            self._stream.write(self._over(text))
-            self._width = len(text)
-            self._stream.flush()
-
-    def _over(self, text: str) -> str:
-        return f"\r{text.ljust(self._width)}" if self._interactive else text
 
 
 def _time_left(elapsed: float, fraction: float) -> str:

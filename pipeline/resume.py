@@ -20,15 +20,19 @@ from safetensors.torch import save
 
 from .errors import InputError
 from .job import Job
+from .media.audio import Sound
+from .media.reference import Footage
 from .media.writer import Written, partial_path
 from .model_files import ModelFiles
 from .settings import Settings
+from .speech import EncodedSpeech
 
 # Settings that do not change a frame, or whose content is compared instead (files, prompts).
 _FREE = {
     *("save_file", "overwrite", "resume", "quiet", "dry_run", "preset", "audio_save_dir", "input_json"),
     *("image", "video", "audio", "prompt", "negative_prompt"),
     *("ckpt_dir", "infinitetalk_dir", "wav2vec_dir", "dit_path", "text_encoder", "clip_vision", "vae", "tokenizer"),
+    *("lora_dir", "lora_ignore_unmatched", "quant_dir", "quant_matmul"),
     *("offload_model", "num_persistent_param_in_dit", "blocks_to_swap", "device", "dtype", "attention", "kernels"),
 }
 _EDGE = 1 << 20
@@ -51,14 +55,19 @@ class RunState:
     motion: torch.Tensor
 
 
-def run_identity(settings: Settings, job: Job, files: ModelFiles, computes: dict[str, str]) -> dict[str, object]:
+def weights_identity(files: ModelFiles) -> dict[str, str]:
+    """What tells weights files apart, by the model's name."""
+    return {name: _fingerprint(path) for name, path in files.by_name().items() if path.exists()}
+
+
+def run_identity(settings: Settings, job: Job, weights: dict[str, str], computes: dict[str, str]) -> dict[str, object]:
     """Everything that decides the frames of a run.
 
     Args:
         settings: resolved.
+        weights: see ``weights_identity``.
         computes: names of device, dtype, attention and kernels as they were chosen.
     """
-    weights = {name: _fingerprint(path) for name, path in asdict(files).items() if path is not None and path.exists()}
     return {
         **{name: value for name, value in settings.as_json().items() if name not in _FREE},
         **computes,
@@ -137,8 +146,10 @@ def remove_state(path: Path) -> None:
     state_path(path).unlink(missing_ok=True)
 
 
-def _content_hash(path: Path) -> str:
-    with path.open("rb") as file:
+def _content_hash(source: Path | Footage | Sound | EncodedSpeech) -> str:
+    if not isinstance(source, Path):
+        return source.digest()
+    with source.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

@@ -33,8 +33,6 @@ NEGATIVE_PROMPT = (  # what the models were tuned with: sample_neg_prompt in ups
 )
 
 ONE_GPU = "this version runs on one GPU; leave it out and start without torchrun."
-NO_LORA = "LoRA is not available in this version; leave it out (--lora_dir none) and use about 40 steps."
-NO_QUANT = "quantised weights are not available in this version; leave it out (--quant none)."
 
 
 def setting(
@@ -143,15 +141,35 @@ class Settings:
     tokenizer: Path | None = setting(
         None, "umT5 tokenizer folder or file, where it is not in --ckpt_dir", group=WEIGHTS
     )
-    lora_dir: tuple[Path, ...] | None = setting(None, "LoRA files", group=WEIGHTS, landed=False, refusal=NO_LORA)
+    lora_dir: tuple[Path, ...] | None = setting(
+        None, "LoRA files; also looked up in the folder of the weights", group=WEIGHTS
+    )
     lora_scale: tuple[float, ...] = setting(
-        (1.2,), "strength of each LoRA", group=WEIGHTS, landed=False, refusal=NO_LORA
+        (1.2,), "strength of each LoRA, in the order of --lora_dir; may be negative", group=WEIGHTS
+    )
+    lora_mode: str = setting(
+        "auto",
+        "fuse LoRAs into the weights, or run them beside (auto: fuse, but beside GGUF, which cannot be written again)",
+        group=WEIGHTS,
+        choices=("auto", "fuse", "side"),
+    )
+    lora_ignore_unmatched: bool = setting(
+        False, "go on without those keys of a LoRA that have no place in the model", group=WEIGHTS
     )
     quant: str | None = setting(
-        None, "storage of the transformer's weights: int8 or fp8", group=WEIGHTS, landed=False, refusal=NO_QUANT
+        None,
+        "how the transformer's matrices are kept: fp8 or int8, with a scale for each row (left out: as in the file)",
+        group=WEIGHTS,
+        choices=("fp8", "int8"),
     )
     quant_dir: Path | None = setting(
-        None, "file of the quantised transformer", group=WEIGHTS, landed=False, refusal=NO_QUANT
+        None, "file of the quantised transformer, used instead of the base; needs --quant", group=WEIGHTS
+    )
+    quant_matmul: str = setting(
+        "auto",
+        "multiply in 8 bits what is kept in 8 bits (auto: where the card can; off: read the weights back first)",
+        group=WEIGHTS,
+        choices=("auto", "on", "off"),
     )
 
     size: str = setting(
@@ -372,6 +390,8 @@ def _check_combinations(s: Settings) -> None:
         raise InputError(
             "--num_persistent_param_in_dit and --blocks_to_swap both say what stays on the card; give one of them."
         )
+    if s.quant_dir is not None and s.quant is None:
+        raise InputError("--quant_dir needs --quant: say whether the file is fp8 or int8.")
     if s.lora_dir is not None and len(s.lora_dir) != len(s.lora_scale):
         raise InputError(
             f"--lora_scale: {len(s.lora_scale)} found, one for each file of --lora_dir ({len(s.lora_dir)}) expected."

@@ -7,7 +7,7 @@ length of the video. Knows no files and no video formats.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -22,7 +22,7 @@ from .models.speech_encoder import SpeechFeatures
 from .models.transformer import Context, ContextPart, WanTransformer
 from .models.vae import WanVAE
 from .plan import WindowSpan
-from .progress import Decoding, Progress, Step, WindowStarted, no_progress
+from .progress import Decoded, Decoding, Progress, Step, WindowStarted, Working, no_progress
 from .sampling.denoise import denoise
 from .sampling.guidance import (
     AdaptiveProjectedGuidance,
@@ -187,7 +187,7 @@ class Streamer:
         with self.models.using_transformer():
             return denoise(
                 self.models.transformer,
-                self.models.blocks,
+                _Announced(self.models.blocks, self.progress),
                 noise.to(self.models.device),
                 self._shown.reference,
                 held,
@@ -195,7 +195,7 @@ class Streamer:
                 self._guidance(),
                 make_solver(s.sample_solver, s.sample_steps, s.sample_shift, generator),
                 self._teacache(),
-                lambda done: self.progress(Step(span.index, done, s.sample_steps)),
+                lambda done, estimate: self.progress(Step(span.index, done, s.sample_steps, estimate)),
             )
 
     def _contexts(self, span: WindowSpan) -> dict[Branch, Context]:
@@ -240,12 +240,13 @@ class Streamer:
         motion = torch.empty(3, 0, *self.size, device=self.models.device)
         done = 0
         with self.models.using(self.models.vae):
-            for piece in self.models.vae.decode_frames(latents):
+            for piece in _Announced(self.models.vae.decode_frames(latents), self.progress):
                 piece = match_colour(piece, self._colours, self.settings.color_correction_strength)
                 frames[done : done + piece.shape[1]] = to_uint8(piece).cpu()
                 motion = torch.cat([motion, piece], dim=1)[:, -self.settings.motion_frame :]
                 done += piece.shape[1]
         kept = frames[span.keep_from : span.keep_to]
+        self.progress(Decoded(span.index, kept))
         return Window(span.index, len(self.spans), span.start + span.keep_from, kept), motion.contiguous()
 
 
@@ -257,6 +258,24 @@ class _Shown:
     latents: torch.Tensor | None = None
     reference: torch.Tensor | None = None
     image: ContextPart | None = None
+
+
+class _Announced:
+    """The same items; a listener hears ``Working`` before each is made."""
+
+    def __init__(self, items: Iterable, progress: Progress) -> None:
+        self._items = items
+        self._progress = progress
+
+    def __iter__(self) -> Iterator:
+        items = iter(self._items)
+        while True:
+            self._progress(Working())
+            try:
+                item = next(items)
+            except StopIteration:
+                return
+            yield item
 
 
 def to_uint8(frames: torch.Tensor) -> torch.Tensor:

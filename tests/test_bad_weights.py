@@ -3,15 +3,25 @@
 Each case is a whole call of the command. The sentence names the flag and the file, and says how to get what is missing.
 """
 
+import json
 import os
 import pickle
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from infinitetalk.tools import random_checkpoint
-from infinitetalk.tools.random_checkpoint import CLIP_FILE, T5_FILE, VAE_FILE
+from infinitetalk.tools.other_layouts import comfy_quant, old_scaled_fp8, quanto
+from infinitetalk.tools.random_checkpoint import (
+    CLIP_FILE,
+    T5_FILE,
+    TINY,
+    VAE_FILE,
+    infinitetalk_weights,
+    transformer_weights,
+)
 from safetensors.torch import load_file, save_file
 
 PORTRAIT = Path(random_checkpoint.__file__).parent.parent / "assets" / "portrait.png"
@@ -62,7 +72,7 @@ def base(weights, tmp_path_factory):
     return folder
 
 
-def replace(path, data):
+def overwrite(path, data):
     path.unlink()
     path.write_bytes(data)
 
@@ -77,7 +87,7 @@ def test_a_file_of_the_base_missing_or_damaged(refusal, base, name):
         (whole[: len(whole) // 2], "is a damaged or incomplete"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "is a Git LFS pointer"),
     ):
-        replace(path, data)
+        overwrite(path, data)
         sentence = refusal(ckpt_dir=base)
         assert f"{path} {words}" in sentence
     path.unlink()
@@ -99,7 +109,7 @@ def test_a_base_in_the_layout_of_diffusers(refusal, tmp_path):
 
 @pytest.mark.parametrize("config", ["{", "[1]", '{"dim": 128, "num_heads": 0}', '{"dim": 128, "num_heads": 7}'])
 def test_a_config_that_is_damaged(refusal, base, config):
-    replace(base / "config.json", config.encode())
+    overwrite(base / "config.json", config.encode())
     assert str(base / "config.json") in refusal(ckpt_dir=base)
 
 
@@ -141,6 +151,16 @@ def instead(**others):
     return lambda tensors: tensors.clear() or tensors.update(others)
 
 
+def scales_lost(layer):
+    """All that is left of scaled fp8 is the marker and one matrix."""
+
+    def spoil(tensors):
+        tensors["scaled_fp8"] = torch.zeros(0).to(torch.float8_e4m3fn)
+        tensors[f"{layer}.weight"] = tensors[f"{layer}.weight"].to(torch.float8_e4m3fn)
+
+    return spoil
+
+
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
@@ -149,9 +169,9 @@ def instead(**others):
         (without("blocks.0.audio_cross_attn.kv_linear.weight"), ["lacks blocks.0.audio_cross_attn.kv_linear.weight"]),
         (resized("audio_proj.norm.weight", 3), ["audio_proj.norm.weight of shape [3], expected [64]"]),
         (resized("audio_proj.proj1.weight", 3), ["audio_proj.proj1.weight of shape [3], 2 axes expected"]),
-        (resized("blocks.0.norm_x.scaled_fp8", 1), ["is a quantised file (blocks.0.norm_x.scaled_fp8)"]),
+        (scales_lost("audio_proj.proj2"), ["lacks the scales of audio_proj.proj2.weight"]),
     ],
-    ids=["other", "part", "size missing", "shape", "axes", "fp8"],
+    ids=["other", "part", "size missing", "shape", "axes", "scales"],
 )
 def test_infinitetalk_weights_that_do_not_fit(refusal, weights, tmp_path, spoil, words):
     tensors = load_file(weights.infinitetalk)
@@ -173,7 +193,7 @@ def test_infinitetalk_weights_that_do_not_fit(refusal, weights, tmp_path, spoil,
         ("clip_vision", resized("visual.patch_embedding.weight", 9), "of shape [9], 4 axes expected"),
         ("text_encoder", instead(x=torch.zeros(1)), "is a file of another kind"),
         ("text_encoder", resized("token_embedding.weight", 9), "shared.weight of shape [9], 2 axes expected"),
-        ("text_encoder", resized("blocks.0.attn.q.scale_weight", 1), "is quantised (scaled fp8"),
+        ("text_encoder", scales_lost("blocks.0.attn.q"), "lacks the scales of blocks.0.attn.q.weight"),
     ],
 )
 def test_encoders_and_vae_that_do_not_fit(refusal, base, tmp_path, flag, spoil, words):
@@ -197,3 +217,96 @@ def test_models_in_each_others_place(refusal, weights):
         assert f"--{flag}" in sentence and other in sentence
     assert "holds no audio layers" in refusal(infinitetalk_dir=base / SHARD)
     assert "--wav2vec_dir" in refusal(wav2vec_dir=base / VAE_FILE)
+
+
+@pytest.fixture(scope="module")
+def plain():
+    """Base and audio weights of the small model by name."""
+    return {"base": transformer_weights(TINY), "audio": infinitetalk_weights(TINY)}
+
+
+def layer_of_four_bits(base):
+    tensors, _ = comfy_quant(base, "int8_tensorwise", keep=("blocks.0.",))
+    return tensors | {"blocks.1.ffn.0.comfy_quant": torch.tensor(list(b'{"format": "nvfp4"}'), dtype=torch.uint8)}
+
+
+def lora(base):
+    return {f"diffusion_model.blocks.0.ffn.0.lora_{part}.weight": torch.ones(4, 4) for part in ("up", "down")}
+
+
+UNLUCKY = {
+    "text to video": (
+        lambda base: {name: tensor for name, tensor in base.items() if "img" not in name},
+        f"(no image cross-attention). InfiniteTalk needs Wan2.1-I2V-14B; get it with: {GET_BASE}",
+    ),
+    "1.3B": (
+        lambda base: transformer_weights(replace(TINY, dim=256, layers=3)),
+        "is for 2 blocks of width 128, but the base {path} has 3 of width 256",
+    ),
+    "a scale missing": (
+        lambda base: {name: t for name, t in old_scaled_fp8(base).items() if name != "blocks.1.ffn.0.scale_weight"},
+        "lacks the scales of blocks.1.ffn.0.weight, without which its 8-bit numbers mean nothing",
+    ),
+    "scales missing": (
+        lambda base: {name: t for name, t in old_scaled_fp8(base).items() if "scale_weight" not in name},
+        "lacks the scales of blocks.0.cross_attn.k.weight and 31 more, without which",
+    ),
+    "unknown marker": (
+        layer_of_four_bits,
+        "keeps blocks.1.ffn.0 in a way that is not read here (its format is nvfp4)",
+    ),
+    "quanto without its map": (
+        lambda base: quanto(base, "fp8")[0],
+        "is a quanto file without its quantisation map, a JSON file that is published with it: none of model.json, ",
+    ),
+    "audio layers": (
+        lambda base: infinitetalk_weights(TINY),
+        "is no Wan transformer (it holds audio_proj.norm.bias, audio_proj.norm.weight, audio_proj.proj1.bias, ...)",
+    ),
+    "LoRA": (lora, "is no Wan transformer (it holds diffusion_model.blocks.0.ffn.0.lora_down.weight, "),
+}
+
+
+@pytest.mark.parametrize("kind", UNLUCKY)
+def test_unlucky_files_of_the_base(refusal, plain, tmp_path, kind):
+    make, words = UNLUCKY[kind]
+    path = tmp_path / "model.safetensors"
+    save_file(make(plain["base"]), path)
+    sentence = refusal(dit_path=path)
+    assert words.format(path=path) in sentence and str(path) in sentence
+    assert ("--infinitetalk_dir" if kind == "1.3B" else "--dit_path") in sentence
+
+
+def test_a_base_in_infinitetalks_place(refusal, plain, tmp_path):
+    save_file(plain["base"], tmp_path / "model.safetensors")
+    sentence = refusal(infinitetalk_dir=tmp_path / "model.safetensors")
+    assert "--infinitetalk_dir" in sentence and "holds no audio layers" in sentence and GET_AUDIO in sentence
+
+
+def test_meigens_files_without_their_maps(refusal, command, plain, weights, tmp_path):
+    """Transformer and text encoder, as they lie in quant_models; with the maps they run."""
+    transformer, t5 = tmp_path / "infinitetalk_single_fp8.safetensors", tmp_path / "t5_fp8.safetensors"
+    shutil.copy(weights.ckpt_dir / "config.json", tmp_path)
+    tensors, layers = quanto(plain["base"] | plain["audio"], "fp8")
+    save_file(tensors, transformer)
+    tensors, t5_layers = quanto(torch.load(weights.ckpt_dir / T5_FILE, weights_only=True), "fp8")
+    save_file(tensors, t5)
+    flags = {"quant": "fp8", "quant_dir": transformer}
+    for path, name in ((t5, "t5_map_fp8.json"), (transformer, "infinitetalk_single_fp8.json")):
+        sentence = refusal(**flags)
+        assert f"{path} is a quanto file without its quantisation map" in sentence and name in sentence
+        assert 'hf download MeiGen-AI/InfiniteTalk --include "quant_models/*"' in sentence
+        (tmp_path / name).write_text("{")
+        assert f"the quantisation map {tmp_path / name} is not valid JSON" in refusal(**flags)
+        (tmp_path / name).write_text(json.dumps(t5_layers if path == t5 else layers))
+    assert command(**flags) == 0
+
+
+@pytest.mark.parametrize("write", [old_scaled_fp8, lambda w: comfy_quant(w)[0], lambda w: quanto(w, "int8")[0]])
+def test_a_quantised_file_that_broke_off(refusal, plain, tmp_path, write):
+    path = tmp_path / "model.safetensors"
+    save_file(write(plain["base"]), path)
+    data = path.read_bytes()
+    for length in (len(data) - 1, len(data) // 2, 100):
+        path.write_bytes(data[:length])
+        assert f"{path} is a damaged or incomplete safetensors file" in refusal(dit_path=path)

@@ -15,7 +15,8 @@ from infinitetalk.pipeline.models.pointwise import choose_pointwise
 from infinitetalk.pipeline.models.speech_encoder import features_from_tensor
 from infinitetalk.pipeline.models.text_encoder import load_text_encoder
 from infinitetalk.pipeline.models.transformer import Operations
-from infinitetalk.pipeline.models.transformer_files import load_transformer, open_transformer
+from infinitetalk.pipeline.models.transformer_files import open_transformer
+from infinitetalk.pipeline.models.transformer_loading import Keeping, load_transformer
 from infinitetalk.pipeline.models.vae import load_vae
 from infinitetalk.pipeline.plan import window_plan
 from infinitetalk.pipeline.settings import Settings, resolve
@@ -42,7 +43,7 @@ def models(folder):
     blocks = BlockStreamer(CPU, resident=99)
     tensors = open_transformer(folder, folder / "InfiniteTalk" / "infinitetalk.safetensors")
     operations = Operations(choose_attention("sdpa", CPU, torch.float32), choose_pointwise("plain", CPU))
-    transformer = load_transformer(tensors, operations, torch.float32, blocks)
+    transformer = load_transformer(tensors, operations, Keeping(torch.float32), blocks)
     clip = load_image_encoder(folder / "models_clip_open-clip-xlm-roberta-large-vit-huge-14.pth", CPU, torch.float32)
     return Models(transformer, blocks, clip, load_vae(folder / "Wan2.1_VAE.pth"), CPU)
 

@@ -84,7 +84,7 @@ def estimates(size):
 
 
 def test_resident_blocks_as_asked_for():
-    size = TransformerSize(40, 464, 316, 5120, 13824)
+    size = TransformerSize(40, 464, 316, 5120, 13824, block_bytes=928, other_bytes=632, scratch=0)
 
     def resident(persistent, swapped, free=None):
         return resident_blocks(size, persistent, swapped, estimates(size), free)
@@ -106,7 +106,7 @@ def test_as_many_blocks_stay_as_fit():
     assert estimate(some).peak < 24 * GIB < estimate(some + 3).peak
 
 
-REAL = TransformerSize(40, 464_200_000, 315_600_000, 5120, 13824)
+REAL = TransformerSize(40, 464_200_000, 315_600_000, 5120, 13824, 928_400_000, 631_200_000, scratch=0)
 
 
 def test_memory_of_the_real_model_is_near_what_was_measured():

@@ -12,7 +12,8 @@ from infinitetalk.pipeline.models.pointwise import choose_pointwise
 from infinitetalk.pipeline.models.speech_encoder import load_speech_encoder
 from infinitetalk.pipeline.models.text_encoder import load_text_encoder
 from infinitetalk.pipeline.models.transformer import Context, Operations
-from infinitetalk.pipeline.models.transformer_files import load_transformer, open_transformer
+from infinitetalk.pipeline.models.transformer_files import open_transformer
+from infinitetalk.pipeline.models.transformer_loading import Keeping, load_transformer
 from infinitetalk.pipeline.models.vae import load_vae
 from infinitetalk.pipeline.weights.residency import BlockStreamer
 from infinitetalk.tools import other_layouts
@@ -189,7 +190,7 @@ def _transformer(base: Path, audio: Path):
     cpu = torch.device("cpu")
     streamer = BlockStreamer(cpu, resident=TINY.layers)
     operations = Operations(choose_attention("sdpa", cpu, torch.float32), choose_pointwise("plain", cpu))
-    return load_transformer(open_transformer(base, audio), operations, torch.float32, streamer)
+    return load_transformer(open_transformer(base, audio), operations, Keeping(torch.float32), streamer)
 
 
 def velocity(model, **changed):

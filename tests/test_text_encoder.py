@@ -154,15 +154,6 @@ def test_moving(weights, folder):
     assert encoder.encode_ids([5, 1]).is_meta
 
 
-def test_quantised_files_are_refused(weights, folder):
-    scaled = {**transformers_names(weights), "encoder.block.0.layer.0.SelfAttention.q.scale_weight": torch.ones(1)}
-    refusal(save(scaled, folder / "scaled.safetensors"), "scaled fp8", "umt5_xxl_fp16.safetensors")
-    scaled = {**transformers_names(weights), "scaled_fp8": torch.zeros(2)}
-    refusal(save(scaled, folder / "scaled.safetensors"), "scaled fp8")
-    quanto = {**weights, "blocks.0.attn.q.weight._data": torch.ones(1)}
-    refusal(save(quanto, folder / "t5_int8.safetensors"), "quanto", "blocks.0.attn.q.weight._data")
-
-
 def test_wrong_files_are_refused(weights, folder):
     refusal(folder / "absent.pth", "does not exist")
     refusal(save({"visual.cls_embedding": torch.ones(1)}, folder / "clip.pth"), "another kind", "visual.cls_embedding")

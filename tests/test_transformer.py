@@ -9,7 +9,8 @@ from infinitetalk.pipeline.errors import InputError
 from infinitetalk.pipeline.models.attention import choose_attention
 from infinitetalk.pipeline.models.pointwise import choose_pointwise
 from infinitetalk.pipeline.models.transformer import Context, Operations
-from infinitetalk.pipeline.models.transformer_files import load_transformer, open_transformer
+from infinitetalk.pipeline.models.transformer_files import open_transformer
+from infinitetalk.pipeline.models.transformer_loading import Keeping, load_transformer
 from infinitetalk.pipeline.sampling.teacache import COEFFICIENTS_480, COEFFICIENTS_720, TeaCache
 from infinitetalk.pipeline.weights.residency import BlockStreamer
 from infinitetalk.tools.golden.recipe import random_state, read_golden
@@ -45,7 +46,7 @@ def plain_operations(dtype):
 
 def loaded(tensors, dtype=torch.float32):
     streamer = BlockStreamer(CPU, resident=99)
-    model = load_transformer(tensors, plain_operations(dtype), dtype, streamer)
+    model = load_transformer(tensors, plain_operations(dtype), Keeping(dtype), streamer)
     return model, streamer
 
 
@@ -109,7 +110,7 @@ def test_bfloat16_is_close_and_keeps_sensitive_parts_in_float32(folder, inputs):
 def test_residency_never_changes_a_bit(folder, model, inputs, resident, offload):
     streamer = BlockStreamer(CPU, resident, offload)
     swapped = load_transformer(
-        open_transformer(folder / "model.safetensors", None), model[0].operations, torch.float32, streamer
+        open_transformer(folder / "model.safetensors", None), model[0].operations, Keeping(torch.float32), streamer
     )
     (expected,) = predict(model, inputs, 700.0)
     for _ in range(2):

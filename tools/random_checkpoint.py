@@ -118,12 +118,12 @@ def write(out: Path, sizes: Sizes = DEMO, seed: int = 0) -> Paths:
 
 def transformer_weights(sizes: Sizes, seed: int = 0) -> Weights:
     """The base model, named as in Wan's official shards, float32."""
-    return _draw(_transformer_table(sizes), seed, 1)
+    return _draw(transformer_table(sizes), seed, 1)
 
 
 def infinitetalk_weights(sizes: Sizes, seed: int = 0) -> Weights:
     """The audio layers, named as in ``infinitetalk.safetensors``, float32."""
-    return _draw(_infinitetalk_table(sizes), seed, 2)
+    return _draw(infinitetalk_table(sizes), seed, 2)
 
 
 def text_encoder_weights(sizes: Sizes, vocabulary: int, seed: int = 0) -> Weights:
@@ -184,7 +184,7 @@ def transformer_config(sizes: Sizes) -> dict:
     }
 
 
-def _transformer_table(sizes: Sizes) -> Table:
+def transformer_table(sizes: Sizes) -> Table:
     dim, clip = sizes.dim, sizes.clip_dim
     table: Table = {
         "patch_embedding.weight": _dense(dim, IN_CHANNELS, *PATCH),
@@ -222,7 +222,7 @@ def _transformer_table(sizes: Sizes) -> Table:
     return table
 
 
-def _infinitetalk_table(sizes: Sizes) -> Table:
+def infinitetalk_table(sizes: Sizes) -> Table:
     dim, inner, width = sizes.dim, sizes.audio_intermediate, sizes.audio_token_dim
     features = sizes.audio_layers * sizes.audio_hidden
     relu = math.sqrt(2)

@@ -1,4 +1,4 @@
-"""Sound files: what is in them, block by block.
+"""Sound: what is in a file, or in memory, block by block.
 
 ``open_audio`` finds out what was recorded (rate, channels, length) and that all of it can be read. The
 sound itself is decoded anew wherever it is needed, for the speech that the model hears and for the
@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import av
 import numpy as np
@@ -22,6 +24,74 @@ from ..errors import InputError
 SAMPLE_RATE = 16_000  # of the speech that wav2vec2 hears
 FPS = 25
 _PLANES_THAT_CRASH = 8  # AudioFrame.to_ndarray of so many planes ends the process (PyAV 18.1)
+_BLOCK = 1 << 16  # samples of a sound in memory at a time
+
+
+class Audio(Protocol):
+    """Sound that can be heard from its beginning as often as it is needed.
+
+    Attributes:
+        sample_rate: samples of one channel in a second.
+        channels: how many.
+        num_samples: of one channel.
+    """
+
+    @property
+    def sample_rate(self) -> int: ...
+    @property
+    def channels(self) -> int: ...
+    @property
+    def num_samples(self) -> int: ...
+    @property
+    def seconds(self) -> float: ...
+
+    def blocks(self) -> Iterator[np.ndarray]:
+        """float32 [channels, n], one after the other."""
+        ...
+
+    def digest(self) -> str:
+        """A hash of everything that can be heard."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Sound:
+    """Sound in memory.
+
+    Attributes:
+        samples: float32 [channels, n], full scale is [-1, 1]; must stay as they are.
+        name: what to call it in messages.
+    """
+
+    samples: np.ndarray
+    sample_rate: int
+    name: str = "the sound"
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def channels(self) -> int:
+        return self.samples.shape[0]
+
+    @property
+    def num_samples(self) -> int:
+        return self.samples.shape[1]
+
+    @property
+    def seconds(self) -> float:
+        return self.num_samples / self.sample_rate
+
+    def blocks(self) -> Iterator[np.ndarray]:
+        for start in range(0, self.num_samples, _BLOCK):
+            yield self.samples[:, start : start + _BLOCK]
+
+    def digest(self) -> str:
+        """SHA-256 of rate, shape and samples."""
+        digest = hashlib.sha256(f"{self.sample_rate} {self.samples.shape} ".encode())
+        for block in self.blocks():
+            digest.update(np.ascontiguousarray(block))
+        return digest.hexdigest()
 
 
 @dataclass(frozen=True)
@@ -41,6 +111,9 @@ class AudioFile:
     channels: int
     num_samples: int
     stamp: tuple[int, int]
+
+    def __str__(self) -> str:
+        return str(self.path)
 
     @property
     def seconds(self) -> float:
@@ -65,39 +138,52 @@ class AudioFile:
             for frame in frames:
                 yield _to_planar_float(frame.to_ndarray(), self.channels)
 
+    def digest(self) -> str:
+        """SHA-256 of the file."""
+        with self.path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
 
 def frame_count(num_samples_16k: int) -> int:
     """Number of whole video frames in so many samples at 16 kHz, rounded down as upstream's get_embedding."""
     return int(num_samples_16k / SAMPLE_RATE * FPS)
 
 
-def open_audio(path: Path) -> AudioFile:
-    """Decode the first audio stream of a sound or video file once, whatever PyAV can open.
+def open_audio(source: Path | Sound) -> AudioFile | Sound:
+    """Decode the first audio stream of a sound or video file once, whatever PyAV can open; or look at a sound.
 
     Raises:
         InputError: no such file, not decodable, no audio stream, less sound than one video frame
             lasts, or samples that are not finite numbers.
     """
-    path = Path(path)
+    if isinstance(source, Sound):
+        _check_samples(source)
+        return source
+    path = Path(source)
     if not path.is_file():
         found = "is a folder" if path.is_dir() else "does not exist"
         raise InputError(f"The sound file {path} {found}; give the path of a sound or video file.")
     stamp = _stamp(path)
     with _first_stream(path) as stream:
         audio = AudioFile(path, stream.codec_context.sample_rate, stream.codec_context.layout.nb_channels, 0, stamp)
+    return dataclasses.replace(audio, num_samples=_check_samples(audio))
+
+
+def _check_samples(audio: AudioFile | Sound) -> int:
+    """See that there is sound for a video frame, made of numbers; returns the samples of a channel."""
     num_samples = 0
     for block in audio.blocks():
         if not np.isfinite(block).all():
-            raise InputError(f"{path} holds samples that are NaN or infinite; export the sound again.")
+            raise InputError(f"{audio} holds samples that are NaN or infinite; export the sound again.")
         num_samples += block.shape[1]
     if num_samples == 0:
-        raise InputError(f"The audio stream of {path} is empty; give a file with sound in it.")
-    audio = dataclasses.replace(audio, num_samples=num_samples)
-    if audio.seconds < 1 / FPS:
+        raise InputError(f"The audio stream of {audio} is empty; give a file with sound in it.")
+    seconds = num_samples / audio.sample_rate
+    if seconds < 1 / FPS:
         raise InputError(
-            f"{path} holds {audio.seconds:.3f} s of sound, less than one video frame ({1 / FPS} s); give a longer one."
+            f"{audio} holds {seconds:.3f} s of sound, less than one video frame ({1 / FPS} s); give a longer one."
         )
-    return audio
+    return num_samples
 
 
 def _stamp(path: Path) -> tuple[int, int]:

@@ -1,17 +1,21 @@
 """The reference: a picture, or a video that is read by time, as PIL images; and their fit to a size.
 
-A picture is read as ComfyUI's LoadImage reads it; a video by PyAV, forward, one frame in memory.
-What a file is, is told by its content, not its name. An animated GIF, WebP or PNG counts as a
-picture (its first frame). Knows nothing about windows or models.
+A picture is read as ComfyUI's LoadImage reads it; a video by PyAV, forward, one frame in memory; both
+can be in memory already. What a file is, is told by its content, not its name. An animated GIF, WebP
+or PNG counts as a picture (its first frame). Knows nothing about windows or models.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import math
 import warnings
 from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
+from typing import Protocol
 
 import av
 import numpy as np
@@ -35,25 +39,56 @@ _LIMITED, _FULL = 1, 2
 _NO_TIMESTAMPS = 0x80  # AVFMT_NOTIMESTAMPS: bare H.264, MPEG, ...
 
 
+@dataclass(frozen=True, eq=False)
+class Footage:
+    """A picture or a video in memory.
+
+    Attributes:
+        frames: [T, H, W, channels], float in [0, 1] or uint8, one grey channel, or red, green, blue and what
+            is ignored; must stay as they are.
+        fps: frames a second; None for a picture, of which only the first frame counts.
+        name: what to call it in messages.
+    """
+
+    frames: Tensor
+    fps: Fraction | None = None
+    name: str = "the picture"
+
+    def __str__(self) -> str:
+        return self.name
+
+    def image(self, index: int) -> Image.Image:
+        """A frame, mode RGB."""
+        pixels = self.frames[index, :, :, :3].cpu()
+        if pixels.dtype != torch.uint8:
+            pixels = (pixels.float() * 255).round().nan_to_num().clamp(0, 255).to(torch.uint8)
+        return Image.fromarray(pixels.expand(-1, -1, 3).contiguous().numpy())
+
+    def digest(self) -> str:
+        """SHA-256 of rate, shape and pixels of all frames that count."""
+        count = 1 if self.fps is None else len(self.frames)
+        digest = hashlib.sha256(f"{self.fps} {count} {tuple(self.frames.shape[1:3])} ".encode())
+        for index in range(count):
+            digest.update(self.image(index).tobytes())
+        return digest.hexdigest()
+
+
 class Reference:
     """A picture or a video. Made by ``open_reference``.
 
     Attributes:
-        path: the file.
         is_video: whether there can be more than one frame.
         height, width: of a frame as it is shown (rotation applied), in pixels.
     """
 
-    def __init__(self, path: Path, image: Image.Image | None) -> None:
-        self.path = path
-        self.is_video = image is None
-        self._frames = _VideoFrames(path) if image is None else None
-        self._image = image
+    def __init__(self, name: str, frames: _Cursor, is_video: bool) -> None:
+        self.is_video = is_video
+        self._frames = frames
         first = self.frame(0)
         self.height, self.width = first.height, first.width
         if max(first.size) > LONGEST_SHAPE * min(first.size):
             raise InputError(
-                f"{path} is {first.width}x{first.height}: too long a strip for a portrait, "
+                f"{name} is {first.width}x{first.height}: too long a strip for a portrait, "
                 f"give one whose sides differ by a factor of {LONGEST_SHAPE} at most."
             )
 
@@ -64,28 +99,33 @@ class Reference:
         picture always 0; for a video of constant 25 frames a second, ``frame_index(k / 25) == k``.
         Times that grow cost one pass through the video; an earlier time reads it again from the start.
         """
-        return 0 if self._frames is None else self._frames.go_to_time(seconds)
+        return self._frames.go_to_time(seconds)
 
     def frame(self, index: int) -> Image.Image:
         """The frame of that number (the last one if there are fewer), mode RGB."""
-        if self._frames is None:
-            return self._image
         self._frames.go_to(index)
         return self._frames.image()
 
 
-def open_reference(path: Path) -> Reference:
+def open_reference(source: Path | Footage) -> Reference:
     """Open a picture or a video.
 
     Raises:
         InputError: the file is missing, empty, not to be read, damaged, neither a picture nor a video, too large, or
             has a shape that cannot be a portrait's.
     """
-    if not path.is_file():
-        raise InputError(f"{path} is not a file: give the path of a picture or a video of the person.")
-    if path.stat().st_size == 0:
-        raise InputError(f"{path} is empty: give the path of a picture or a video of the person.")
-    return Reference(path, _read_picture(path))
+    if isinstance(source, Footage):
+        if source.frames.ndim != 4 or 0 in source.frames.shape:
+            raise InputError(f"{source} holds no picture ({list(source.frames.shape)}): give one of the person.")
+        return Reference(str(source), _FramesInMemory(source), is_video=source.fps is not None)
+    if not source.is_file():
+        raise InputError(f"{source} is not a file: give the path of a picture or a video of the person.")
+    if source.stat().st_size == 0:
+        raise InputError(f"{source} is empty: give the path of a picture or a video of the person.")
+    image = _read_picture(source)
+    if image is None:
+        return Reference(str(source), _VideoFrames(source), is_video=True)
+    return Reference(str(source), _StillPicture(image), is_video=False)
 
 
 def resize_and_crop(image: Image.Image, size: tuple[int, int]) -> Tensor:
@@ -142,6 +182,55 @@ def _as_load_image(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I"):  # 16-bit files are "I" or "I;16" by Pillow's version; LoadImage knows the first
         image = image.convert("I").point(lambda value: value * (1 / 255))
     return image.convert("RGB")
+
+
+class _Cursor(Protocol):
+    """A place in a row of frames; it stays on the last one when it is sent further."""
+
+    def go_to(self, index: int) -> None:
+        """Make the frame of that number the current one."""
+
+    def go_to_time(self, seconds: float) -> int:
+        """Make the frame that is shown ``seconds`` after the first the current one; return its number."""
+
+    def image(self) -> Image.Image:
+        """The current frame, mode RGB, upright."""
+
+
+class _StillPicture:
+    """The one frame of a picture."""
+
+    def __init__(self, image: Image.Image) -> None:
+        self._image = image
+
+    def go_to(self, index: int) -> None:
+        pass
+
+    def go_to_time(self, seconds: float) -> int:
+        return 0
+
+    def image(self) -> Image.Image:
+        return self._image
+
+
+class _FramesInMemory:
+    """The frames of a picture or a video that is decoded."""
+
+    def __init__(self, footage: Footage) -> None:
+        self._footage = footage
+        self._index = 0
+
+    def go_to(self, index: int) -> None:
+        last = 0 if self._footage.fps is None else len(self._footage.frames) - 1
+        self._index = min(index, last)
+
+    def go_to_time(self, seconds: float) -> int:
+        fps = self._footage.fps or 0
+        self.go_to(math.floor((max(0.0, seconds) + _EPSILON) * fps))
+        return self._index
+
+    def image(self) -> Image.Image:
+        return self._footage.image(self._index)
 
 
 class _VideoFrames:

@@ -14,7 +14,7 @@ from pathlib import Path
 import av
 import numpy as np
 
-from .audio import AudioFile
+from .audio import Audio
 
 _AAC_RATES = (96000, 88200, 64000, 48000, 44100, 32000, 24000, 22050, 16000, 12000, 11025, 8000, 7350)
 _USUAL_RATE = 48000
@@ -22,7 +22,7 @@ _LAYOUTS = ("mono", "stereo", "2.1", "4.0", "5.0", "5.1", "6.1", "7.1")  # FFmpe
 _BITS_PER_CHANNEL = 96_000
 
 
-def remux(source: Path, target: Path, audio: AudioFile | None, fps: int, metadata: Mapping[str, str]) -> None:
+def remux(source: Path, target: Path, audio: Audio | None, fps: int, metadata: Mapping[str, str]) -> None:
     """Write an ordinary MP4 with its header first (faststart).
 
     Args:
@@ -41,7 +41,7 @@ def remux(source: Path, target: Path, audio: AudioFile | None, fps: int, metadat
         raise OSError(errno.EIO, "what was written cannot be read back")
 
 
-def _copy(source: Path, target: Path, audio: AudioFile | None, fps: int, metadata: Mapping[str, str]) -> None:
+def _copy(source: Path, target: Path, audio: Audio | None, fps: int, metadata: Mapping[str, str]) -> None:
     options = {"movflags": "faststart+use_metadata_tags"}
     with (
         av.open(f"file:{source}") as partial,
@@ -72,7 +72,7 @@ def _video_packets(container: av.container.InputContainer) -> Iterator[av.Packet
     return (packet for packet in container.demux(video=0) if packet.dts is not None)  # the last one is empty
 
 
-def _encode(audio: AudioFile, container: av.container.OutputContainer, fps: int) -> Iterator[list[av.Packet]]:
+def _encode(audio: Audio, container: av.container.OutputContainer, fps: int) -> Iterator[list[av.Packet]]:
     """Add an AAC stream; yield its packets, each time for the length of one more video frame."""
     rate, blocks, channels = audio.sample_rate, audio.blocks(), audio.channels
     if channels > len(_LAYOUTS):

@@ -14,7 +14,7 @@ from typing import BinaryIO
 import numpy as np
 
 from ..errors import InputError
-from .audio import SAMPLE_RATE, AudioFile
+from .audio import SAMPLE_RATE, Audio
 
 TARGET_LUFS = -23.0
 _PIECE = 60 * SAMPLE_RATE  # samples in memory at a time; a multiple of _HOP
@@ -26,7 +26,7 @@ _ABSOLUTE_GATE = -70.0  # LUFS
 _RELATIVE_GATE = -10.0  # LU
 
 
-def speech_for_model(audio: AudioFile) -> np.ndarray:
+def speech_for_model(audio: Audio) -> np.ndarray:
     """The speech as wav2vec2 is to hear it: float32 [samples], mono, 16 kHz, -23 LUFS.
 
     All channels are averaged, then resampled as ``librosa.load(path, sr=16000)`` does, then brought
@@ -57,7 +57,7 @@ def speech_for_model(audio: AudioFile) -> np.ndarray:
         ) from error
 
 
-def _store_resampled(audio: AudioFile, length: int, file: BinaryIO) -> None:
+def _store_resampled(audio: Audio, length: int, file: BinaryIO) -> None:
     missing = length
     for piece in _resample((block.mean(axis=0) for block in audio.blocks()), audio.sample_rate):
         piece = piece[:missing]

@@ -21,7 +21,7 @@ import av
 from torch import Tensor
 
 from ..errors import InputError
-from .audio import AudioFile
+from .audio import Audio
 from .file_lock import try_lock
 from .fragments import VideoFormat, encode_window
 from .remux import remux
@@ -62,9 +62,10 @@ class VideoWriter:
         width: int,
         fps: int = 25,
         crf: int = 18,
-        audio: AudioFile | None = None,
+        audio: Audio | None = None,
         metadata: Mapping[str, object] | None = None,
         continued: Written | None = None,
+        tags: Mapping[str, str] | None = None,
     ) -> None:
         """Begin a video.
 
@@ -79,6 +80,7 @@ class VideoWriter:
             continued: what an earlier writer of this video had written when it was interrupted; the
                 partial file is cut to that and continued. None begins anew; an earlier partial file is
                 then replaced when the first window is written.
+            tags: further metadata, kept as it is.
 
         Raises:
             InputError: another process is writing this video, the partial file does not hold what it
@@ -91,7 +93,7 @@ class VideoWriter:
         self._hash = hashlib.sha256()
         self._video = VideoFormat(height, width, fps, crf)
         self._audio = audio
-        self._metadata = json.dumps(metadata or {})
+        self._metadata = {**(tags or {}), METADATA_KEY: json.dumps(metadata or {})}
         with self._disk_errors():
             path.parent.mkdir(parents=True, exist_ok=True)
             if continued is None:
@@ -150,7 +152,7 @@ class VideoWriter:
         whole = self.path.with_name(f"{self.path.stem}.tmp.mp4")
         with self._disk_errors():
             try:
-                remux(self.partial, whole, self._audio, self._video.fps, {METADATA_KEY: self._metadata})
+                remux(self.partial, whole, self._audio, self._video.fps, self._metadata)
                 with whole.open("r+b") as file:
                     os.fsync(file.fileno())
                 whole.replace(self.path)

@@ -42,10 +42,6 @@ _BLOCK_NAMES = {
     "ffn.fc1": "layer.1.DenseReluDense.wi_1",
     "ffn.fc2": "layer.1.DenseReluDense.wo",
 }
-_QUANTISED = {
-    "scaled fp8": ("scaled_fp8", ".scale_weight", ".weight_scale", ".comfy_quant"),
-    "quanto": ("._data", "._scale"),
-}
 
 
 class TextEncoder:
@@ -93,18 +89,17 @@ def load_text_encoder(
 
     Args:
         path: ``models_t5_umt5-xxl-enc-bf16.pth``, the same as safetensors, or a file with transformers'
-            names such as ``umt5_xxl_fp16.safetensors``; fp8 without scales is read too.
+            names such as ``umt5_xxl_fp16.safetensors``; also quantised, which is read back while loading.
         tokenizer_path: a tokenizer file or its folder; None takes the one inside the checkpoint, else
             the one beside it (see ``find_tokenizer``).
         ckpt_dir: the base model's folder, searched for the tokenizer.
         device, dtype: where and in what the weights are kept.
 
     Raises:
-        InputError: the file is missing, damaged, quantised or another model's; no tokenizer is found,
-            or it has more tokens than the model.
+        InputError: the file is missing, damaged or another model's; no tokenizer is found, or it has
+            more tokens than the model.
     """
     raw = open_tensors(path, WHAT)
-    _refuse_quantised(raw)
     tensors = raw.renamed(_transformers_name)
     config = _config(tensors)
     tokenizer = _tokenizer(raw, Path(path), tokenizer_path, ckpt_dir)
@@ -137,16 +132,6 @@ def _transformers_name(name: str) -> str:
     if block and block[2] in _BLOCK_NAMES:
         return f"encoder.block.{block[1]}.{_BLOCK_NAMES[block[2]]}.weight"
     return _NAMES.get(name, name)
-
-
-def _refuse_quantised(tensors: Tensors) -> None:
-    for kind, endings in _QUANTISED.items():
-        name = next((name for name in tensors if name.endswith(endings)), None)
-        if name is not None:
-            raise InputError(
-                f"{WHAT}: {tensors.source} is quantised ({kind}: it holds {name}), which is not read yet; give "
-                "models_t5_umt5-xxl-enc-bf16.pth, umt5-xxl-enc-bf16.safetensors or umt5_xxl_fp16.safetensors."
-            )
 
 
 def _config(tensors: Tensors) -> UMT5Config:

@@ -20,7 +20,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from ..quantisation.matmul import WEIGHT_ONLY, Matmuls
+from ..quantisation.rows import Activation
 from .attention import Attention
+from .linear import Linear
 from .pointwise import Pointwise
 from .rope import rope_table
 
@@ -62,6 +65,7 @@ class Operations:
 
     attend: Attention
     pointwise: Pointwise
+    matmuls: Matmuls = WEIGHT_ONLY
 
 
 class ContextPart:
@@ -122,16 +126,17 @@ class NormedAttention(nn.Module):
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
         self.num_heads = config.num_heads
-        self.q = nn.Linear(config.dim, config.dim)
-        self.k = nn.Linear(config.dim, config.dim)
-        self.v = nn.Linear(config.dim, config.dim)
-        self.o = nn.Linear(config.dim, config.dim)
+        self.q = Linear(config.dim, config.dim)
+        self.k = Linear(config.dim, config.dim)
+        self.v = Linear(config.dim, config.dim)
+        self.o = Linear(config.dim, config.dim)
         self.norm_q = RMSNorm(config.dim, config.eps)
         self.norm_k = RMSNorm(config.dim, config.eps)
 
 
 class SelfAttention(NormedAttention):
     def forward(self, x: torch.Tensor, rope: torch.Tensor, ops: Operations) -> torch.Tensor:
+        x = Activation(x)
         q = ops.pointwise.norm_rotate(self.q(x), self.norm_q.weight, rope, self.num_heads, self.norm_q.eps)
         k = ops.pointwise.norm_rotate(self.k(x), self.norm_k.weight, rope, self.num_heads, self.norm_k.eps)
         v = split_heads(self.v(x), self.num_heads)
@@ -143,8 +148,8 @@ class CrossAttention(NormedAttention):
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__(config)
-        self.k_img = nn.Linear(config.dim, config.dim)
-        self.v_img = nn.Linear(config.dim, config.dim)
+        self.k_img = Linear(config.dim, config.dim)
+        self.v_img = Linear(config.dim, config.dim)
         self.norm_k_img = RMSNorm(config.dim, config.eps)
 
     def text_key_value(self, tokens: torch.Tensor) -> KeyValue:
@@ -167,9 +172,9 @@ class AudioCrossAttention(nn.Module):
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
         self.num_heads = config.num_heads
-        self.q_linear = nn.Linear(config.dim, config.dim)
-        self.kv_linear = nn.Linear(config.audio_dim, 2 * config.dim)
-        self.proj = nn.Linear(config.dim, config.dim)
+        self.q_linear = Linear(config.dim, config.dim)
+        self.kv_linear = Linear(config.audio_dim, 2 * config.dim)
+        self.proj = Linear(config.dim, config.dim)
 
     def key_value(self, tokens: torch.Tensor) -> KeyValue:
         """tokens [frames, audio tokens, audio_dim] -> two of [frames, audio tokens, heads, head_dim]."""
@@ -189,9 +194,7 @@ class Block(nn.Module):
         self.self_attn = SelfAttention(config)
         self.norm3 = nn.LayerNorm(dim, self.eps)
         self.cross_attn = CrossAttention(config)
-        self.ffn = nn.Sequential(
-            nn.Linear(dim, config.ffn_dim), nn.GELU(approximate="tanh"), nn.Linear(config.ffn_dim, dim)
-        )
+        self.ffn = nn.Sequential(Linear(dim, config.ffn_dim), nn.GELU(approximate="tanh"), Linear(config.ffn_dim, dim))
         self.modulation = nn.Parameter(torch.empty(1, 6, dim))
         self.audio_cross_attn = AudioCrossAttention(config)
         self.norm_x = nn.LayerNorm(dim, self.eps)
@@ -278,9 +281,12 @@ class AudioProjection(nn.Module):
 
 
 class WanTransformer(nn.Module):
-    """The whole transformer. Build under ``torch.device("meta")`` and fill from a checkpoint."""
+    """The whole transformer. Build under ``torch.device("meta")`` and fill from a checkpoint.
 
-    def __init__(self, config: TransformerConfig, operations: Operations) -> None:
+    ``operations`` may be None for a model that only tells names and shapes.
+    """
+
+    def __init__(self, config: TransformerConfig, operations: Operations | None) -> None:
         super().__init__()
         dim = config.dim
         self.config = config
@@ -304,6 +310,13 @@ class WanTransformer(nn.Module):
     @property
     def dtype(self) -> torch.dtype:
         return self.patch_embedding.weight.dtype
+
+    def to_without_blocks(self, device: torch.device | str) -> None:
+        """Move everything but the blocks, which a ``BlockStreamer`` moves."""
+        for name, part in self.named_children():
+            if name != "blocks":
+                part.to(device)
+        self._rope = {}
 
     def text_part(self, embedding: torch.Tensor) -> ContextPart:
         """umT5 embedding [tokens <= 512, text_dim], padded with zeros to 512 as in training."""
@@ -399,3 +412,10 @@ class WanTransformer(nn.Module):
                 audio = context.audio.key_value(index, block.audio_cross_attn.key_value)
                 branches[b] = block(branches[b], modulation, rope, text, image, audio, self.operations)
         return branches
+
+
+def parameter_shapes(config: TransformerConfig) -> dict[str, tuple[int, ...]]:
+    """Name and shape of every parameter of a transformer of these sizes."""
+    with torch.device("meta"):
+        model = WanTransformer(config, operations=None)
+    return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}

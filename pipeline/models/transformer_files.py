@@ -1,7 +1,7 @@
-"""Transformer files: recognising them, reading sizes off them, loading them block by block.
+"""Transformer files: recognising them and reading sizes off them.
 
-The base (Wan 2.1 I2V) and InfiniteTalk's audio weights may be separate files or one. What cannot
-be read right yet (scaled or packed quantised files) is refused by name.
+The base (Wan 2.1 I2V) and InfiniteTalk's audio weights may be separate files or one, in any format that
+``weights.files`` opens.
 """
 
 from __future__ import annotations
@@ -14,36 +14,39 @@ from pathlib import Path
 import torch
 
 from ..errors import InputError
-from ..memory import TransformerSize
 from ..weights import downloads
 from ..weights.files import Tensors, open_tensors
-from ..weights.load import check_names, check_shape, dimensions, fill
-from ..weights.residency import BlockStreamer
-from .transformer import AUDIO_WINDOW, Operations, TransformerConfig, WanTransformer
+from ..weights.load import check_names, check_shape, dimensions
+from .transformer import AUDIO_WINDOW, TransformerConfig
 
 # Wan's own models all have heads of 128 channels; a config.json beside the file says otherwise.
 _USUAL_HEAD_DIM = 128
-_BASE = "the Wan 2.1 I2V transformer (--ckpt_dir or --dit_path)"
+# in the header of a converted file, whose folder has no config.json
+HEADS_METADATA = "num_heads"
+BASE = "the Wan 2.1 I2V transformer (--ckpt_dir or --dit_path)"
 _AUDIO = "the InfiniteTalk weights (--infinitetalk_dir)"
 _AUDIO_FILES = ("infinitetalk.safetensors", "single/infinitetalk.safetensors")
 
 
-def open_transformer(base: Path, audio: Path | None) -> Tensors:
+def open_transformer(base: Path, audio: Path | None, whole: bool = False) -> Tensors:
     """Open the base and the audio weights as one set of tensors.
 
     Args:
         base: folder of official shards, or a single file.
         audio: ``infinitetalk.safetensors``, its folder or the folder of the whole download; None if the
             base holds the audio weights.
+        whole: take the audio weights that are in ``base``, if there are any, even if ``audio`` is given.
 
     Raises:
-        InputError: files missing, of another kind, or not readable yet.
+        InputError: files missing, of another kind, or not readable.
     """
     if not base.exists():
-        raise InputError(f"{_BASE}: {base} does not exist. Get it with: {downloads.BASE}")
-    tensors = _open_wan(base, _BASE)
-    if audio is not None:
-        tensors = tensors.merged_with(_open_audio(audio))
+        raise InputError(f"{BASE}: {base} does not exist. Get it with: {downloads.BASE}")
+    tensors = _open_wan(base, BASE)
+    if audio is not None and not (whole and "audio_proj.proj1.weight" in tensors):
+        audio_tensors = _open_audio(audio)
+        _check_one_size(tensors, audio_tensors)
+        tensors = tensors.merged_with(audio_tensors)
     if "audio_proj.proj1.weight" not in tensors:
         raise InputError(
             f"--infinitetalk_dir is missing: {tensors.source} holds no audio layers. "
@@ -54,7 +57,6 @@ def open_transformer(base: Path, audio: Path | None) -> Tensors:
 
 def _open_wan(path: Path, what: str) -> Tensors:
     tensors = open_tensors(path, what, downloads.BASE).without_prefix("model.diffusion_model.")
-    _refuse_quantised(tensors, what)
     if "head.modulation" not in tensors:
         raise InputError(
             f"{what}: {path} is no Wan transformer (it holds {_some(tensors)}). Give Wan2.1-I2V-14B; "
@@ -78,7 +80,6 @@ def _open_audio(path: Path) -> Tensors:
             f"get it with: {downloads.INFINITETALK}"
         )
     tensors = open_tensors(path, _AUDIO).without_prefix("model.diffusion_model.")
-    _refuse_quantised(tensors, _AUDIO)
     if "audio_proj.proj1.weight" not in tensors:
         raise InputError(
             f"{_AUDIO}: {path} holds no audio layers (it holds {_some(tensors)}). Give infinitetalk.safetensors; "
@@ -87,9 +88,38 @@ def _open_audio(path: Path) -> Tensors:
     return tensors
 
 
+def _check_one_size(base: Tensors, audio: Tensors) -> None:
+    """See that both are for blocks of one number and width; a 1.3B base has fewer and narrower ones."""
+    names = ((base, "blocks.0.self_attn.q.weight"), (audio, "blocks.0.audio_cross_attn.q_linear.weight"))
+    sizes = [(_block_count(tensors), *tensors.shape(name)[:1]) for tensors, name in names if name in tensors]
+    if len(sizes) == 2 and sizes[0] != sizes[1]:
+        (blocks, width), (audio_blocks, audio_width) = sizes
+        raise InputError(
+            f"{_AUDIO}: {audio.source} is for {audio_blocks} blocks of width {audio_width}, but the base {base.source} "
+            f"has {blocks} of width {width}. Both must be for Wan2.1-I2V-14B; get them with: {downloads.BASE} and: "
+            f"{downloads.INFINITETALK}"
+        )
+
+
+def _block_count(tensors: Tensors) -> int:
+    numbers = (re.match(r"blocks\.(\d+)\.", name) for name in tensors)
+    return 1 + max(int(number[1]) for number in numbers if number)
+
+
 def audio_file(path: Path) -> Path:
     """The file that a folder of InfiniteTalk weights means; anything else as it is."""
     return next((path / name for name in _AUDIO_FILES if (path / name).is_file()), path)
+
+
+def multitalk_notice(path: Path) -> str | None:
+    """What to say of MultiTalk's weights in InfiniteTalk's place, which only a file's name can tell."""
+    name = path.name.lower()
+    if "multitalk" not in name or "infinite" in name:
+        return None
+    return (
+        f"{path} is MultiTalk's by its name, not InfiniteTalk's. The two have the same tensors, so it runs, but "
+        f"MultiTalk goes on from window to window in another way; get InfiniteTalk's with: {downloads.INFINITETALK}"
+    )
 
 
 def _some(tensors: Tensors) -> str:
@@ -99,21 +129,11 @@ def _some(tensors: Tensors) -> str:
 
 def _part(name: str) -> str:
     """Which of the two files a tensor belongs to, for messages."""
-    return _AUDIO if re.search(r"^audio_proj\.|\.audio_cross_attn\.|\.norm_x\.", name) else _BASE
+    return _AUDIO if re.search(r"^audio_proj\.|\.audio_cross_attn\.|\.norm_x\.", name) else BASE
 
 
 def _sources(tensors: Tensors) -> dict[str, Path]:
-    return {_BASE: tensors.source, _AUDIO: tensors.source_of("audio_proj.proj1.weight")}
-
-
-def _refuse_quantised(tensors: Tensors, what: str) -> None:
-    marks = ("scaled_fp8", ".scale_weight", ".weight_scale", ".comfy_quant", "._data", "._scale")
-    found = next((name for name in tensors if name.endswith(marks)), None)
-    if found is not None:
-        raise InputError(
-            f"{what}: {tensors.source} is a quantised file ({found}), which is not read yet. "
-            "Give the bf16 or fp16 file of the same model."
-        )
+    return {BASE: tensors.source, _AUDIO: tensors.source_of("audio_proj.proj1.weight")}
 
 
 def transformer_config(tensors: Tensors) -> TransformerConfig:
@@ -128,12 +148,11 @@ def transformer_config(tensors: Tensors) -> TransformerConfig:
 
     dim, in_channels, *patch_size = shape("patch_embedding.weight", 5)
     audio_dim = shape("blocks.0.audio_cross_attn.kv_linear.weight")[1]
-    numbers = (re.match(r"blocks\.(\d+)\.", name) for name in tensors)
     return TransformerConfig(
         dim=dim,
         ffn_dim=shape("blocks.0.ffn.0.weight")[0],
-        num_heads=_num_heads(dim, tensors.source),
-        num_layers=1 + max(int(number[1]) for number in numbers if number),
+        num_heads=_num_heads(dim, tensors),
+        num_layers=_block_count(tensors),
         in_channels=in_channels,
         out_channels=shape("head.head.weight")[0] // math.prod(patch_size),
         patch_size=tuple(patch_size),
@@ -147,20 +166,10 @@ def transformer_config(tensors: Tensors) -> TransformerConfig:
     )
 
 
-def transformer_size(tensors: Tensors) -> TransformerSize:
-    """Sizes of the transformer that these tensors are of."""
-    config = transformer_config(tensors)
-    block_parameters = tensors.under("blocks.0.").numel()
-    return TransformerSize(
-        blocks=config.num_layers,
-        block_parameters=block_parameters,
-        other_parameters=tensors.numel() - config.num_layers * block_parameters,
-        dim=config.dim,
-        ffn_dim=config.ffn_dim,
-    )
-
-
-def _num_heads(dim: int, source: Path) -> int:
+def _num_heads(dim: int, tensors: Tensors) -> int:
+    source, told = tensors.source, tensors.metadata.get(HEADS_METADATA, "")
+    if told.isdecimal() and int(told) and dim % int(told) == 0:
+        return int(told)
     config = (source if source.is_dir() else source.parent) / "config.json"
     if config.exists():
         try:
@@ -188,34 +197,7 @@ def weight_dtype(dtype: torch.dtype, name: str) -> torch.dtype:
     return torch.float32 if sensitive else dtype
 
 
-def load_transformer(
-    tensors: Tensors, operations: Operations, dtype: torch.dtype, streamer: BlockStreamer
-) -> WanTransformer:
-    """Build the transformer and fill it, handing each block to ``streamer`` as soon as it is read.
-
-    Never holds more than one block beyond the weights themselves. Everything that is not a block
-    lives on the streamer's device.
-    """
-    config = transformer_config(tensors)
-    with torch.device("meta"):
-        model = WanTransformer(config, operations)
-    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    _check_parts(expected, tensors)
-
-    fill(model, tensors, _BASE, dtype=lambda n: weight_dtype(dtype, n), device=streamer.device, skip="blocks.")
-    for index, block in enumerate(model.blocks):
-        fill(
-            block,
-            tensors.under(f"blocks.{index}."),
-            _BASE,
-            dtype=lambda n: weight_dtype(dtype, n),
-            device=streamer.loading_device(index),
-        )
-        streamer.add(block)
-    return model.eval().requires_grad_(False)
-
-
-def _check_parts(expected: dict[str, tuple[int, ...]], tensors: Tensors) -> None:
+def check_parts(expected: dict[str, tuple[int, ...]], tensors: Tensors) -> None:
     """See that every tensor is there in its shape; what is wrong is said of the file that it belongs to."""
     for part, source in _sources(tensors).items():
         check_names([name for name in expected if _part(name) == part], tensors, part, source=source)

@@ -42,6 +42,7 @@ LATENT_STD = (
     *(2.8184, 1.4541, 2.3275, 2.6558, 1.2196, 1.7708, 2.6052, 2.0743),
     *(3.2687, 2.1526, 2.8652, 1.5579, 1.6382, 1.1253, 2.8251, 1.9160),
 )
+_PREFIXES = ("model.", "vae.", "first_stage_model.")  # Kijai's, and those of ComfyUI's checkpoints
 
 
 class Coder(nn.Module):
@@ -149,7 +150,7 @@ class WanVAE(nn.Module):
 
 
 def load_vae(path: Path, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> WanVAE:
-    """Load a Wan 2.1 VAE: ``Wan2.1_VAE.pth`` or a safetensors file of the same names, also behind ``model.``.
+    """Load a Wan 2.1 VAE: ``Wan2.1_VAE.pth`` or a safetensors file of the same names, also behind a prefix.
 
     Args:
         path: the file.
@@ -159,7 +160,7 @@ def load_vae(path: Path, device: torch.device | str = "cpu", dtype: torch.dtype 
     Raises:
         InputError: the file is missing or damaged, or is something other than a Wan 2.1 VAE.
     """
-    tensors = open_tensors(path, WHAT).without_prefix("model.")
+    tensors = open_tensors(path, WHAT).without_prefix(*_PREFIXES)
     z_dim = _check_kind(tensors)
     with torch.device("meta"):
         encoder = _coder(tensors, "encoder", 3, 2 * z_dim, ("downsamples", "middle"), Downsample)

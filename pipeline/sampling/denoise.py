@@ -24,7 +24,7 @@ def denoise(
     guide: Callable[[dict[Branch, torch.Tensor]], torch.Tensor],
     solver: Solver,
     cache: StepCache | None = None,
-    on_step: Callable[[int], None] = lambda done: None,
+    on_step: Callable[[int, torch.Tensor], None] = lambda done, estimate: None,
 ) -> torch.Tensor:
     """From noise to clean latents.
 
@@ -34,7 +34,8 @@ def denoise(
         held: clean latents [z, n, h, w] of the motion frames; the first n latents are held to them.
         contexts: what each guidance branch attends to.
         guide: combines the branches' velocities.
-        on_step: called with the number of steps done after each.
+        on_step: called after each step with the number of steps done, and the clean latents as the step's
+            velocity tells them.
 
     Returns:
         [z, T, h, w] float32.
@@ -46,7 +47,8 @@ def denoise(
         timestep = float(solver.levels[index] * TRAIN_TIMESTEPS)
         velocities = model(latents, reference, timestep, list(contexts.values()), blocks, cache)
         velocity = guide(dict(zip(contexts, velocities, strict=True)))
+        estimate = latents - float(solver.levels[index]) * velocity
         latents = solver.step(index, velocity, latents)
         latents[:, : held.shape[1]] = held
-        on_step(index + 1)
+        on_step(index + 1, estimate)
     return latents

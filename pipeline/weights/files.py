@@ -1,9 +1,10 @@
 """Read-only access to the tensors of a checkpoint, whatever it is stored as.
 
-A checkpoint is one safetensors file, a folder of safetensors shards, or a file of ``torch.save``
-(``.pth``, ``.pt``, ``.bin``); which it is, is told by its content. Nothing is read until a tensor is
-asked for, and both formats are memory-mapped, so opening costs no memory. Knows nothing about
-models: what the names mean is the caller's business.
+A checkpoint is one safetensors file, a folder of safetensors shards, a GGUF file, or a file of
+``torch.save`` (``.pth``, ``.pt``, ``.bin``); which it is, is told by its content. Quantised files show
+the names that a plain one has (``formats``). Nothing is read until a tensor is asked for, and all
+formats are memory-mapped, so opening costs no memory. Knows nothing about models: what the names
+mean is the caller's business.
 """
 
 from __future__ import annotations
@@ -18,8 +19,12 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from ..errors import InputError
+from ..quantisation.storage import Packed, Storage
+from .entry import Entry
+from .formats import recognise
+from .gguf_file import MAGIC, gguf_entries
 
-_SAFETENSORS_DTYPES = {
+SAFETENSORS_DTYPES = {
     "F64": torch.float64,
     "F32": torch.float32,
     "F16": torch.float16,
@@ -37,25 +42,12 @@ _ZIP, _PICKLE = b"PK\x03\x04", b"\x80"  # how files of torch.save begin, since 1
 _LFS_POINTER = b"version https://git-lfs"
 
 
-class _Entry:
-    """One tensor: its shape and dtype, the file it is in, and how to read it."""
-
-    __slots__ = ("dtype", "read", "shape", "source")
-
-    def __init__(
-        self, shape: tuple[int, ...], dtype: torch.dtype, source: Path, read: Callable[[], torch.Tensor]
-    ) -> None:
-        self.shape = shape
-        self.dtype = dtype
-        self.source = source
-        self.read = read
-
-
 class Tensors:
     """The tensors of a checkpoint by name, read on demand onto the CPU."""
 
-    def __init__(self, source: Path, entries: dict[str, _Entry]) -> None:
+    def __init__(self, source: Path, entries: dict[str, Entry], metadata: dict[str, str] | None = None) -> None:
         self.source = source
+        self.metadata = metadata or {}
         self._entries = entries
 
     def __iter__(self) -> Iterator[str]:
@@ -68,8 +60,16 @@ class Tensors:
         return len(self._entries)
 
     def __getitem__(self, name: str) -> torch.Tensor:
-        """The tensor, memory-mapped where the format allows it. Raises KeyError."""
+        """The tensor, memory-mapped where the format allows it; float32 if it is quantised. Raises KeyError."""
         return self._entries[name].read()
+
+    def packed(self, name: str) -> Packed:
+        """The weight as the file keeps it; a plain one shares the file's memory."""
+        return self._entries[name].packed()
+
+    def storage(self, name: str) -> Storage | None:
+        """How the file keeps it; None for what is no number to compute with (integers, bytes)."""
+        return self._entries[name].kept_as()
 
     def shape(self, name: str) -> tuple[int, ...]:
         return self._entries[name].shape
@@ -88,7 +88,7 @@ class Tensors:
     def renamed(self, rename: Callable[[str], str | None]) -> Tensors:
         """The same tensors under other names; those that ``rename`` maps to None are left out."""
         pairs = ((rename(name), entry) for name, entry in self._entries.items())
-        return Tensors(self.source, {name: entry for name, entry in pairs if name is not None})
+        return Tensors(self.source, {name: entry for name, entry in pairs if name is not None}, self.metadata)
 
     def without_prefix(self, *prefixes: str) -> Tensors:
         """Names with the first matching prefix removed; other names stay."""
@@ -104,7 +104,7 @@ class Tensors:
 
     def merged_with(self, other: Tensors) -> Tensors:
         """Both sets of tensors; ``other`` wins where a name is in both."""
-        return Tensors(self.source, {**self._entries, **other._entries})
+        return Tensors(self.source, {**self._entries, **other._entries}, {**self.metadata, **other.metadata})
 
     def with_tensors(self, tensors: dict[str, torch.Tensor]) -> Tensors:
         """These tensors with some added or replaced from memory (a split or reshaped one, say)."""
@@ -114,7 +114,7 @@ class Tensors:
 def tensors_from_dict(tensors: dict[str, torch.Tensor], source: str | Path = "memory") -> Tensors:
     """Wrap tensors that are in memory already."""
     source = Path(source)
-    return Tensors(source, {k: _Entry(tuple(v.shape), v.dtype, source, lambda v=v: v) for k, v in tensors.items()})
+    return Tensors(source, {k: Entry(tuple(v.shape), v.dtype, source, lambda v=v: v) for k, v in tensors.items()})
 
 
 def open_tensors(path: str | Path, what: str, download: str | None = None) -> Tensors:
@@ -133,10 +133,12 @@ def open_tensors(path: str | Path, what: str, download: str | None = None) -> Te
         raise InputError(f"{what}: {path} does not exist. Check the path.")
     if path.is_dir():
         return _open_folder(path, what, f"Get them with: {download}" if download else "Download them.")
-    return Tensors(path, _entries(path, what))
+    entries, metadata = _entries(path, what)
+    return Tensors(path, recognise(entries, path, metadata, what), metadata)
 
 
-def _entries(path: Path, what: str) -> dict[str, _Entry]:
+def _entries(path: Path, what: str) -> tuple[dict[str, Entry], dict[str, str]]:
+    """Every tensor by its name in the file, and the texts of the file's header."""
     try:
         with path.open("rb") as file:
             start = file.read(64)
@@ -144,18 +146,18 @@ def _entries(path: Path, what: str) -> dict[str, _Entry]:
         raise InputError(f"{what}: {path} cannot be read ({error.strerror}). Check the file.") from error
     if not start:
         raise InputError(f"{what}: {path} is empty (0 bytes). Download it again.")
+    if start.startswith(MAGIC):  # first, since a tensor count like 1147 makes it look like safetensors
+        return gguf_entries(path, what)
     if start[8:9] == b"{":  # after the header's length, whose first byte may be anything, a pickle's too
         return _safetensors_entries(path, what)
     if start.startswith((_ZIP, _PICKLE)):
-        return _pickle_entries(path, what)
+        return _pickle_entries(path, what), {}
     if start.startswith(_LFS_POINTER):
         raise InputError(
             f"{what}: {path} is a Git LFS pointer, not the weights. Get them with hf download or git lfs pull."
         )
-    if start.startswith(b"GGUF"):
-        raise InputError(f"{what}: {path} is a GGUF file, which is not read here. Give a .safetensors or .pth file.")
     raise InputError(
-        f"{what}: {path} is neither a safetensors nor a PyTorch file (it begins with {_shown(start[:20])}). "
+        f"{what}: {path} is neither a safetensors nor a PyTorch file nor GGUF (it begins with {_shown(start[:20])}). "
         "Check the path, or download it again."
     )
 
@@ -169,10 +171,13 @@ def _open_folder(folder: Path, what: str, advice: str) -> Tensors:
     if not shards:
         raise InputError(f"{what}: the folder {folder} holds no diffusion_pytorch_model*.safetensors. {advice}")
     _check_shard_count(shards, what, advice)
-    entries: dict[str, _Entry] = {}
+    entries: dict[str, Entry] = {}
+    metadata: dict[str, str] = {}
     for shard in shards:
-        entries.update(_entries(shard, what))
-    return Tensors(folder, entries)
+        more, texts = _entries(shard, what)
+        entries.update(more)
+        metadata.update(texts)
+    return Tensors(folder, recognise(entries, folder, metadata, what), metadata)
 
 
 def _check_shard_count(shards: list[Path], what: str, advice: str) -> None:
@@ -188,30 +193,30 @@ def _check_shard_count(shards: list[Path], what: str, advice: str) -> None:
         raise InputError(f"{what}: {shards[0].parent} lacks {', '.join(missing)}. {advice}")
 
 
-def _safetensors_entries(path: Path, what: str) -> dict[str, _Entry]:
+def _safetensors_entries(path: Path, what: str) -> tuple[dict[str, Entry], dict[str, str]]:
     try:
         handle = safe_open(path, framework="pt")
-        header = _safetensors_header(path)
+        header, metadata = _safetensors_header(path)
     except (SafetensorError, ValueError, OSError) as error:
         raise InputError(f"{what}: {path} is a damaged or incomplete safetensors file. Download it again.") from error
     entries = {}
     for name, info in header.items():
-        dtype = _SAFETENSORS_DTYPES.get(info["dtype"])
+        dtype = SAFETENSORS_DTYPES.get(info["dtype"])
         if dtype is None:
             raise InputError(f"{what}: {path} stores {name} as {info['dtype']}, which is not read here.")
-        entries[name] = _Entry(tuple(info["shape"]), dtype, path, lambda n=name: handle.get_tensor(n))
-    return entries
+        entries[name] = Entry(tuple(info["shape"]), dtype, path, lambda n=name: handle.get_tensor(n))
+    return entries, metadata
 
 
-def _safetensors_header(path: Path) -> dict[str, dict]:
+def _safetensors_header(path: Path) -> tuple[dict[str, dict], dict[str, str]]:
     with path.open("rb") as file:
         size = int.from_bytes(file.read(8), "little")
         header = json.loads(file.read(size))
-    header.pop("__metadata__", None)
-    return header
+    metadata = header.pop("__metadata__", None) or {}
+    return header, metadata
 
 
-def _pickle_entries(path: Path, what: str) -> dict[str, _Entry]:
+def _pickle_entries(path: Path, what: str) -> dict[str, Entry]:
     state = _load_pickle(path, what)
     for key in ("state_dict", "model_state", "module"):
         if isinstance(state, dict) and isinstance(state.get(key), dict):

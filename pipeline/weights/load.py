@@ -25,7 +25,8 @@ def fill(
     dtype: torch.dtype | Callable[[str], torch.dtype] | None = None,
     device: torch.device | str = "cpu",
     optional: frozenset[str] = frozenset(),
-    skip: str | None = None,
+    skip: Callable[[str], bool] | None = None,
+    change: Callable[[str, torch.Tensor], torch.Tensor] | None = None,
 ) -> None:
     """Give every parameter and persistent buffer of ``module`` its tensor (in place).
 
@@ -37,20 +38,23 @@ def fill(
             the file's.
         device: where the parameters live afterwards.
         optional: names that may be missing (left as they are).
-        skip: names with this prefix are left alone.
+        skip: names for which it is true are left alone.
+        change: gives the values to store for a name and its tensor, on the device, before the cast.
 
     Raises:
         InputError: a name is missing or a shape differs.
     """
-    wanted = {
-        name: old for name, old in module.state_dict(keep_vars=True).items() if not (skip and name.startswith(skip))
-    }
+    wanted = {name: old for name, old in module.state_dict(keep_vars=True).items() if not (skip and skip(name))}
     check_names(list(wanted), tensors, what, optional)
     for name, old in wanted.items():
         if name not in tensors:
             continue
         check_shape(name, tuple(old.shape), tensors, what)
-        new = placed(tensors[name], dtype(name) if callable(dtype) else dtype, device)
+        stored_as = dtype(name) if callable(dtype) else dtype
+        if change is None:
+            new = placed(tensors[name], stored_as, device)
+        else:
+            new = placed(change(name, tensors[name].to(device)), stored_as or tensors.dtype(name), device)
         owner, _, leaf = name.rpartition(".")
         holder = module.get_submodule(owner)
         if isinstance(old, nn.Parameter):

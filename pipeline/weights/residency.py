@@ -53,7 +53,8 @@ class BlockStreamer:
 
     Args:
         device: where blocks run.
-        resident: how many of the first blocks stay on the device.
+        resident: how many of the first blocks stay on the device. May be changed between ``to_host`` and
+            ``to_device``, where all blocks are kept in host memory.
         offload: also give the resident blocks' device memory back on ``to_host`` (at the price of
             keeping them in host memory).
     """
@@ -65,6 +66,7 @@ class BlockStreamer:
         self._blocks: list[nn.Module] = []
         self._slabs: dict[int, _Slab] = {}
         self._slot: torch.Tensor | None = None
+        self._at_home = True  # whether all blocks that are kept in host memory are there
 
     def loading_device(self, index: int) -> torch.device:
         """Where block ``index`` is to be filled before ``add``."""
@@ -81,7 +83,10 @@ class BlockStreamer:
             self._slabs[index] = _Slab(block, pinned=self.device.type == "cuda")
 
     def to_device(self) -> None:
-        """Bring resident blocks to the device, if ``to_host`` sent them away."""
+        """Bring resident blocks to the device, if they are not there."""
+        if not self._at_home:
+            return
+        self._at_home = False
         for index, slab in self._slabs.items():
             if index < self.resident:
                 slab.attach(slab.host.to(self.device, non_blocking=True, copy=True))
@@ -89,6 +94,7 @@ class BlockStreamer:
     def to_host(self) -> None:
         """Give device memory back as far as the weights are kept in host memory too."""
         self._slot = None
+        self._at_home = True
         for slab in self._slabs.values():
             slab.attach(slab.host)
 

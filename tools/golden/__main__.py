@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-COMPONENTS = ("transformer", "sampling", "streaming", "vae", "speech", "encoders", "media")
+COMPONENTS = ("transformer", "sampling", "streaming", "vae", "speech", "encoders", "media", "quanto")
 FOLDER = Path(__file__).parent
 
 

@@ -1,0 +1,105 @@
+"""All LoRAs of a run together: what they add to a parameter, or run beside it.
+
+Differences are summed in float32, in the order of the files, each times its strength. Knows nothing about how
+parameters are kept.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from .changes import Change, Product
+from .reading import LoraFile, Shapes, read_lora
+
+
+@dataclass(frozen=True)
+class Loras:
+    """LoRA files with their strengths, and the shapes of the parameters that they change."""
+
+    files: tuple[LoraFile, ...]
+    scales: tuple[float, ...]
+    shapes: Shapes
+
+    def touches(self, name: str) -> bool:
+        """Whether any of them changes this parameter."""
+        return any(name in file.changes for file in self.files)
+
+    def has_dense(self, name: str) -> bool:
+        """Whether one changes it by more than a product of two matrices, so that it cannot run beside the layer."""
+        return not all(
+            isinstance(change, Product) and change.is_branch(self.shapes[name]) for change, _ in self._changes(name)
+        )
+
+    def rank(self, name: str) -> int:
+        """Of all products for this parameter together."""
+        return sum(change.rank for change, _ in self._changes(name) if isinstance(change, Product))
+
+    def delta(self, name: str, device: torch.device) -> torch.Tensor:
+        """What is to be added to a parameter: float32, in its shape."""
+        shape = self.shapes[name]
+        total = torch.zeros(shape, device=device)
+        for change, scale in self._changes(name):
+            total += change.dense(shape, device) * scale
+        return total
+
+    def branch(self, name: str, device: torch.device, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
+        """``down`` [r, in] and ``up`` [out, r] of all products together, strengths in ``up``."""
+        ups, downs = [], []
+        for change, scale in self._changes(name):
+            up, down = change.factors(device)
+            ups.append((up * scale).to(dtype))
+            downs.append(down.to(dtype))
+        return torch.cat(downs), torch.cat(ups, dim=1)
+
+    def describe(self) -> tuple[str, ...]:
+        """A line for each file: its strength and what it changes."""
+        return tuple(_line(file, scale) for file, scale in zip(self.files, self.scales, strict=True))
+
+    def _changes(self, name: str) -> list[tuple[Change, float]]:
+        pairs = zip(self.files, self.scales, strict=True)
+        return [(change, scale) for file, scale in pairs for change in file.changes.get(name, ())]
+
+
+def open_loras(paths: Sequence[Path], scales: Sequence[float], shapes: Shapes, ignore_unmatched: bool) -> Loras:
+    """Open LoRA files and find what they change; nothing but headers is read.
+
+    Args:
+        scales: strength of each; may be negative.
+        shapes: names and shapes of the model's parameters.
+        ignore_unmatched: go on without keys that have no place in the model.
+
+    Raises:
+        InputError: see ``read_lora``.
+    """
+    files = tuple(read_lora(path, shapes, ignore_unmatched) for path in paths)
+    return Loras(files, tuple(scales), shapes)
+
+
+def _line(file: LoraFile, scale: float) -> str:
+    ranks: Counter[int] = Counter()
+    others: Counter[str] = Counter()
+    for name, changes in file.changes.items():
+        for change in changes:
+            if isinstance(change, Product):
+                ranks[change.rank] += 1
+            else:
+                others[kind_of(name)] += 1
+    products = [f"{count} layers by rank {rank}" for rank, count in sorted(ranks.items())]
+    told = ", ".join([*products, *(f"{count} {kind}" for kind, count in sorted(others.items()))])
+    left = f"; {len(file.unmatched)} keys without a place are left out" if file.unmatched else ""
+    return f"LoRA {file.path.name} at {scale:g} changes {told}{left}"
+
+
+def kind_of(name: str) -> str:
+    """What a parameter that is changed by a whole difference is, in the plural."""
+    leaf = name.rpartition(".")[2]
+    if leaf == "modulation":
+        return "modulations"
+    if "norm" in name:
+        return "norms"
+    return "biases" if leaf == "bias" else "whole matrices"

@@ -1,0 +1,53 @@
+"""A linear layer whose matrix may be kept in any storage, with an optional LoRA beside it.
+
+The parts of the matrix are parameters, so that a block's weights move as a whole whatever they are
+kept in. How the product is computed is chosen when the weights are loaded (``quantisation.matmul``).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from ..quantisation.matmul import Multiply, multiply_plain
+from ..quantisation.rows import Activation, floats
+from ..quantisation.storage import Packed, Storage
+
+
+class Linear(nn.Module):
+    """``x W^T + b``, and ``+ x down^T up^T`` where a LoRA runs beside.
+
+    Built with an empty float matrix, so that a plain state dict fits; ``keep`` replaces it.
+    """
+
+    def __init__(self, in_features: int, out_features: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(out_features, in_features))
+        self.bias = nn.Parameter(torch.empty(out_features))
+        self.storage: Storage | None = None
+        self.multiply: Multiply = multiply_plain
+        self.parts = ("weight",)
+        self.lora_down: nn.Parameter | None = None
+        self.lora_up: nn.Parameter | None = None
+
+    def keep(self, packed: Packed, multiply: Multiply, branch: tuple[torch.Tensor, torch.Tensor] | None = None) -> None:
+        """Take a matrix as it is kept, and how to multiply by it.
+
+        Args:
+            branch: ``down`` [r, in] and ``up`` [out, r] of a LoRA that runs beside the matrix, in the dtype
+                of the activations.
+        """
+        for name in set(self.parts) - set(packed.parts):
+            delattr(self, name)
+        self.storage, self.multiply, self.parts = packed.storage, multiply, tuple(packed.parts)
+        for name, part in packed.parts.items():
+            self.register_parameter(name, nn.Parameter(part, requires_grad=False))
+        if branch is not None:
+            self.lora_down, self.lora_up = (nn.Parameter(factor, requires_grad=False) for factor in branch)
+
+    def forward(self, x: torch.Tensor | Activation) -> torch.Tensor:
+        """[..., in] -> [..., out]"""
+        y = self.multiply(x, {name: getattr(self, name) for name in self.parts}, self.bias)
+        if self.lora_down is not None:
+            y = y + (floats(x) @ self.lora_down.T) @ self.lora_up.T
+        return y

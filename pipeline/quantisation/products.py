@@ -1,0 +1,202 @@
+"""Products of 8-bit rows and 8-bit matrices, and finding out which of them a card can compute.
+
+``torch._scaled_mm`` and ``torch._int_mm`` are private: each is called in one place here, and used only
+after a small product came out right on this device. Knows no storages and no layers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache, partial
+from importlib.util import find_spec
+from types import ModuleType
+
+import torch
+
+from .rows import Quantise, Rows, quantise_rows, row_slices
+
+# Sums that a Hopper card keeps in its tensor cores are a little coarser than those it moves out in between,
+# and faster; the rounding to fp8 is coarser by far (benchmarks/quantised.py measures both).
+FAST_SUMS = True
+
+
+@dataclass(frozen=True)
+class Product:
+    """``function(rows, weight, scale, bias, dtype)`` multiplies rows [m, k] by ``weight`` [n, k]: [m, n] in ``dtype``.
+
+    ``scale`` is that of the weight's rows, float32 [n].
+
+    Attributes:
+        name: for people, such as "int8".
+        reason: why this one, for people.
+        rows: the dtype of the rows that it takes.
+        quantise: makes such rows.
+    """
+
+    name: str
+    reason: str
+    rows: torch.dtype
+    quantise: Quantise
+    function: Callable[[Rows, torch.Tensor, torch.Tensor, torch.Tensor | None, torch.dtype], torch.Tensor]
+
+
+@cache
+def triton_kernels(device: torch.device) -> ModuleType | str:
+    """The module ``triton_rows``, or why it does not work here."""
+    if device.type != "cuda":
+        return f"Triton kernels need a CUDA card, this run uses {device.type}"
+    if find_spec("triton") is None:
+        return "the Python package triton is not installed"
+    try:  # Triton builds its launcher with a C compiler; whether there is one shows only now
+        from . import triton_rows
+
+        rows = triton_rows.quantise_rows(torch.ones(2, 64, device=device), torch.int8)
+        return triton_rows if (rows.values == 127).all() else "Triton computes wrong results here"
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:
+        return f"Triton does not work here: {_sentence(error)}"
+
+
+@cache
+def find_product(weights: torch.dtype, device: torch.device) -> Product | str:
+    """The best product for weights of this dtype that works on a CUDA card, or why there is none.
+
+    Args:
+        weights: ``torch.float8_e4m3fn``, ``torch.float8_e5m2`` or ``torch.int8``.
+    """
+    kernels = triton_kernels(device)
+    return _int8_product(device, kernels) if weights == torch.int8 else _fp8_product(weights, device, kernels)
+
+
+def _fp8_product(weights: torch.dtype, device: torch.device, kernels: ModuleType | str) -> Product | str:
+    quantise = quantise_rows if isinstance(kernels, str) else kernels.quantise_rows
+    rescale = _rescale_by_parts if isinstance(kernels, str) else kernels.rescale
+    # PyTorch has row-wise scales on Linux, for e4m3, on some cards; single scales wherever there is fp8.
+    ways = {
+        "a scale for each row in the product itself": scaled_rows,
+        "this card and PyTorch have single scales only: those of the rows come after": partial(
+            scaled_after, rescale=rescale
+        ),
+    }
+    for reason, function in ways.items():
+        product = Product("fp8", reason, torch.float8_e4m3fn, quantise, function)
+        obstacle = _obstacle(product, weights, device)
+        if obstacle is None:
+            return product
+    capability = torch.cuda.get_device_capability(device)
+    if capability < (8, 9):
+        card = ".".join(map(str, capability))
+        return f"fp8 products need a card of compute capability 8.9 (RTX 40xx, H100) or newer, this one has {card}"
+    return f"fp8 products do not work here: {obstacle}"
+
+
+def _int8_product(device: torch.device, kernels: ModuleType | str) -> Product | str:
+    obstacle, quantise = kernels, quantise_rows
+    if not isinstance(kernels, str):
+        quantise = kernels.quantise_rows
+        product = Product("int8", "Triton kernel", torch.int8, quantise, kernels.int8_product)
+        obstacle = _obstacle(product, torch.int8, device)
+        if obstacle is None:
+            return product
+    product = Product("int8", f"PyTorch's own product, since {obstacle}", torch.int8, quantise, integer_sums)
+    obstacle = _obstacle(product, torch.int8, device)
+    return product if obstacle is None else f"int8 products do not work here: {obstacle}"
+
+
+def scaled_rows(
+    rows: Rows, weight: torch.Tensor, scale: torch.Tensor, bias: torch.Tensor | None, dtype: torch.dtype
+) -> torch.Tensor:
+    """fp8 with row-wise scales in the product, which PyTorch gives in bf16."""
+    bias = None if bias is None else bias.to(torch.bfloat16)
+    return _scaled_mm(rows.values, weight, rows.scale, scale[None], bias).to(dtype)
+
+
+def scaled_after(
+    rows: Rows,
+    weight: torch.Tensor,
+    scale: torch.Tensor,
+    bias: torch.Tensor | None,
+    dtype: torch.dtype,
+    rescale: Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None, torch.Tensor], None],
+) -> torch.Tensor:
+    """fp8 with the scales applied to the sums, which PyTorch gives in bf16."""
+    one = torch.ones((), dtype=torch.float32, device=weight.device)
+    total = _scaled_mm(rows.values, weight, one, one, None)
+    out = total if dtype == total.dtype else torch.empty_like(total, dtype=dtype)
+    rescale(total, rows.scale, scale, bias, out)
+    return out
+
+
+def integer_sums(
+    rows: Rows, weight: torch.Tensor, scale: torch.Tensor, bias: torch.Tensor | None, dtype: torch.dtype
+) -> torch.Tensor:
+    """int8 with int32 sums, in parts: all sums of a window at once would take 2 GB."""
+    out = torch.empty(len(rows.values), len(weight), dtype=dtype, device=weight.device)
+    for part in row_slices(*out.shape):
+        _rescale(_int_mm(rows.values[part], weight), rows.scale[part], scale, bias, out[part])
+    return out
+
+
+def _scaled_mm(
+    rows: torch.Tensor,
+    weight: torch.Tensor,
+    row_scale: torch.Tensor,
+    scale: torch.Tensor,
+    bias: torch.Tensor | None,
+) -> torch.Tensor:
+    return torch._scaled_mm(
+        rows,
+        weight.t(),
+        scale_a=row_scale,
+        scale_b=scale,
+        bias=bias,
+        out_dtype=torch.bfloat16,
+        use_fast_accum=FAST_SUMS,
+    )
+
+
+def _int_mm(rows: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    return torch._int_mm(rows, weight.t())
+
+
+def _rescale(
+    total: torch.Tensor, row_scale: torch.Tensor, scale: torch.Tensor, bias: torch.Tensor | None, out: torch.Tensor
+) -> None:
+    """``out = total * row_scale * scale + bias``; ``out`` may be ``total``."""
+    scaled = total * row_scale
+    out.copy_(scaled.mul_(scale) if bias is None else torch.addcmul(bias.float(), scaled, scale))
+
+
+def _rescale_by_parts(
+    total: torch.Tensor, row_scale: torch.Tensor, scale: torch.Tensor, bias: torch.Tensor | None, out: torch.Tensor
+) -> None:
+    for part in row_slices(*total.shape):
+        _rescale(total[part], row_scale[part], scale, bias, out[part])
+
+
+def _obstacle(product: Product, weights: torch.dtype, device: torch.device) -> str | None:
+    """Why a product does not work on this device, or None: a small one is tried, with unlike rows and columns."""
+    count, channels, outputs = 50, 128, 64
+    # Made without random numbers: those of the caller must not move.
+    x = torch.arange(count * channels, device=device).remainder(13).sub(6).view(count, channels)
+    x = x * 2.0 ** torch.arange(count, device=device).remainder(5)[:, None]
+    w = torch.arange(outputs * channels, device=device).remainder(11).sub(5).view(outputs, channels).float()
+    scale = 2.0 ** -torch.arange(outputs, device=device).remainder(3)
+    bias = torch.arange(outputs, device=device).to(torch.bfloat16)
+    expected = (x @ w.T) * scale + bias
+    try:
+        rows = product.quantise(x.to(torch.bfloat16), product.rows)
+        found = product.function(rows, w.to(weights), scale, bias, torch.bfloat16)
+        right = (found - expected).abs().max() < 0.05 * expected.abs().max()
+        return None if right else "it computes wrong results"
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:
+        return _sentence(error)
+
+
+def _sentence(error: Exception) -> str:
+    """The first line of what an exception says, without the full stop."""
+    return (str(error).strip().splitlines() or [repr(error)])[0][:200].rstrip(".")

@@ -1,0 +1,77 @@
+"""Activations in 8 bits: every row (token) is quantised by itself at the moment it is multiplied.
+
+Outliers of one token so cost the others nothing. Knows no matrices and no cards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import NamedTuple
+
+import torch
+
+LARGEST = {torch.float8_e4m3fn: torch.finfo(torch.float8_e4m3fn).max, torch.int8: 127.0}
+# Rows that are quieter than this lose digits, so that the reciprocal of a scale stays finite.
+SMALLEST = 1e-30
+# Numbers handled at once where a float32 copy is needed: 32 MiB, which a card's cache may hold.
+_AT_ONCE = 2**23
+
+
+class Rows(NamedTuple):
+    """``values * scale`` stands for the activations: 8-bit values [rows, channels], scale float32 [rows, 1]."""
+
+    values: torch.Tensor
+    scale: torch.Tensor
+
+
+Quantise = Callable[[torch.Tensor, torch.dtype], Rows]
+
+
+def quantise_rows(x: torch.Tensor, dtype: torch.dtype) -> Rows:
+    """Plain PyTorch: each row over its largest magnitude, times the format's largest number, rounded to nearest.
+
+    Args:
+        x: floats [rows, channels].
+        dtype: ``torch.float8_e4m3fn`` or ``torch.int8``.
+    """
+    largest = LARGEST[dtype]
+    values = torch.empty(x.shape, dtype=dtype, device=x.device)
+    scale = torch.empty(len(x), 1, dtype=torch.float32, device=x.device)
+    for part in row_slices(*x.shape):
+        numbers = x[part].to(torch.float32, copy=True)
+        magnitude = torch.linalg.vector_norm(numbers, float("inf"), dim=1, keepdim=True).clamp_(SMALLEST)
+        numbers.mul_(largest / magnitude)
+        values[part] = numbers.round_() if dtype == torch.int8 else numbers
+        scale[part] = magnitude / largest
+    return Rows(values, scale)
+
+
+def row_slices(rows: int, columns: int) -> Iterator[slice]:
+    """The rows of a matrix in nearly equal parts, so small that a float32 copy of one is cheap."""
+    parts = max(1, -(-rows * columns // _AT_ONCE))
+    for index in range(parts):
+        yield slice(rows * index // parts, rows * (index + 1) // parts)
+
+
+class Activation:
+    """The input of several linear layers, quantised once for all of them when the first one asks.
+
+    Args:
+        values: floats [..., channels].
+        quantised: rows by their dtype, from a kernel that has made them on the way.
+    """
+
+    def __init__(self, values: torch.Tensor, quantised: Mapping[torch.dtype, Rows] | None = None) -> None:
+        self.values = values
+        self._quantised = dict(quantised or {})
+
+    def rows(self, dtype: torch.dtype, quantise: Quantise) -> Rows:
+        """The activations as rows of ``dtype``, made by ``quantise`` unless they are there."""
+        if dtype not in self._quantised:
+            self._quantised[dtype] = quantise(self.values.flatten(0, -2).contiguous(), dtype)
+        return self._quantised[dtype]
+
+
+def floats(x: torch.Tensor | Activation) -> torch.Tensor:
+    """The activations as they were before quantisation."""
+    return x.values if isinstance(x, Activation) else x

@@ -1,0 +1,114 @@
+"""The transformer's weights as the settings ask for them: which tensors, which LoRAs, how kept and multiplied.
+
+Opens files and reads headers; loading is for ``models.transformer_loading``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from .errors import InputError
+from .lora import Loras, open_loras
+from .memory import TransformerSize
+from .model_files import TransformerFiles
+from .models.transformer import parameter_shapes
+from .models.transformer_files import open_transformer, transformer_config
+from .models.transformer_loading import QUANTISERS, Keeping, check_fusing, is_matrix, transformer_size
+from .quantisation.matmul import Matmuls
+from .quantisation.storage import Storage
+from .settings import Settings
+from .weights.files import Tensors
+
+# in the header of a converted file: the LoRAs that are fused into it
+LORA_METADATA = "infinitetalk_loras"
+
+
+@dataclass(frozen=True)
+class TransformerWeights:
+    """Everything that loading needs; nothing is read yet.
+
+    Attributes:
+        fused: names and strengths of all LoRAs, also of those that the file already holds.
+        products: names of the ways in which matrices are multiplied.
+        notices: sentences for the user, such as what the LoRAs touch.
+    """
+
+    tensors: Tensors
+    loras: Loras | None
+    keeping: Keeping
+    size: TransformerSize
+    fused: str
+    products: str
+    notices: tuple[str, ...]
+
+
+def open_weights(
+    settings: Settings, files: TransformerFiles, matmuls: Matmuls, dtype: torch.dtype
+) -> TransformerWeights:
+    """Open the files of the transformer and its LoRAs.
+
+    Args:
+        matmuls: for the notice that says how matrices are multiplied.
+        dtype: of what is kept in floats.
+
+    Raises:
+        InputError: files missing, of another kind, a LoRA that does not fit, or settings that ask for what
+            these files or this device cannot give.
+    """
+    tensors = open_transformer(files.base, files.infinitetalk, whole=settings.quant_dir is not None)
+    if settings.quant_dir is not None:
+        _check_quant_dir(tensors, files, settings.quant)
+    keeping = Keeping(dtype, settings.quant, settings.lora_mode)
+    loras = None
+    if files.loras:
+        shapes = parameter_shapes(transformer_config(tensors))
+        loras = open_loras(files.loras, settings.lora_scale, shapes, settings.lora_ignore_unmatched)
+        check_fusing(tensors, loras, keeping)
+    inside = tensors.metadata.get(LORA_METADATA, "")
+    given = ", ".join(f"{path.name} ({scale:g})" for path, scale in zip(files.loras, settings.lora_scale, strict=False))
+    found = _storages(tensors, keeping)
+    notices = [*_kept_notice(found, matmuls), *(loras.describe() if loras else ())]
+    if inside:
+        again = " and gets what --lora_dir gives on top" if given else ""
+        notices.append(f"{files.base} holds fused LoRAs already: {inside}{again}.")
+    return TransformerWeights(
+        tensors,
+        loras,
+        keeping,
+        transformer_size(tensors, loras, keeping),
+        ", ".join(filter(None, (inside, given))),
+        ", ".join(sorted({matmuls.of(storage).name for storage in found})),
+        tuple(notices),
+    )
+
+
+def _storages(tensors: Tensors, keeping: Keeping) -> dict[Storage, int]:
+    """How many matrices are kept in what, the most first."""
+    counts: dict[Storage, int] = {}
+    for name in tensors:
+        if is_matrix(name, tensors):
+            storage = keeping.storage(tensors.storage(name))
+            counts[storage] = counts.get(storage, 0) + 1
+    return dict(sorted(counts.items(), key=lambda item: -item[1]))
+
+
+def _check_quant_dir(tensors: Tensors, files: TransformerFiles, quant: str) -> None:
+    found = _storages(tensors, Keeping(torch.float32))
+    if not any(storage in QUANTISERS[quant][1] for storage in found):
+        kept = next(iter(found)).name
+        raise InputError(
+            f"--quant_dir: {files.base} keeps its matrices as {kept}, but --quant says {quant}; give the file "
+            f"of {quant}, or the file with --dit_path and no --quant_dir to convert it while loading."
+        )
+
+
+def _kept_notice(found: dict[Storage, int], matmuls: Matmuls) -> tuple[str, ...]:
+    """How the matrices are kept and multiplied, if not in plain floats."""
+    if not any(storage.quantised for storage in found):
+        return ()
+    ways = {storage: matmuls.of(storage) for storage in found if storage.quantised}
+    kept = ", ".join(f"{count} in {storage.name}" for storage, count in found.items())
+    how = "; ".join(dict.fromkeys(f"{way.name}, {way.reason}" for way in ways.values()))
+    return (f"matrices of the blocks: {kept}; products: {how}",)

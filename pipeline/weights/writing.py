@@ -1,0 +1,61 @@
+"""Writing a safetensors file tensor by tensor, so that it may be larger than memory.
+
+The safetensors library wants all tensors at once. The format (huggingface/safetensors, README): the header's
+length as a 64-bit little-endian number, the header in JSON, then the tensors' bytes back to back.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+
+from ..errors import InputError
+from .files import SAFETENSORS_DTYPES
+
+_NAMES = {dtype: name for name, dtype in SAFETENSORS_DTYPES.items()}
+_ALIGNMENT = 8
+
+Specs = dict[str, tuple[torch.dtype, tuple[int, ...]]]
+
+
+def write_safetensors(
+    path: Path, specs: Specs, tensors: Iterable[tuple[str, torch.Tensor]], metadata: dict[str, str]
+) -> None:
+    """Write a file; it gets its name only when it is whole.
+
+    Args:
+        specs: dtype and shape of every tensor, in the order of the file.
+        tensors: the tensors, in that order.
+
+    Raises:
+        InputError: the disk is full or cannot be written.
+        ValueError: a tensor is not what ``specs`` says.
+    """
+    header: dict[str, object] = {"__metadata__": metadata}
+    start = 0
+    for name, (dtype, shape) in specs.items():
+        size = torch.Size(shape).numel() * dtype.itemsize
+        header[name] = {"dtype": _NAMES[dtype], "shape": list(shape), "data_offsets": [start, start + size]}
+        start += size
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % _ALIGNMENT)
+    temporary = path.with_name(f"{path.name}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as file:
+            file.write(len(text).to_bytes(8, "little") + text)
+            for (name, tensor), (expected, spec) in zip(tensors, specs.items(), strict=True):
+                if (name, tensor.dtype, tuple(tensor.shape)) != (expected, *spec):
+                    raise ValueError(f"{name} {tensor.dtype} {list(tensor.shape)} does not follow the plan")
+                file.write(tensor.cpu().contiguous().flatten().view(torch.uint8).numpy())
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        raise InputError(f"cannot write {path} ({error.strerror}): free some space or give another name.") from error
+    finally:
+        temporary.unlink(missing_ok=True)
