@@ -1,0 +1,1 @@
+"""Graphs and finished videos as commands: reading ComfyUI's files, mapping nodes to settings, quoting for a shell."""

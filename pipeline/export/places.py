@@ -1,0 +1,140 @@
+"""Where files of a graph are, outside ComfyUI: in a ComfyUI folder that the user names, or nobody knows where.
+
+Knows the names of ComfyUI's folders and how ``extra_model_paths.yaml`` adds to them; opens no weights.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+
+from ..errors import InputError
+
+# setting -> the folders of ComfyUI that are offered for it, in the order of search
+FOLDERS: dict[str, tuple[str, ...]] = {
+    "dit_path": ("diffusion_models",),
+    "quant_dir": ("diffusion_models",),
+    "infinitetalk_dir": ("diffusion_models", "model_patches"),
+    "text_encoder": ("text_encoders",),
+    "tokenizer": ("text_encoders",),
+    "clip_vision": ("clip_vision",),
+    "vae": ("vae",),
+    "wav2vec_dir": ("audio_encoders",),
+    "lora_dir": ("loras",),
+}
+# other folders that mean the same: ComfyUI's old names, and those of other packs
+_ALSO = {
+    "diffusion_models": ("unet",),
+    "text_encoders": ("clip",),
+    "audio_encoders": ("wav2vec2", "transformers"),
+}
+_ANNOTATION = re.compile(r"(.*) \[(input|output|temp)\]")
+PORTABLE_NOTE = (
+    "Paths are as under weights/, pictures and sound as in this folder, since it is not known where they are: change "
+    "them, or give --comfyui DIR, the folder of ComfyUI, to have them looked up."
+)
+
+
+def posix_name(name: str) -> PurePosixPath:
+    """A name out of a graph; graphs that were saved on Windows have backslashes.
+
+    Raises:
+        InputError: it leads out of the folder.
+    """
+    path = PurePosixPath(name.replace("\\", "/"))
+    if path.is_absolute() or ".." in path.parts or re.match(r"[A-Za-z]:", name):
+        raise InputError(f"{name!r} is not a name in one of ComfyUI's folders; choose the file in the graph again.")
+    return path
+
+
+def without_annotation(name: str) -> tuple[str, str]:
+    """The name of a source, and the folder it is in: ComfyUI writes "x.png [output]"."""
+    match = _ANNOTATION.fullmatch(name)
+    return (match[1], match[2]) if match else (name, "input")
+
+
+@dataclass(frozen=True)
+class PortableFiles:
+    """Nothing is known of where files are: relative paths, which the user can change."""
+
+    def model(self, setting: str, name: str) -> Path:
+        return Path("weights", posix_name(name))
+
+    def preset_file(self, setting: str, name: str) -> Path | None:
+        return Path(name)  # the command looks it up under weights/ as well
+
+    def source(self, name: str) -> Path:
+        return Path(posix_name(without_annotation(name)[0]))
+
+    def notes(self) -> tuple[str, ...]:
+        return (PORTABLE_NOTE,)
+
+
+@dataclass(frozen=True)
+class FolderFiles:
+    """The folders of a ComfyUI.
+
+    Args:
+        base: where its ``models`` and ``input`` are, or its base directory.
+    """
+
+    base: Path
+
+    def __post_init__(self) -> None:
+        if not (self.base / "models").is_dir():
+            raise InputError(f"--comfyui: {self.base} has no folder models; give the folder that ComfyUI is in.")
+
+    def model(self, setting: str, name: str) -> Path:
+        relative = posix_name(name)
+        for root in self._roots(setting):
+            if (root / relative).exists():
+                return (root / relative).absolute()
+        raise InputError(f"--{setting}: {name!r} is not in {', '.join(map(str, self._roots(setting)))}.")
+
+    def preset_file(self, setting: str, name: str) -> Path | None:
+        parts = PurePosixPath(name).parts
+        there = [path for root in self._roots(setting) for path in sorted(root.rglob("*")) if path.name == parts[-1]]
+        for length in range(len(parts), 0, -1):
+            for path in there:
+                if path.parts[-length:] == parts[-length:]:
+                    return path.absolute()
+        return None
+
+    def source(self, name: str) -> Path:
+        relative, folder = without_annotation(name)
+        path = self.base / folder / posix_name(relative)
+        if not path.is_file():
+            raise InputError(f"{name!r} is not in {path.parent}; put the file there.")
+        return path.absolute()
+
+    def notes(self) -> tuple[str, ...]:
+        return ()
+
+    def _roots(self, setting: str) -> tuple[Path, ...]:
+        folders = [name for folder in FOLDERS[setting] for name in (folder, *_ALSO.get(folder, ()))]
+        usual = [self.base / "models" / folder for folder in folders]
+        return (*usual, *(path for folder in folders for path in self._extra.get(folder, ())))
+
+    @cached_property
+    def _extra(self) -> dict[str, list[Path]]:
+        """Folders of ``extra_model_paths.yaml``, by ComfyUI's name for them."""
+        file = self.base / "extra_model_paths.yaml"
+        if not file.is_file():
+            return {}
+        import yaml
+
+        try:
+            sections = yaml.safe_load(file.read_text(encoding="utf-8-sig")) or {}
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise InputError(f"--comfyui: {file} is not YAML ({error}).") from error
+        found: dict[str, list[Path]] = {}
+        for section in sections.values():
+            if not isinstance(section, dict):
+                continue
+            base = self.base / Path(str(section.get("base_path") or "")).expanduser()
+            for folder, paths in section.items():
+                if folder not in ("base_path", "is_default"):
+                    found.setdefault(folder, []).extend(base / line for line in str(paths).split("\n") if line.strip())
+        return found
