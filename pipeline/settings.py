@@ -392,6 +392,8 @@ def _check_combinations(s: Settings) -> None:
         )
     if s.quant_dir is not None and s.quant is None:
         raise InputError("--quant_dir needs --quant: say whether the file is fp8 or int8.")
+    if s.lora_dir is None and s.lora_scale != Settings.lora_scale:
+        raise InputError("--lora_scale needs --lora_dir: say which LoRA it is the strength of.")
     if s.lora_dir is not None and len(s.lora_dir) != len(s.lora_scale):
         raise InputError(
             f"--lora_scale: {len(s.lora_scale)} found, one for each file of --lora_dir ({len(s.lora_dir)}) expected."

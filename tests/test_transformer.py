@@ -158,7 +158,7 @@ def test_prefixed_pth_file(tmp_path, model, inputs):
         (lambda w: w.update({"blocks.1.ffn.0.bias": torch.zeros(7)}), r"blocks\.1\.ffn\.0\.bias of shape \[7\]"),
         (lambda w: [w.pop(k) for k in list(w) if "k_img" in k], "text-to-video"),
         (lambda w: [w.pop(k) for k in list(w) if "audio_proj" in k], "infinitetalk_dir"),
-        (lambda w: w.update({"blocks.0.ffn.0.scale_weight": torch.ones(1)}), "quantised"),
+        (lambda w: w.update({"blocks.0.ffn.0.weight_scale_2": torch.ones(1)}), "not read here"),
         (lambda w: w.clear() or w.update({"hello": torch.zeros(1)}), "no Wan transformer"),
     ],
 )

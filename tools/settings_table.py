@@ -44,8 +44,8 @@ PRESETS_HEAD = """
 ## Presets
 
 `--preset NAME` takes these settings from `presets/NAME.toml`. LoRA and quantised files are named as they lie under the
-weights folder. Presets that need LoRA or quantised weights are refused until those are available. `peak_vram_gb` and
-`speedup` (against 40 steps of three passes) are what the presets were published with, not measurements.
+weights folder, which is the one that `--ckpt_dir` lies in, or `weights`. `peak_vram_gb` and `speedup` (against 40 steps
+of three passes) are what the presets were published with, not measurements.
 """
 
 
