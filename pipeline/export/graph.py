@@ -1,0 +1,271 @@
+"""A ComfyUI graph in one normal form, whatever file it came from.
+
+Knows nodes, links and values, and how to walk from a node to what feeds it; knows no node kind but those that
+hold a constant, and nothing of settings. ``read_graph`` takes what ComfyUI saves (``workflow_file`` unfolds it)
+and what it queues (the API format). ComfyUI itself is not needed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+from ..errors import InputError
+
+BYPASSED, MUTED = "bypassed", "muted"
+
+# kinds whose only output is the value of their first widget: the frontend's, core's, KJNodes', and of two small packs
+CONSTANTS = frozenset(
+    ("PrimitiveNode", "PrimitiveInt", "PrimitiveFloat", "PrimitiveBoolean", "PrimitiveString")
+    + ("PrimitiveStringMultiline", "INTConstant", "FloatConstant", "BOOLConstant", "StringConstant")
+    + ("StringConstantMultiline", "Int", "Float", "String", "easy int", "easy float", "easy string", "easy boolean")
+)
+_READ_FROM_TEXT = {"Int": int, "Float": float}  # ComfyLiterals has a text field for them
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a link comes from: a node's id and the number of its output. The node may be missing from the file."""
+
+    node: str
+    output: int
+
+
+@dataclass(frozen=True)
+class Node:
+    """A node that runs.
+
+    Attributes:
+        id: as ComfyUI numbers them, "12:3" for node 3 in the subgraph 12.
+        kind: its class.
+        title: what the user calls it; the kind if nothing.
+        values: widgets by name, where the file stores names.
+        positional: widgets in order, where the file stores that; ``orders.with_names`` knows orders.
+        links: what feeds its inputs, by name; past everything that only passes through. A linked widget's
+            stored value does not count.
+    """
+
+    id: str
+    kind: str
+    title: str
+    values: dict[str, object]
+    positional: tuple[object, ...]
+    links: dict[str, Origin]
+
+    def __str__(self) -> str:
+        title = f" {self.title!r}" if self.title != self.kind else ""
+        return f"node {self.id}{title} ({self.kind})"
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A node that does not run, and why: BYPASSED or MUTED."""
+
+    node: Node
+    why: str
+
+
+@dataclass(frozen=True)
+class Graph:
+    """The nodes that run, by id; those that do not; and what to call the graph in messages."""
+
+    nodes: dict[str, Node]
+    skipped: tuple[Skipped, ...] = ()
+    name: str = "the graph"
+
+
+def read_graph(path: Path) -> Graph:
+    """The graph of a .json file that ComfyUI saved or exported.
+
+    Raises:
+        InputError: it cannot be read, is no graph, or of an unknown version; or its links run in a circle.
+    """
+    try:
+        data = json.loads(path.read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror or error}.") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not a text in UTF-8; give a graph that ComfyUI saved as .json.") from error
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path} is not valid JSON ({error}); save the graph in ComfyUI again.") from error
+    return graph_of(data, str(path))
+
+
+def graph_of(data: object, name: str = "the graph") -> Graph:
+    """The graph in parsed JSON: in the API format, bare or as "prompt" or "output" of a dict, or as the UI saves it.
+
+    Raises:
+        InputError: see ``read_graph``.
+    """
+    from .workflow_file import unfold  # which builds what is defined here
+
+    if isinstance(data, dict):
+        if isinstance(data.get("nodes"), list):
+            return _checked(unfold(data, name))
+        for wrapper in ("prompt", "output"):
+            if isinstance(data.get(wrapper), dict) and not isinstance(data[wrapper].get("class_type"), str):
+                return graph_of(data[wrapper], name)
+        if isinstance(data.get("workflow"), dict):
+            return graph_of(data["workflow"], name)
+        if data and all(isinstance(n, dict) and isinstance(n.get("class_type"), str) for n in data.values()):
+            return from_prompt(data, name)
+    raise InputError(f"{name} is not a ComfyUI graph: it has neither nodes as the UI saves them nor as the API takes.")
+
+
+def from_prompt(prompt: dict[str, dict[str, object]], name: str = "the graph") -> Graph:
+    """The graph of a prompt: the API format, in memory.
+
+    Raises:
+        InputError: an entry is no node, or links run in a circle.
+    """
+    nodes = {}
+    for identity, entry in prompt.items():
+        inputs = entry.get("inputs", {})
+        if not isinstance(entry.get("class_type"), str) or not isinstance(inputs, dict):
+            raise InputError(f"{name}: node {identity} has no class_type or no inputs; export the graph again.")
+        links = {key: Origin(value[0], int(value[1])) for key, value in inputs.items() if _is_link(value)}
+        values = {key: _unwrapped(value) for key, value in inputs.items() if key not in links}
+        about = entry.get("_meta")
+        title = about.get("title") if isinstance(about, dict) else None
+        kind = entry["class_type"]
+        nodes[str(identity)] = Node(str(identity), kind, str(title or kind), values, (), links)
+    return _checked(Graph(nodes, name=name))
+
+
+def _is_link(value: object) -> bool:
+    return (
+        isinstance(value, list)
+        and len(value) == 2
+        and isinstance(value[0], str)
+        and isinstance(value[1], int | float)
+        and not isinstance(value[1], bool)
+    )
+
+
+def _unwrapped(value: object) -> object:
+    """Lists that are no links come as ``{"__value__": [...]}``."""
+    return value["__value__"] if isinstance(value, dict) and value.keys() == {"__value__"} else value
+
+
+def _checked(graph: Graph) -> Graph:
+    """The same graph; its links do not run in a circle."""
+    ways = {node.id: [origin.node for origin in node.links.values()] for node in graph.nodes.values()}
+    try:
+        TopologicalSorter(ways).prepare()
+    except CycleError as error:
+        names = " -> ".join(str(graph.nodes[identity]) for identity in error.args[1])
+        raise InputError(f"{graph.name}: links run in a circle: {names}; remove one of them.") from error
+    return graph
+
+
+def of_kind(graph: Graph, *kinds: str) -> list[Node]:
+    """The nodes of these kinds, in the order of the file."""
+    return [node for node in graph.nodes.values() if node.kind in kinds]
+
+
+def only(graph: Graph, kinds: Iterable[str], what: str, chosen: str | None = None) -> Node:
+    """The one node of these kinds, or the chosen one.
+
+    Args:
+        what: for messages, such as "sampler".
+        chosen: the id of one.
+
+    Raises:
+        InputError: there is none, there are several and none is chosen (lists them), or the chosen one is none.
+    """
+    found = of_kind(graph, *kinds)
+    if chosen is not None:
+        for node in found:
+            if node.id == chosen:
+                return node
+        is_there = f"is {graph.nodes[chosen].kind}, no {what}" if chosen in graph.nodes else "is not there"
+        raise InputError(f"{graph.name}: node {chosen} {is_there}; choose one of: {_listed(found)}.")
+    if not found:
+        raise InputError(f"{graph.name} has no {what} ({' or '.join(kinds)}).")
+    if len(found) > 1:
+        raise InputError(f"{graph.name} has {len(found)} {what}s; choose one with --node ID: {_listed(found)}.")
+    return found[0]
+
+
+def _listed(nodes: Iterable[Node]) -> str:
+    return ", ".join(str(node) for node in nodes) or "none"
+
+
+def feeding(graph: Graph, node: Node, slot: str) -> Node | None:
+    """The node whose output goes into this input, None if nothing does.
+
+    Raises:
+        InputError: the link comes from nowhere.
+    """
+    origin = node.links.get(slot)
+    if origin is None:
+        return None
+    if origin.node not in graph.nodes:
+        raise refusal(graph, node, f"its input {slot} comes from {_place(origin)}, which is not in the file; link it")
+    return graph.nodes[origin.node]
+
+
+def linked(graph: Graph, node: Node, slot: str) -> Node:
+    """The node whose output goes into this input.
+
+    Raises:
+        InputError: nothing is linked to it, or the link comes from nowhere.
+    """
+    found = feeding(graph, node, slot)
+    if found is None:
+        asleep = ", ".join(str(skipped.node) for skipped in graph.skipped if skipped.why == MUTED)
+        hint = f" (muted: {asleep})" if asleep else ""
+        raise refusal(graph, node, f"nothing is linked to its input {slot}{hint}; link it")
+    return found
+
+
+def _place(origin: Origin) -> str:
+    return origin.node if origin.node.startswith("link ") else f"node {origin.node}"
+
+
+_NEEDED = object()
+
+
+def value(graph: Graph, node: Node, name: str, default: object = _NEEDED) -> object:
+    """The value of a widget, typed in or from a node that holds a constant.
+
+    Args:
+        default: for a node of a version that has no such widget.
+
+    Raises:
+        InputError: another node computes it, or it is nowhere and there is no default.
+    """
+    source = feeding(graph, node, name)
+    if source is not None:
+        constant = constant_of(graph, source)
+        if constant is None:
+            raise refusal(
+                graph, node, f"{name} is computed by {source}, which is not run here; type the value in, unlinked"
+            )
+        return constant
+    if name in node.values:
+        return node.values[name]
+    if default is _NEEDED:
+        raise refusal(graph, node, f"its value {name} is not in the file; save the graph in ComfyUI again")
+    return default
+
+
+def constant_of(graph: Graph, node: Node) -> object | None:
+    """The value that a node of CONSTANTS holds, None for other nodes and for those that are fed themselves."""
+    if node.kind not in CONSTANTS or node.links:
+        return None
+    held = next(iter((*node.positional, *node.values.values())), None)
+    if isinstance(held, str) and node.kind in _READ_FROM_TEXT:
+        try:
+            return _READ_FROM_TEXT[node.kind](held)
+        except ValueError:
+            return None
+    return held
+
+
+def refusal(graph: Graph, node: Node, sentence: str) -> InputError:
+    """An error about a node, with the file and the node in front and a full stop at the end."""
+    return InputError(f"{graph.name}: {node}: {sentence}.")

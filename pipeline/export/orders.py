@@ -1,0 +1,65 @@
+"""Widgets that a file stores by position, by name.
+
+What ComfyUI saves holds a node's widgets as a bare list, and what it lists as inputs may be as old as the node.
+So the order comes from tables of what each version of a node had. Knows how to choose an order, no node.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+from ..errors import InputError
+from .graph import Graph, Node, refusal
+
+CONTROLS = ("fixed", "increment", "decrement", "randomize")
+CONTROL = "control_after_generate"  # the widget that the frontend puts behind a seed
+
+# the widgets of one version of a node, in order: name -> bool, int, float or str; an object fits everything
+Order = dict[str, type]
+
+
+def with_names(graph: Graph, orders: dict[str, tuple[Order, ...]]) -> Graph:
+    """The graph with the widgets of these kinds of nodes under their names.
+
+    The first order that fits is taken. An older version's list may be shorter and a newer one's longer, since
+    widgets are appended; what is appended beyond the order is left out. Names that the file itself stores for a
+    node with no list stay as they are.
+
+    Raises:
+        InputError: a node's list fits none of its orders.
+    """
+    nodes = {identity: _named(graph, node, orders.get(node.kind, ())) for identity, node in graph.nodes.items()}
+    return dataclasses.replace(graph, nodes=nodes)
+
+
+def _named(graph: Graph, node: Node, orders: tuple[Order, ...]) -> Node:
+    if not orders or not node.positional:
+        return node
+    for order in orders:
+        if _fits(node, order):
+            return dataclasses.replace(node, values={**node.values, **dict(zip(order, node.positional, strict=False))})
+    raise _unknown_order(graph, node)
+
+
+def _unknown_order(graph: Graph, node: Node) -> InputError:
+    return refusal(
+        graph,
+        node,
+        f"its {len(node.positional)} widgets are in an order that no known version of this node has; "
+        "save the graph with Export (API), which stores their names",
+    )
+
+
+def _fits(node: Node, order: Order) -> bool:
+    pairs = zip(order.items(), node.positional, strict=False)
+    return all(name in node.links or _is_a(stored, name, kind) for (name, kind), stored in pairs)
+
+
+def _is_a(stored: object, name: str, kind: type) -> bool:
+    if name == CONTROL:
+        return stored in CONTROLS
+    if kind is int:
+        return not isinstance(stored, bool) and isinstance(stored, int | float) and stored == int(stored)
+    if kind is float:
+        return not isinstance(stored, bool) and isinstance(stored, int | float)
+    return isinstance(stored, kind)

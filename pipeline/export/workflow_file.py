@@ -1,0 +1,313 @@
+"""What ComfyUI's UI saves, unfolded: subgraphs, reroutes, Set and Get nodes, bypassed and muted nodes.
+
+Does what the frontend does when it turns a workflow into a prompt: links are followed through everything that
+only passes on, and a subgraph's nodes take their place under ids like "12:3". Reads schema 0.4 (links are lists)
+and 1 (links are dicts). Knows the few kinds of nodes that exist in the frontend only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from ..errors import InputError
+from .graph import BYPASSED, MUTED, Graph, Node, Origin, Skipped
+
+VERSIONS = (0.4, 1)
+NOTES = ("Note", "MarkdownNote", "Note Plus (mtb)", "Label (rgthree)")
+REROUTES = ("Reroute", "Reroute (rgthree)")
+SETTERS, GETTERS = ("SetNode", "easy setNode"), ("GetNode", "easy getNode")
+INVISIBLE_LINKS = ("Anything Everywhere", "Anything Everywhere?", "Anything Everywhere3", "Prompts Everywhere")
+CONTROLS = ("fixed", "increment", "decrement", "randomize")
+
+_MUTED, _BYPASSED = 2, 4  # litegraph's modes
+_INPUTS, _OUTPUTS = "-10", "-20"  # what stands for a subgraph's own inputs and outputs among its nodes
+
+
+def unfold(data: dict[str, Any], name: str) -> Graph:
+    """The graph of a saved workflow.
+
+    Raises:
+        InputError: an unknown version, something that is no node or link, links that run in a circle, or a node
+            whose links are not in the file.
+    """
+    definitions = data.get("definitions")
+    subgraphs = definitions.get("subgraphs") if isinstance(definitions, dict) else None
+    known = {str(each.get("id")): each for each in subgraphs or () if isinstance(each, dict)}
+    for part in (data, *known.values()):
+        version = part.get("version", VERSIONS[0])
+        if version not in VERSIONS:
+            raise InputError(
+                f"{name} is a workflow of version {version!r}; 0.4 and 1 are known. Save it with Export (API) instead."
+            )
+    scope = _Scope(name, data, known)
+    nodes, skipped = scope.nodes_and_skipped()
+    return Graph({node.id: node for node in nodes}, tuple(skipped), name)
+
+
+@dataclass(frozen=True, eq=False)
+class _Scope:
+    """The workflow itself, or a subgraph in the place of one node."""
+
+    name: str
+    data: dict[str, Any]
+    definitions: dict[str, dict[str, Any]]
+    parent: _Scope | None = None
+    owner: dict[str, Any] = field(default_factory=dict)
+    prefix: str = ""
+    given: dict[tuple[str, str], object] = field(default_factory=dict)  # promoted widgets: (inner node, widget)
+
+    def error(self, sentence: str) -> InputError:
+        return InputError(f"{self.name}: {sentence}; save the workflow in ComfyUI again.")
+
+    @cached_property
+    def nodes(self) -> dict[str, dict[str, Any]]:
+        nodes = self.data.get("nodes")
+        if not isinstance(nodes, list):
+            raise self.error(f"subgraph {self.prefix}{self.data.get('name')} has no list of nodes")
+        for node in nodes:
+            if not isinstance(node, dict) or "id" not in node or not isinstance(node.get("type"), str):
+                raise self.error("an entry of nodes has no id or no type")
+        return {str(node["id"]): node for node in nodes}
+
+    @cached_property
+    def links(self) -> dict[object, tuple[str, int]]:
+        """Where each link starts: the node's id and the number of its output."""
+        return {link["id"]: (str(link["origin_id"]), link["origin_slot"]) for link in self._link_dicts()}
+
+    @cached_property
+    def outputs(self) -> dict[int, object]:
+        """The link that ends in each output of the subgraph."""
+        return {
+            link["target_slot"]: link["id"] for link in self._link_dicts() if str(link.get("target_id")) == _OUTPUTS
+        }
+
+    def _link_dicts(self) -> Iterator[dict[str, Any]]:
+        keys = ("id", "origin_id", "origin_slot", "target_id", "target_slot", "type")
+        for link in self.data.get("links") or ():
+            link = dict(zip(keys, link, strict=False)) if isinstance(link, list) else link
+            if not isinstance(link, dict) or not isinstance(link.get("origin_slot"), int) or "origin_id" not in link:
+                raise self.error(f"an entry of links is no link: {link!r}")
+            yield link
+
+    @cached_property
+    def setters(self) -> dict[str, str]:
+        """The Set node of each name."""
+        return {_held(node): identity for identity, node in self.nodes.items() if node["type"] in SETTERS}
+
+    def nodes_and_skipped(self) -> tuple[list[Node], list[Skipped]]:
+        """The nodes of this scope and of the subgraphs in it that run, and those that do not."""
+        running, skipped = [], []
+        for identity, node in self.nodes.items():
+            kind, mode = node["type"], node.get("mode", 0)
+            if kind in INVISIBLE_LINKS and mode not in (_MUTED, _BYPASSED):
+                raise InputError(
+                    f"{self.name}: node {self.prefix}{identity} ({kind}) makes links that are not in the file; "
+                    "save the workflow with Export (API), which has them."
+                )
+            if kind in NOTES + REROUTES + SETTERS + GETTERS:
+                continue
+            if mode in (_MUTED, _BYPASSED):
+                skipped.append(Skipped(self._node(identity, {}), MUTED if mode == _MUTED else BYPASSED))
+            elif kind in self.definitions:
+                inner = self._inside(identity).nodes_and_skipped()
+                running += inner[0]
+                skipped += inner[1]
+            else:
+                links = self._links_of(identity)
+                running += [node for node, _ in links.values() if node is not None]
+                running.append(self._node(identity, {name: origin for name, (_, origin) in links.items()}))
+        return running, skipped
+
+    def _node(self, identity: str, links: dict[str, Origin]) -> Node:
+        node = self.nodes[identity]
+        kind, stored = node["type"], node.get("widgets_values")
+        named = node.get("widgets_values_named")
+        values = dict(stored) if isinstance(stored, dict) else {}
+        positional = tuple(stored) if isinstance(stored, list) else ()
+        if positional:
+            values |= _by_inputs(node, positional)
+        if isinstance(named, dict):
+            values, positional = values | named, ()
+        return Node(self.prefix + identity, kind, str(node.get("title") or kind), values, positional, links)
+
+    def _links_of(self, identity: str) -> dict[str, tuple[Node | None, Origin]]:
+        """What feeds each input; with a node that holds a constant, if a subgraph's promoted widget does."""
+        found: dict[str, tuple[Node | None, Origin]] = {}
+        for number, entry in enumerate(_inputs(self.nodes[identity])):
+            origin = self._resolve_input(identity, number, ())
+            if isinstance(origin, _Constant):
+                found[entry["name"]] = self._constant(identity, entry["name"], origin.value)
+            elif origin is not None:
+                found[entry["name"]] = (None, origin)
+        for (inner, widget), value in self.given.items():
+            if inner == identity and widget not in found:
+                found[widget] = self._constant(identity, widget, value)
+        return found
+
+    def _constant(self, identity: str, widget: str, value: object) -> tuple[Node, Origin]:
+        where = f"{self.prefix}{identity}.{widget}"
+        return Node(where, "PrimitiveNode", "promoted widget", {"value": value}, (), {}), Origin(where, 0)
+
+    def _resolve_input(self, identity: str, number: int, way: tuple[object, ...]) -> Origin | _Constant | None:
+        """Where an input's value comes from. ``way`` is what was passed so far."""
+        here = (self.prefix, identity, number)
+        if here in way:
+            raise InputError(
+                f"{self.name}: links run in a circle through node {self.prefix}{identity} "
+                f"({self.nodes[identity]['type']}); remove one of them."
+            )
+        inputs = _inputs(self.nodes[identity])
+        if number >= len(inputs) or inputs[number].get("link") is None:
+            return None
+        link = inputs[number]["link"]
+        if link not in self.links:
+            return Origin(f"link {link}", 0)
+        return self._follow(self.links[link], str(inputs[number].get("type", "*")), (*way, here))
+
+    def _follow(self, start: tuple[str, int], wanted: str, way: tuple[object, ...]) -> Origin | _Constant | None:
+        """Where a link's value comes from, past everything that only passes on, for an input of a type."""
+        identity, number = start
+        if identity == _INPUTS and self.parent is not None:
+            return self._resolve_outside(number, way)
+        if identity not in self.nodes:
+            return Origin(self.prefix + identity, number)
+        node = self.nodes[identity]
+        kind, mode = node["type"], node.get("mode", 0)
+        if mode == _BYPASSED:
+            passed = _passed_input(node, number, wanted)
+            return None if passed is None else self._resolve_input(identity, passed, way)
+        if kind in REROUTES + SETTERS:
+            return self._resolve_input(identity, 0, way)
+        if kind in GETTERS:
+            return self._resolve_getter(node, way)
+        if mode == _MUTED:
+            return None
+        if kind in self.definitions:
+            inner = self._inside(identity)
+            if number not in inner.outputs:
+                return None
+            return inner._follow(inner.links[inner.outputs[number]], wanted, way)
+        return Origin(self.prefix + identity, number)
+
+    def _resolve_outside(self, number: int, way: tuple[object, ...]) -> Origin | _Constant | None:
+        """What the node that stands for this subgraph has at one of its inputs: a link, or a promoted widget."""
+        declared = self.data.get("inputs") or []
+        if number >= len(declared):
+            raise self.error(f"subgraph {self.prefix}{self.data.get('name')} has no input number {number}")
+        name, owner = declared[number].get("name"), str(self.owner["id"])
+        for index, entry in enumerate(_inputs(self.owner)):
+            if entry["name"] == name and entry.get("link") is not None:
+                return self.parent._resolve_input(owner, index, way)
+        own = (_INPUTS, name)
+        return _Constant(self.given[own]) if own in self.given else None
+
+    def _resolve_getter(self, node: dict[str, Any], way: tuple[object, ...]) -> Origin | _Constant | None:
+        name, scope = _held(node), self
+        while scope is not None:
+            if name in scope.setters:
+                return scope._resolve_input(scope.setters[name], 0, way)
+            scope = scope.parent
+        return Origin(f"link {name!r}", 0)
+
+    def _inside(self, identity: str) -> _Scope:
+        """The subgraph that a node stands for."""
+        node, prefix = self.nodes[identity], f"{self.prefix}{identity}:"
+        definition = self.definitions[node["type"]]
+        scope: _Scope | None = self
+        while scope is not None:
+            if scope.data is definition:
+                raise self.error(f"subgraph {definition.get('name')} contains itself")
+            scope = scope.parent
+        return _Scope(self.name, definition, self.definitions, self, node, prefix, self._promoted(identity))
+
+    def _promoted(self, identity: str) -> dict[tuple[str, str], object]:
+        """Values of the widgets that a subgraph shows on its outside: by inner node and name, or by own input."""
+        node = self.nodes[identity]
+        stored, named = node.get("widgets_values"), node.get("widgets_values_named")
+        stored = stored if isinstance(stored, list) else []
+        own = [entry["name"] for entry in _inputs(node) if isinstance(entry.get("widget"), dict)]
+        listed = (node.get("properties") or {}).get("proxyWidgets")
+        targets = [(_INPUTS, name) for name in own]
+        if isinstance(listed, list) and listed:
+            targets = [_target(entry) for entry in listed]
+        values = dict(zip(targets, _without_controls(stored, len(targets)), strict=False))
+        for target, entry in zip(targets, listed or (), strict=False):
+            if len(entry) > 3 and isinstance(entry[3], dict) and "value" in entry[3]:
+                values[target] = entry[3]["value"]
+        if isinstance(named, dict):
+            values |= {target: named[target[1]] for target in targets if target[1] in named}
+        for (inner, widget), value in self.given.items():  # what is shown further out rules
+            if inner == identity:
+                values |= {target: value for target in targets if target[1] == widget}
+        return {target: value for target, value in values.items() if value is not None}
+
+
+@dataclass(frozen=True)
+class _Constant:
+    """A promoted widget's value, where an input asked for its origin."""
+
+    value: object
+
+
+def _inputs(node: dict[str, Any]) -> list[dict[str, Any]]:
+    entries = node.get("inputs")
+    return [e for e in entries if isinstance(e, dict) and "name" in e] if isinstance(entries, list) else []
+
+
+def _held(node: dict[str, Any]) -> str:
+    """The name that a Set or Get node holds."""
+    values = node.get("widgets_values")
+    return str(values[0]) if isinstance(values, list) and values else ""
+
+
+def _target(entry: object) -> tuple[str, str]:
+    """Which widget an entry of proxyWidgets means; "-1" is the subgraph's own input."""
+    if not isinstance(entry, list) or len(entry) < 2:
+        return "", ""
+    inner, widget = str(entry[0]), str(entry[1])
+    return (_INPUTS if inner == "-1" else inner), widget
+
+
+def _without_controls(stored: list[object], wanted: int) -> list[object]:
+    """As many values as there are widgets: some versions store what is to happen to a seed behind it as well."""
+    if len(stored) > wanted:
+        stored = [v for n, v in enumerate(stored) if not (v in CONTROLS and n and isinstance(stored[n - 1], int))]
+    return stored if len(stored) == wanted else []
+
+
+def _by_inputs(node: dict[str, Any], positional: tuple[object, ...]) -> dict[str, object]:
+    """Widgets by the names of the inputs that are listed with them; nothing if the list does not go with them."""
+    names = [entry["widget"].get("name") for entry in _inputs(node) if isinstance(entry.get("widget"), dict)]
+    controls = [
+        number + 1
+        for number, value in enumerate(positional[:-1])
+        if not isinstance(value, bool) and isinstance(value, int) and positional[number + 1] in CONTROLS
+    ]
+    if len(names) != len(positional) and len(names) + len(controls) == len(positional):
+        positional = tuple(value for number, value in enumerate(positional) if number not in controls)
+    return dict(zip(names, positional, strict=True)) if len(names) == len(positional) else {}
+
+
+def _passed_input(node: dict[str, Any], number: int, wanted: str) -> int | None:
+    """The input that a bypassed node passes on to one of its outputs, as the frontend chooses it."""
+    inputs = _inputs(node)
+    types = [str(entry.get("type", "*")) for entry in inputs]
+    outputs = node.get("outputs") or []
+    own = str(outputs[number].get("type", "*")) if number < len(outputs) else "*"
+    if wanted in ("*", ""):
+        return number if number < len(inputs) else (0 if inputs else None)
+    if number < len(inputs) and _goes_with(types[number], own) and _goes_with(types[number], wanted):
+        return number
+    if wanted in types:
+        return types.index(wanted)
+    return next((n for n, t in enumerate(types) if _goes_with(t, own) and _goes_with(t, wanted)), None)
+
+
+def _goes_with(one: str, other: str) -> bool:
+    """Whether two types may be linked: one may be anything, or several with commas between."""
+    if "*" in (one, other) or "" in (one, other):
+        return True
+    return bool(set(one.lower().split(",")) & set(other.lower().split(",")))
