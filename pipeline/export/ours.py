@@ -1,0 +1,152 @@
+"""Graphs of our own nodes as settings.
+
+Walks upstream from the sampler and refuses by name what has no equivalent on the command line. Knows our
+nodes and ComfyUI's Load nodes.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path, PurePosixPath
+
+from ..errors import InputError
+from ..job import BUNDLED
+from ..presets import Preset, load_preset
+from ..settings import Settings, validate
+from . import widgets
+from .exported import Exported, Files
+from .graph import Graph, Node, linked, refusal, value
+from .orders import CONTROL, with_names
+
+SAMPLERS = ("InfiniteTalkSampler",)
+PORTRAIT, SPEECH = BUNDLED / "portrait.png", BUNDLED / "speech.wav"
+_LOADERS = {"image": ("LoadImage", "image"), "video": ("LoadVideo", "file"), "audio": ("LoadAudio", "audio")}
+
+
+def read(graph: Graph, sampler: str, files: Files) -> Exported:
+    """The settings of one of our samplers.
+
+    Raises:
+        InputError: something in the graph has no equivalent, is missing, or is not allowed.
+    """
+    graph = _with_names(graph)
+    owner = graph.nodes[sampler]
+    model = _linked(graph, owner, "model", "InfiniteTalkModelLoader")
+    speech = _linked(graph, owner, "speech", "InfiniteTalkAudioEncoder")
+    values = widgets.setting_values(_values(graph, model, widgets.LOADER), files)
+    values |= widgets.setting_values(_values(graph, owner, widgets.SAMPLER), files)
+    values |= widgets.setting_values(_values(graph, speech, ("wav2vec_dir",)), files)
+    loras = _loras(graph, model, files)
+    if loras:
+        values |= {"lora_dir": tuple(path for path, _ in loras), "lora_scale": tuple(scale for _, scale in loras)}
+    values |= _ruled(_preset(graph, model), _preset(graph, owner), bool(loras), files)
+    prefix = str(value(graph, owner, widgets.PREFIX, widgets.PREFIX_DEFAULT))
+    values |= {"save_file": save_name(prefix), **sources(graph, sampler, files)}
+    return Exported(validate(Settings(**values)), (*_seed_note(owner), *files.notes()))
+
+
+def _with_names(graph: Graph) -> Graph:
+    """The graph with our widgets under their names.
+
+    Raises:
+        InputError: a node of ours has more widgets than we know of.
+    """
+    orders = widgets.saved_orders()
+    for node in graph.nodes.values():
+        if node.kind in orders and len(node.positional) > len(orders[node.kind][0]):
+            raise refusal(graph, node, "it has more widgets than in this version; update InfiniteTalk")
+    return with_names(graph, {**orders, **{kind: ({widget: str},) for kind, widget in _LOADERS.values()}})
+
+
+def sources(graph: Graph, sampler: str, files: Files) -> dict[str, Path]:
+    """The files that the reference and the speech come from, by setting."""
+    graph = _with_names(graph)
+    owner = graph.nodes[sampler]
+    speech = _linked(graph, owner, "speech", "InfiniteTalkAudioEncoder")
+    references = [slot for slot in ("image", "video") if slot in owner.links]
+    if len(references) != 1:
+        found = "both are" if references else "neither is"
+        raise refusal(graph, owner, f"it needs an image or a video, one of them; {found} linked")
+    (slot,) = references
+    found = {slot: _source(graph, owner, slot, PORTRAIT, files)}
+    return {**found, "audio": _source(graph, speech, "audio", SPEECH, files)}
+
+
+def _source(graph: Graph, owner: Node, slot: str, bundled: Path, files: Files) -> Path:
+    kind, widget = _LOADERS[slot]
+    origin = linked(graph, owner, slot)
+    if origin.kind == "InfiniteTalkDemo":
+        return bundled
+    if origin.kind != kind:
+        what = f"its {slot} comes from {origin}, which has no equivalent on the command line"
+        raise refusal(graph, owner, f"{what}: save its result and load it with {kind}")
+    name = value(graph, origin, widget)
+    if not isinstance(name, str) or not name:
+        raise refusal(graph, origin, "it names no file; choose one")
+    return files.source(name)
+
+
+def _ruled(for_loader: Preset | None, for_sampler: Preset | None, lora_linked: bool, files: Files) -> dict[str, object]:
+    """What linked presets rule, and the preset's name where one rules both."""
+    values: dict[str, object] = {}
+    if for_loader is not None:
+        values |= widgets.ruled_by_loader(for_loader, lora_linked, files)
+    if for_sampler is not None:
+        values |= widgets.ruled_by_sampler(for_sampler)
+    if None in (for_loader, for_sampler):
+        return values
+    if for_loader.name != for_sampler.name:
+        names = f"{for_loader.name}, {for_sampler.name}"
+        raise InputError(f"loader and sampler are linked to different presets ({names}); link them to one.")
+    return {**values, "preset": for_sampler.name}
+
+
+def _preset(graph: Graph, owner: Node) -> Preset | None:
+    if "preset" not in owner.links:
+        return None
+    return load_preset(str(value(graph, _linked(graph, owner, "preset", "InfiniteTalkPreset"), "preset")))
+
+
+def _loras(graph: Graph, model: Node, files: Files) -> list[tuple[Path, float]]:
+    """LoRA files and their strengths, in the order in which they are applied."""
+    chain, slot, owner = [], "lora", model
+    while slot in owner.links:
+        owner, slot = _linked(graph, owner, slot, "InfiniteTalkLoRA"), "previous"
+        scale = value(graph, owner, "scale")
+        if isinstance(scale, bool) or not isinstance(scale, int | float):
+            raise refusal(graph, owner, f"its scale is {scale!r}, a number expected")
+        chain.append((files.model("lora_dir", str(value(graph, owner, "lora"))), float(scale)))
+    return chain[::-1]
+
+
+def save_name(prefix: str) -> Path:
+    """A name for the video: what ComfyUI puts before its counter, without the folder."""
+    name = PurePosixPath(prefix.replace("\\", "/")).name
+    return Path(re.sub(r'[<>:"|?*\x00-\x1f]', "_", name) or "InfiniteTalk")
+
+
+def _seed_note(sampler: Node) -> tuple[str, ...]:
+    """ComfyUI's frontend changes a seed after a run, so a saved workflow may hold the next one."""
+    control = sampler.values.get(CONTROL, "fixed")
+    if control == "fixed":
+        return ()
+    return (
+        f"The workflow changes its seed after every run ({control}), so this is the one that would run next; for "
+        "the seed of a finished video, export that video.",
+    )
+
+
+def _values(graph: Graph, owner: Node, names: tuple[str, ...]) -> dict[str, object]:
+    """Widgets by name. One that was added after the file was saved has its default."""
+    if not owner.positional:
+        return {name: value(graph, owner, name) for name in names}
+    defaults = {name: widgets.widget_value(name, getattr(Settings(), name)) for name in names}
+    return {name: value(graph, owner, name, defaults[name]) for name in names}
+
+
+def _linked(graph: Graph, owner: Node, slot: str, kind: str) -> Node:
+    """The node of this kind that an input comes from."""
+    origin = linked(graph, owner, slot)
+    if origin.kind != kind:
+        raise refusal(graph, owner, f"its {slot} comes from {origin}, {kind} expected")
+    return origin

@@ -1,0 +1,167 @@
+"""What the values of our nodes' widgets mean: words for what is left out, and how files are named.
+
+Which node has which widget, in the order in which ComfyUI saves them. One source for the nodes, which make
+their widgets from it, and for the export, which reads them back. Knows nothing of ComfyUI itself.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path, PurePosixPath
+
+from ..demo import demo_checkpoint
+from ..errors import InputError
+from ..presets import Preset
+from ..settings import NEGATIVE_PROMPT, setting_infos, setting_types
+from .exported import Files
+from .orders import CONTROL, Order
+from .places import FOLDERS
+
+NONE = "none"
+DEMO = "demo (bundled)"
+SWITCH = {"auto": None, "true": True, "false": False}
+
+MODELS = ("dit_path", "infinitetalk_dir", "text_encoder", "clip_vision", "vae", "tokenizer")
+KEPT = ("quant", "quant_dir", "quant_matmul", "lora_mode", "lora_ignore_unmatched")
+RUN = (
+    *("dtype", "attention", "kernels", "offload_model", "t5_cpu"),
+    *("blocks_to_swap", "num_persistent_param_in_dit"),
+)
+LOADER = (*MODELS, *KEPT, *RUN)
+RULED = (*KEPT, *RUN, "lora_dir", "lora_scale")  # in the loader by a linked preset, where it names them
+
+TEXTS = ("prompt", "negative_prompt")
+NUMBERS = (
+    *("size", "mode", "frame_num", "motion_frame", "max_frame_num", "color_correction_strength"),
+    *("sample_steps", "sample_shift", "sample_solver", "sample_text_guide_scale", "sample_audio_guide_scale"),
+    *("base_seed", "use_apg", "apg_momentum", "apg_norm_threshold", "use_teacache", "teacache_thresh", "crf"),
+)
+SAMPLER = (*TEXTS, *NUMBERS)
+PREFIX, PREFIX_DEFAULT = "filename_prefix", "video/InfiniteTalk"
+
+_WEIGHTS_ENDINGS = (".safetensors", ".gguf", ".pth", ".pt", ".bin", ".ckpt", ".sft")
+
+
+def saved_orders() -> dict[str, tuple[Order, ...]]:
+    """How ComfyUI saves the widgets of our nodes: names and types in order, by kind of node."""
+    sampler = {name: _saved_type(name) for name in SAMPLER}
+    seed = list(sampler).index("base_seed") + 1
+    items = [*list(sampler.items())[:seed], (CONTROL, str), *list(sampler.items())[seed:], (PREFIX, str)]
+    return {
+        "InfiniteTalkPreset": ({"preset": str},),
+        "InfiniteTalkModelLoader": ({name: _saved_type(name) for name in LOADER},),
+        "InfiniteTalkLoRA": ({"lora": str, "scale": float},),
+        "InfiniteTalkAudioEncoder": ({"wav2vec_dir": str},),
+        "InfiniteTalkSampler": (dict(items),),
+    }
+
+
+def _saved_type(name: str) -> type:
+    expected = setting_types()[name]
+    if expected.kind is Path or expected.kind is bool and expected.optional:
+        return str
+    return expected.kind
+
+
+def unset(name: str) -> int:
+    """How a widget spells that an optional number is left out: 0, or -1 where 0 is a value."""
+    least = setting_infos()[name].min
+    return 0 if least is not None and least > 0 else -1
+
+
+def setting_values(given: dict[str, object], files: Files) -> dict[str, object]:
+    """Settings from the values of widgets, by name.
+
+    Raises:
+        InputError: a file is not there any more, or a value is not one of the widget's.
+    """
+    values = {}
+    for name, value in given.items():
+        expected = setting_types()[name]
+        if expected.kind is Path:
+            values |= file_setting(name, value, files)
+        elif expected.kind is bool and expected.optional:
+            values[name] = _of_switch(name, value)
+        elif expected.kind in (int, float):
+            values[name] = _number(name, value)
+        elif name in TEXTS:
+            values[name] = None if (name, value) == ("negative_prompt", NEGATIVE_PROMPT) else value
+        else:
+            values[name] = None if expected.optional and value == NONE else value
+    return values
+
+
+def _of_switch(name: str, value: object) -> bool | None:
+    if isinstance(value, bool):
+        return value
+    if value not in SWITCH:
+        raise InputError(f"{name}: {value!r} found, one of {', '.join(SWITCH)} expected.")
+    return SWITCH[value]
+
+
+def _number(name: str, value: object) -> object:
+    expected = setting_types()[name]
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise InputError(f"{name}: {value!r} found, a number expected.")
+    if expected.kind is int and value != int(value):
+        raise InputError(f"{name}: {value!r} found, a whole number expected.")
+    return None if expected.optional and value == unset(name) else expected.kind(value)
+
+
+def file_setting(name: str, value: object, files: Files) -> dict[str, object]:
+    """What choosing ``value`` in a list of files means."""
+    if not isinstance(value, str):
+        raise InputError(f"{name}: {value!r} found, the name of a file expected.")
+    if value == NONE:
+        return {name: None}
+    if value == DEMO:
+        demo = demo_checkpoint()
+        return {"ckpt_dir": demo.ckpt_dir} if name == "dit_path" else {name: getattr(demo, name)}
+    path = files.model(name, value)
+    if name == "dit_path" and (path.is_dir() or not path.exists() and path.suffix.lower() not in _WEIGHTS_ENDINGS):
+        return {"ckpt_dir": path}
+    return {name: path}
+
+
+def widget_value(name: str, value: object) -> object:
+    """A setting's value as its widget shows it; a file's as it is."""
+    expected = setting_types()[name]
+    if expected.kind is bool and expected.optional:
+        return next(word for word, meaning in SWITCH.items() if meaning is value)
+    if name in TEXTS and value is None:
+        return NEGATIVE_PROMPT if name == "negative_prompt" else ""
+    if value is None:
+        return unset(name) if expected.kind in (int, float) else NONE
+    return value
+
+
+def ruled_by_loader(preset: Preset, lora_linked: bool, files: Files) -> dict[str, object]:
+    """What a preset that is linked to the loader sets.
+
+    Raises:
+        InputError: it brings a LoRA beside a linked one, or names files that are not there.
+    """
+    values = {name: value for name, value in preset.settings.items() if name in RULED}
+    if "lora_dir" in values:
+        if lora_linked:
+            raise InputError(f"preset {preset.name} brings its own LoRA; unlink the LoRA node, or the preset.")
+        values["lora_dir"] = tuple(_named("lora_dir", name, preset, files) for name in values["lora_dir"])
+        values["lora_scale"] = tuple(float(scale) for scale in values["lora_scale"])
+    if "quant_dir" in values:
+        values["quant_dir"] = _named("quant_dir", values["quant_dir"], preset, files)
+    return values
+
+
+def _named(setting: str, name: str, preset: Preset, files: Files) -> Path:
+    """The file that a preset names."""
+    found = files.preset_file(setting, name)
+    if found is None:
+        raise InputError(
+            f"preset {preset.name} needs {PurePosixPath(name).name}, which is not in models/{FOLDERS[setting][0]}: "
+            "put it there and press R, or unlink the preset from the loader."
+        )
+    return found
+
+
+def ruled_by_sampler(preset: Preset) -> dict[str, object]:
+    """What a preset that is linked to the sampler sets."""
+    return {name: value for name, value in preset.settings.items() if name in SAMPLER}
