@@ -7,6 +7,7 @@ before the flags are known to be right.
 
 from __future__ import annotations
 
+import argparse
 import difflib
 import os
 import sys
@@ -47,7 +48,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _command(argv: list[str]) -> int:
     if "--help" in argv or "-h" in argv:
-        _write(sys.stdout, build_parser().format_help().rstrip())
+        _write(sys.stdout, _parser_of(argv[0]).format_help().rstrip())
         return 0
     if argv == ["--version"]:
         _write(sys.stdout, f"infinitetalk {__version__}")
@@ -60,6 +61,19 @@ def _command(argv: list[str]) -> int:
         near = difflib.get_close_matches(argv[0], COMMANDS, n=1) or list(COMMANDS)
         raise InputError(f"{argv[0]!r} is not a command; did you mean {near[0]}? (--help tells more.)")
     return COMMANDS[argv[0]](argv[1:])
+
+
+def _parser_of(command: str) -> argparse.ArgumentParser:
+    """The parser whose help is meant; commands without flags of their own are in the help of all."""
+    if command == "export":
+        from .export.cli import export_parser
+
+        return export_parser()
+    if command == "recommend":
+        from .guide import recommend_parser
+
+        return recommend_parser()
+    return build_parser()
 
 
 def _generate(argv: list[str]) -> int:
@@ -115,11 +129,48 @@ def _info(argv: list[str]) -> int:
     return 0
 
 
+def _export(argv: list[str]) -> int:
+    from .export.cli import export
+
+    command = export(argv)
+    for note in command.notes:
+        _write(sys.stderr, f"note: {note}")
+    _write(sys.stdout, command.text)
+    return 0
+
+
+def _presets(argv: list[str]) -> int:
+    if argv:
+        raise InputError(f"presets: {argv[0]!r} found, nothing expected; --preset NAME takes one of them.")
+    from .guide import presets_table
+
+    _write(sys.stdout, presets_table())
+    return 0
+
+
+def _recommend(argv: list[str]) -> int:
+    from .guide import recommend_command
+
+    _write(sys.stdout, recommend_command(argv, _ask if sys.stdin.isatty() else None))
+    return 0
+
+
+def _ask(question: str) -> str:
+    """A question on the terminal; an end of input is an empty answer."""
+    encoding = sys.stderr.encoding or "ascii"
+    sys.stderr.write(question.encode(encoding, "backslashreplace").decode(encoding))
+    sys.stderr.flush()
+    return sys.stdin.readline()
+
+
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "generate": _generate,
     "info": _info,
     "inspect": _inspect,
     "convert": _convert,
+    "export": _export,
+    "presets": _presets,
+    "recommend": _recommend,
 }
 
 

@@ -31,6 +31,9 @@ Other commands:
   infinitetalk inspect FILE ...      what a weights file or a LoRA is, where it fits, what would be refused
   infinitetalk convert --quant int8 --save_file FILE --ckpt_dir DIR --infinitetalk_dir FILE [--lora_dir FILE]
                                      the transformer with 8-bit matrices in one file that loads in seconds
+  infinitetalk export graph.json     a ComfyUI graph as a command; or video.mp4, once more what made it
+  infinitetalk presets               the presets in a table
+  infinitetalk recommend             the preset for a purpose and a card
 
 Presets: {presets}.
 Switches take an optional true or false. A flag whose default is none takes the word none, which undoes
@@ -40,7 +43,7 @@ what a preset sets. docs/settings.md has everything in one table.
 _METAVARS = {int: "N", float: "X", str: "TEXT", Path: "PATH", bool: "true|false"}
 
 
-class _Parser(argparse.ArgumentParser):
+class Parser(argparse.ArgumentParser):
     """argparse, but bad input is an InputError and ends nothing."""
 
     def error(self, message: str) -> Never:
@@ -67,7 +70,7 @@ def _several(values: list[object]) -> tuple[object, ...] | None:
 
 def build_parser() -> argparse.ArgumentParser:
     """A parser whose result holds only the flags that were given."""
-    parser = _Parser(
+    parser = Parser(
         prog="infinitetalk",
         usage=USAGE,
         description="Makes a talking video of any length from a portrait or a video, and speech.",

@@ -40,24 +40,24 @@ def read_record(path: Path) -> Record:
     """
     if not path.is_file():
         found = "is a folder" if path.is_dir() else "does not exist"
-        raise InputError(f"info: {path} {found}; give the name of a video.")
+        raise InputError(f"{path} {found}; give the name of a video.")
     try:
         # the prefix keeps FFmpeg off the network, whatever the file is called
         with av.open(f"file:{path}", container_options={"protocol_whitelist": "file"}) as container:
             text = container.metadata.get(METADATA_KEY)
     except (av.FFmpegError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise InputError(f"info: {path} is not a video that can be read ({reason}); give a finished one.") from error
+        raise InputError(f"{path} is not a video that can be read ({reason}); give a finished one.") from error
     if text is None:
         raise InputError(
-            f"info: {path} carries no settings: it was not made here, is an unfinished .partial.mp4, "
+            f"{path} carries no settings: it was not made here, is an unfinished .partial.mp4, "
             "or another program has saved it again."
         )
     try:
         entries = json.loads(text)
         return Record(str(entries["version"]), dict(entries["settings"]), dict(entries["job"]))
     except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"info: the settings in {path} are damaged; another program may have changed them.") from error
+        raise InputError(f"the settings in {path} are damaged; another program may have changed them.") from error
 
 
 def describe(record: Record, full: bool = False) -> str:

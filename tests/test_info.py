@@ -101,7 +101,7 @@ def test_what_carries_nothing_is_said(tmp_path, capsys, make, words):
     make(path)
     assert main(["info", str(path)]) == 2
     out, err = capsys.readouterr()
-    assert out == "" and err.count("\n") == 1 and f"error: info: {path}" in err.replace("the settings in ", "")
+    assert out == "" and err.count("\n") == 1 and f"error: {path}" in err.replace("the settings in ", "")
     assert words in err
 
 

@@ -55,21 +55,25 @@ def without_annotation(name: str) -> tuple[str, str]:
     return (match[1], match[2]) if match else (name, "input")
 
 
-@dataclass(frozen=True)
 class PortableFiles:
     """Nothing is known of where files are: relative paths, which the user can change."""
 
+    def __init__(self) -> None:
+        self._guessed = False
+
     def model(self, setting: str, name: str) -> Path:
+        self._guessed = True
         return Path("weights", posix_name(name))
 
     def preset_file(self, setting: str, name: str) -> Path | None:
         return Path(name)  # the command looks it up under weights/ as well
 
     def source(self, name: str) -> Path:
+        self._guessed = True
         return Path(posix_name(without_annotation(name)[0]))
 
     def notes(self) -> tuple[str, ...]:
-        return (PORTABLE_NOTE,)
+        return (PORTABLE_NOTE,) if self._guessed else ()
 
 
 @dataclass(frozen=True)

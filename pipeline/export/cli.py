@@ -1,0 +1,61 @@
+"""``infinitetalk export FILE``: a ComfyUI graph, or a video made here, as a command."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from ..errors import InputError
+from ..flags import Parser
+from .command import SHELLS, Command, command, own_shell
+from .exported import Files
+from .graph import read_graph
+from .places import FolderFiles, PortableFiles
+from .read import settings_of
+from .upstream import upstream_command
+from .video import VIDEOS, read_video
+
+TARGETS = ("ours", "upstream")
+
+
+def export(argv: list[str]) -> Command:
+    """The command that ``infinitetalk export`` prints.
+
+    Args:
+        argv: the words after ``export``.
+
+    Raises:
+        InputError: unknown flags, a file that is neither, or something that has no equivalent.
+    """
+    given = export_parser().parse_args(argv)
+    path, files = given.file, _files(given.comfyui)
+    if path.suffix.lower() in VIDEOS:
+        exported = read_video(path, files, given.node)
+    elif path.suffix.lower() == ".json":
+        exported = settings_of(read_graph(path), files, given.node)
+    else:
+        raise InputError(f"export: {path} is neither a graph (.json) nor a video that was made here (.mp4).")
+    make = {"ours": command, "upstream": upstream_command}[given.target]
+    return make(exported, given.shell, given.full)
+
+
+def _files(comfyui: Path | None) -> Files:
+    return PortableFiles() if comfyui is None else FolderFiles(comfyui)
+
+
+def export_parser() -> argparse.ArgumentParser:
+    """The flags of the command."""
+    parser = Parser(
+        prog="infinitetalk export",
+        description="Prints the command that makes the video of a ComfyUI graph, or a video once more.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("file", type=Path, metavar="FILE", help="a graph (.json) or a video that was made here (.mp4)")
+    parser.add_argument("--shell", choices=SHELLS, default=own_shell(), help="where it will run (default: %(default)s)")
+    parser.add_argument("--full", action="store_true", help="every flag, not only those that differ from the defaults")
+    parser.add_argument(
+        "--target", choices=TARGETS, default="ours", help="upstream: MeiGen's own script (default: ours)"
+    )
+    parser.add_argument("--comfyui", type=Path, metavar="DIR", help="folder of ComfyUI, to look files up in")
+    parser.add_argument("--node", metavar="ID", help="the sampler that is meant, where the graph has several")
+    return parser

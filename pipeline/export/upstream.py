@@ -1,0 +1,167 @@
+"""Settings as a command for MeiGen's own generate_infinitetalk.py (its state of August 2025), with its JSON of inputs.
+
+What it cannot express is said in comments before the command. Knows upstream's flags and what it does with them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..flags import value_to_text
+from ..media.buckets import target_size
+from ..settings import NEGATIVE_PROMPT, PIXELS_480, Settings, resolve, setting_types
+from .command import PROGRAM, Command, json_name, line, write_json
+from .exported import Exported
+
+SIZES = ("infinitetalk-480", "infinitetalk-720")
+DEFAULTS: dict[str, object] = {  # upstream's, by flag; the true-only ones take no value
+    **{"task": "infinitetalk-14B", "size": SIZES[0], "frame_num": 81, "max_frame_num": 1000},
+    **{"ckpt_dir": None, "infinitetalk_dir": None, "quant_dir": None, "wav2vec_dir": None},
+    **{"lora_dir": None, "lora_scale": (1.2,), "offload_model": None, "ulysses_size": 1, "ring_size": 1},
+    **{"t5_fsdp": False, "t5_cpu": False, "dit_fsdp": False, "save_file": None, "base_seed": 42},
+    **{"input_json": Path("examples.json"), "motion_frame": 9, "mode": "clip", "sample_steps": None},
+    **{"sample_shift": None, "sample_text_guide_scale": 5.0, "sample_audio_guide_scale": 4.0},
+    **{"num_persistent_param_in_dit": None, "use_teacache": False, "teacache_thresh": 0.2},
+    **{"use_apg": False, "apg_momentum": -0.75, "apg_norm_threshold": 55.0, "color_correction_strength": 1.0},
+    **{"scene_seg": False, "quant": None},
+}
+_LARGEST_SEED = 2**32 - 1  # it also seeds numpy
+_UNLIMITED = 1_000_000  # frames, eleven hours
+_WEIGHTS = Path("weights")
+_SILENT = {  # say nothing that upstream would have to know, or are dealt with by themselves
+    *("image", "video", "audio", "prompt", "negative_prompt", "input_json", "preset", "save_file", "crf"),
+    *("overwrite", "resume", "quiet", "dry_run", "audio_mode", "audio_save_dir", "device", "dtype"),
+    *("attention", "kernels", "quant_matmul", "lora_ignore_unmatched", "blocks_to_swap", "sample_solver"),
+}
+
+
+@dataclass(frozen=True)
+class _Said:
+    """A flag's changed value, and why; or only why."""
+
+    comment: str = ""
+    changes: tuple[tuple[str, object], ...] = ()
+
+
+def upstream_command(exported: Exported, shell: str, full: bool = False) -> Command:
+    """The command for upstream's script, run in its folder.
+
+    Args:
+        full: every flag that has a value, not only those that differ from upstream's defaults.
+
+    Raises:
+        InputError: a path that the shell cannot hand over.
+    """
+    settings = resolve(_with_paths(exported.settings))
+    said = [*_differences(settings)]
+    values = {name: getattr(settings, name) for name in DEFAULTS}
+    for one in said:
+        values |= dict(one.changes)
+    inputs = Path(json_name(settings))
+    values |= {"input_json": inputs, "save_file": _without_mp4(settings.save_file)}
+    comments = [f"# {one.comment}" for one in said if one.comment]
+    entries = {
+        "prompt": settings.prompt,
+        "cond_video": _text(settings.image or settings.video),
+        "cond_audio": {"person1": _text(settings.audio)},
+    }
+    text = [*comments, write_json(str(inputs), entries, shell), line(PROGRAM, _argv(values, full), shell)]
+    return Command("\n".join(text), exported.notes, shell)
+
+
+def _text(path: Path | None) -> str:
+    return "" if path is None else path.as_posix()  # upstream looks for "/"
+
+
+def _without_mp4(path: Path | None) -> Path | None:
+    if path is None or path.suffix.lower() != ".mp4":
+        return path
+    return path.with_suffix("")  # upstream adds it
+
+
+def _with_paths(settings: Settings) -> Settings:
+    """A preset names its files relative to the weights folder, where our own command looks for them."""
+
+    def placed(path: Path) -> Path:
+        return path if path.is_absolute() or path.parts[:1] == _WEIGHTS.parts or path.exists() else _WEIGHTS / path
+
+    changes: dict[str, object] = {}
+    if settings.lora_dir is not None:
+        changes["lora_dir"] = tuple(placed(path) for path in settings.lora_dir)
+    if settings.quant_dir is not None:
+        changes["quant_dir"] = placed(settings.quant_dir)
+    return settings.replace(**changes)
+
+
+def _argv(values: dict[str, object], full: bool) -> list[str]:
+    argv: list[str] = []
+    for name, value in values.items():
+        if value is None or value is False and name != "offload_model":
+            continue
+        if not full and value == DEFAULTS[name]:
+            continue
+        texts = [value_to_text(single) for single in (value if isinstance(value, tuple) else (value,))]
+        if value is True and name != "offload_model":
+            argv.append(f"--{name}")
+        elif len(texts) == 1 and texts[0].startswith("-"):
+            argv.append(f"--{name}={texts[0]}")
+        else:
+            argv += [f"--{name}", *texts]
+    return argv
+
+
+def _differences(s: Settings) -> Iterator[_Said]:
+    """What upstream does otherwise, in the order of importance."""
+    yield _Said("For MeiGen's own generate_infinitetalk.py, in its folder. It draws other noise for the same seed.")
+    yield from _models(s)
+    if s.sample_solver != "euler":
+        yield _Said(
+            f"--sample_solver {s.sample_solver} is not there: it runs Euler"
+            + (", whose last of 4 steps does nearly nothing." if s.sample_solver == "flowmatch_distill" else ".")
+        )
+    if s.size not in SIZES:
+        height, width = target_size(s.size, 1, 1)
+        near = SIZES[height * width > PIXELS_480]
+        comment = f"--size {s.size} is not there: {near} keeps the reference's aspect at its own number of pixels."
+        yield _Said(comment, (("size", near),))
+    if s.negative_prompt not in (None, NEGATIVE_PROMPT):
+        yield _Said("A negative prompt of one's own is not there: it uses the one the models were tuned with.")
+    if s.blocks_to_swap is not None:
+        comment = f"--blocks_to_swap {s.blocks_to_swap} is not there: --num_persistent_param_in_dit 0 stands for it."
+        kept = (("num_persistent_param_in_dit", 0),) if s.blocks_to_swap else ()
+        yield _Said(comment if s.blocks_to_swap else "", kept)
+    if s.max_frame_num is None:
+        yield _Said("", (("max_frame_num", _UNLIMITED),))
+    if s.base_seed > _LARGEST_SEED:
+        yield _Said(f"--base_seed {s.base_seed} is too large for it.", (("base_seed", s.base_seed % 2**32),))
+    if s.use_teacache and s.sample_text_guide_scale == 1:
+        yield _Said("Its TeaCache counts three passes a step and misjudges the steps where the text guide scale is 1.")
+    plain = Settings()
+    for name in setting_types():
+        if name not in DEFAULTS and name not in _SILENT and getattr(s, name) != getattr(plain, name):
+            yield _Said(f"--{name} {value_to_text(getattr(s, name))} is not there.")
+
+
+def _models(s: Settings) -> Iterator[_Said]:
+    if s.ckpt_dir is None:
+        base = _WEIGHTS / "Wan2.1-I2V-14B-480P"
+        comment = f"It takes the base from a folder as Wan-AI publishes it, whatever file is meant here: {base}."
+        yield _Said(comment, (("ckpt_dir", base),))
+    if s.quant is not None and s.quant_dir is None:
+        comment = f"--quant {s.quant} without --quant_dir is not there: it reads quantised files only, so it runs bf16."
+        yield _Said(comment, (("quant", None),))
+    elif s.quant is not None:
+        yield _Said(
+            "It reads --quant_dir only with the .json of the same name and the quantised text encoder beside it."
+        )
+        if s.lora_dir is not None:
+            yield _Said(
+                "It ignores --lora_dir where --quant is given: the video is made without the LoRA. Leave out --quant "
+                "and --quant_dir to have it."
+            )
+    if s.wav2vec_dir is not None and s.wav2vec_dir.suffix == ".safetensors":
+        yield _Said("It takes --wav2vec_dir as a folder in the layout of chinese-wav2vec2-base, not as a file.")
+    if s.lora_dir is None:
+        yield _Said("", (("lora_scale", DEFAULTS["lora_scale"]),))

@@ -1,0 +1,77 @@
+"""A finished video as settings again: what ``media.writer`` stored in it, the seed that was used included.
+
+A video that was made in ComfyUI carries its graph as well, which knows the files of picture and sound.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import av
+
+from ..errors import InputError
+from ..info import Record, read_record
+from ..presets import preset_names, settings_with_preset
+from ..settings import NEGATIVE_PROMPT, Settings, resolve, setting_types, validate
+from . import ours
+from .exported import Exported, Files
+from .graph import graph_of, only
+
+VIDEOS = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v")
+_FOLLOWING = ("sample_steps", "sample_shift", "max_frame_num")  # ``resolve`` fills them in from others
+_NOT_TAKEN = ("input_json", "image", "video", "audio", "prompt", "negative_prompt")  # the job says them
+
+
+def read_video(path: Path, files: Files, node: str | None = None) -> Exported:
+    """The settings that a video was made with, and what it was made from.
+
+    Args:
+        node: id of the sampler, where it was made in ComfyUI by a graph of several.
+
+    Raises:
+        InputError: it is no video of ours, or its settings are damaged.
+    """
+    record = read_record(path)
+    known = {name: value for name, value in record.settings.items() if name in setting_types()}
+    notes = [f"It was made with --{name}, which is not there any more." for name in record.settings.keys() - known]
+    values = {name: value for name, value in known.items() if name not in _NOT_TAKEN}
+    if values.get("preset") not in (None, *preset_names()):
+        notes.append(f"The preset {values.pop('preset')} is not there any more; its values are written out.")
+    try:
+        sources, more = _sources(path, record, files, node)
+        settings = validate(Settings(**values, **_texts(record.job), **sources))
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"the settings in {path} are damaged; another program may have changed them.") from error
+    settings = settings.replace(save_file=path.with_name(f"{path.stem}_again"))
+    return Exported(_unresolved(settings), (*notes, *more))
+
+
+def _texts(job: dict[str, object]) -> dict[str, str | None]:
+    texts = {name: str(job[name]) for name in ("prompt", "negative_prompt")}
+    return {**texts, "negative_prompt": None} if texts["negative_prompt"] == NEGATIVE_PROMPT else texts
+
+
+def _sources(path: Path, record: Record, files: Files, node: str | None) -> tuple[dict[str, object], tuple[str, ...]]:
+    """Reference and speech by flag, and what is to be said about them."""
+    with av.open(f"file:{path}", container_options={"protocol_whitelist": "file"}) as container:
+        prompt = container.metadata.get("prompt")
+    if prompt is not None:
+        graph = graph_of(json.loads(prompt), f"the graph in {path}")
+        sampler = only(graph, ours.SAMPLERS, "sampler", node)
+        return dict(ours.sources(graph, sampler.id, files)), files.notes()
+    reference, speech = (Path(str(record.job[name])) for name in ("reference", "speech"))
+    is_video = record.settings.get("video") is not None or reference.suffix.lower() in VIDEOS
+    missing = [source for source in (reference, speech) if not source.exists()]
+    notes = tuple(f"{source} is not there now; the video was made from it." for source in missing)
+    return {"video" if is_video else "image": reference, "audio": speech}, notes
+
+
+def _unresolved(settings: Settings) -> Settings:
+    """Without values that follow from others anyway."""
+    base = Settings() if settings.preset is None else settings_with_preset(settings.preset)
+    for name in _FOLLOWING:
+        without = settings.replace(**{name: None})
+        if getattr(base, name) is None and getattr(resolve(without), name) == getattr(settings, name):
+            settings = without
+    return settings

@@ -1,0 +1,188 @@
+"""Which preset to take: ``infinitetalk presets`` tells all of them, ``infinitetalk recommend`` chooses one.
+
+The choice is by what the video is for and by the card's memory. Knows the presets' data and nothing of cards.
+"""
+
+from __future__ import annotations
+
+import argparse
+import unicodedata
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from .errors import InputError
+from .flags import Parser, to_argv
+from .presets import Preset, load_preset, preset_names, settings_with_preset
+
+LOW_MEMORY = "05_low_vram"
+ENOUGH = 16  # GB; a smaller card is for LOW_MEMORY unless another preset is asked for that fits
+GOALS: dict[str, tuple[str, str, str]] = {  # goal -> preset, what it is for, in English and Chinese
+    "speed": ("01_ultra_fast", "a quick test or a draft", "快速测试、预览"),
+    "workflow": ("02_comfyui_equivalent", "what the ComfyUI workflow gives", "复现 ComfyUI 效果"),
+    "balance": ("03_balanced", "everyday production", "日常生产使用"),
+    "quality": ("04_high_quality", "final delivery", "最终交付、展示"),
+    "720p": ("06_720p_high_res", "high resolution", "需要高分辨率"),
+}
+_PLACES = {"base": "ckpt_dir", "infinitetalk": "infinitetalk_dir", "wav2vec": "wav2vec_dir"}
+_WEIGHTS = "weights"
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """A preset, and why it is the one: a sentence each."""
+
+    preset: Preset
+    reasons: tuple[str, ...]
+
+
+def recommend(goal: str | None, vram: float | None) -> Recommendation:
+    """The preset for a goal (one of ``GOALS``) on a card with so many GB of memory; None: not known."""
+    if goal is None:
+        goal = "balance"
+        if vram is not None and vram < ENOUGH:
+            return _for_little_memory(vram, f"The card has {vram:g} GB, less than {ENOUGH}.")
+    name, purpose, purpose_zh = GOALS[goal]
+    preset = load_preset(name)
+    needed = preset.about["peak_vram_gb"]
+    if vram is not None and vram < needed:
+        return _for_little_memory(
+            vram, f"{name} would be for {purpose}, but is meant for {needed} GB; here are {vram:g}."
+        )
+    memory = "" if vram is None else f" It is meant for {needed} GB; here are {vram:g}."
+    return Recommendation(preset, (f"It is for {purpose} ({purpose_zh}).{memory}",))
+
+
+def _for_little_memory(vram: float, reason: str) -> Recommendation:
+    preset = load_preset(LOW_MEMORY)
+    needed = preset.about["peak_vram_gb"]
+    reasons = [reason, f"{LOW_MEMORY} is meant for {needed} GB."]
+    if vram < needed:
+        reasons.append("With less, take a smaller --size as well, and let --dry_run estimate the memory.")
+    return Recommendation(preset, tuple(reasons))
+
+
+def describe_recommendation(found: Recommendation) -> str:
+    """The preset, why, what has to be downloaded beside the base models, and the command to run."""
+    preset = found.preset
+    files = [*preset.settings.get("lora_dir", ()), *filter(None, [preset.settings.get("quant_dir")])]
+    needs = [f"needs beside the base models: {', '.join(f'{_WEIGHTS}/{name}' for name in files)}"] if files else []
+    return "\n".join(
+        [
+            f"{preset.name}: {preset.about['title_en']} / {preset.about['title_zh']}",
+            *(f"  {reason}" for reason in found.reasons),
+            *(f"  {line}" for line in needs),
+            "",
+            command_for(preset),
+            "",
+            f"or, in a clone: bash run_configs/{preset.name}.sh",
+        ]
+    )
+
+
+def command_for(preset: Preset) -> str:
+    """A command with the preset; picture, speech and prompt are to be replaced."""
+    from .export.command import line
+
+    weights = {flag: Path(_WEIGHTS, preset.weights[name]) for name, flag in _PLACES.items()}
+    inputs = {"image": Path("me.png"), "audio": Path("speech.wav"), "prompt": "A woman is talking."}
+    output = Path(str(preset.about["output_name"]))
+    settings = settings_with_preset(preset.name, **weights, **inputs, save_file=output)
+    return line(("infinitetalk",), to_argv(settings), "sh")
+
+
+def recommend_command(argv: list[str], ask: Callable[[str], str] | None) -> str:
+    """What ``infinitetalk recommend`` prints.
+
+    Args:
+        argv: the words after ``recommend``.
+        ask: puts a question and returns the answer; None where nobody can be asked.
+
+    Raises:
+        InputError: unknown flags or answers; no flags and nobody to ask.
+    """
+    given = recommend_parser().parse_args(argv)
+    goal, vram = given.goal, given.vram
+    if goal is None and vram is None:
+        if ask is None:
+            raise InputError(f"recommend: give --goal {{{','.join(GOALS)}}} or --vram GB, or both.")
+        goal, vram = _asked(ask)
+    return describe_recommendation(recommend(goal, vram))
+
+
+def recommend_parser() -> argparse.ArgumentParser:
+    """The flags of the command."""
+    parser = Parser(
+        prog="infinitetalk recommend",
+        description="Chooses a preset. Without flags it asks.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--goal", choices=list(GOALS), help="what the video is for (default: balance)")
+    parser.add_argument("--vram", type=_gigabytes, metavar="GB", help="memory of the card")
+    return parser
+
+
+def _gigabytes(text: str) -> float:
+    try:
+        value = float(text.lower().removesuffix("gb").strip())
+    except ValueError:
+        value = 0.0
+    if not 0 < value < 10_000:
+        raise InputError(f"--vram: {text!r} found, the card's memory in GB expected, such as 12.")
+    return value
+
+
+def _asked(ask: Callable[[str], str]) -> tuple[str | None, float | None]:
+    menu = [f"  {n} {goal}: {p} / {p_zh}" for n, (goal, (_, p, p_zh)) in enumerate(GOALS.items(), 1)]
+    question = "\n".join(["What is the video for? / 你的需求是什么？", *menu, f"1-{len(GOALS)} [3]: "])
+    answer = ask(question).strip() or "3"
+    goals = list(GOALS)
+    if answer not in goals:
+        if not answer.isdecimal() or not 1 <= int(answer) <= len(goals):
+            raise InputError(f"{answer!r} found, a number from 1 to {len(goals)} expected.")
+        answer = goals[int(answer) - 1]
+    memory = ask("Memory of the card in GB, if you know it / 显存 GB（可留空）: ").strip()
+    return answer, _gigabytes(memory) if memory else None
+
+
+def presets_table() -> str:
+    """All presets with their main settings, and what they promise."""
+    head = ("preset", "steps", "text/audio", "LoRA", "weights", "size", "memory", "speed", "for")
+    rows = [head, *(_row(load_preset(name)) for name in preset_names())]
+    widths = [max(_width(row[column]) for row in rows) for column in range(len(head) - 1)]
+    lines = [
+        "  ".join([*(text + " " * (wide - _width(text)) for text, wide in zip(row, widths, strict=False)), row[-1]])
+        for row in rows
+    ]
+    foot = (
+        "text/audio: guidance scales. memory: the peak that a preset is meant for. speed: against 40 steps with "
+        "three passes.\n--preset NAME takes one; flags beside it win. infinitetalk recommend chooses one."
+    )
+    return "\n".join([*lines, "", foot])
+
+
+def _row(preset: Preset) -> tuple[str, ...]:
+    s, about = preset.settings, preset.about
+    loras = zip(s.get("lora_dir", ()), s.get("lora_scale", ()), strict=True)
+    return (
+        preset.name,
+        f"{s['sample_steps']} {s['sample_solver']}",
+        f"{s['sample_text_guide_scale']:g} / {s['sample_audio_guide_scale']:g}",
+        ", ".join(f"{_short(name)} {scale:g}" for name, scale in loras) or "-",
+        str(s.get("quant") or "bf16"),
+        str(s["size"]).removeprefix("infinitetalk-"),
+        f"{about['peak_vram_gb']} GB",
+        f"{about['speedup']}x" if "speedup" in about else "-",
+        f"{about['title_en']} / {about['title_zh']}",
+    )
+
+
+def _short(lora: str) -> str:
+    """A LoRA's name without what every file's name has: lightx2v, FusionX."""
+    common = {"wan2.1", "wan21", "i2v", "14b", "480p", "lora", "cfg", "step", "distill", "rank128", "bf16"}
+    return "_".join(word for word in Path(lora).stem.split("_") if word.lower() not in common) or lora
+
+
+def _width(text: str) -> int:
+    """Columns on a screen; Chinese characters take two."""
+    return sum(2 if unicodedata.east_asian_width(character) in "WF" else 1 for character in text)
