@@ -4,20 +4,20 @@
 
 Writes bf16 shards, InfiniteTalk's file and a LoRA of rank 128 into FOLDER (38 GB, then 19 GB more for a
 converted file), and loads them in every way, each in a process of its own: seconds, the peak of host memory
-beyond the start (anonymous memory, without file pages that the system can take back) and of the card's.
+beyond the start (pinned memory counted, file pages that the system can take back not) and of the card's.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import threading
 import time
 from pathlib import Path
 
+import psutil
 import torch
 
 from ..pipeline.device import choose_device, choose_dtype, choose_operations
@@ -32,11 +32,9 @@ AUDIO_PARTS = ("audio_proj.", ".audio_cross_attn.", ".norm_x.")
 SETTINGS_OF_CASES: dict[str, dict[str, object]] = {
     "bf16 shards": {},
     "bf16 shards, no block resident": {"blocks_to_swap": 40},
-    "bf16 shards, LoRA fused": {"lora": True},
     "--quant fp8 while loading": {"quant": "fp8"},
     "--quant int8 while loading": {"quant": "int8"},
     "--quant int8 while loading, LoRA fused": {"quant": "int8", "lora": True},
-    "--quant int8 while loading, no block resident": {"quant": "int8", "blocks_to_swap": 40},
 }
 
 
@@ -75,30 +73,23 @@ def _write(path: Path, shapes: dict[str, tuple[int, ...]], device: torch.device)
     write_safetensors(path, specs, ((name, tensor(name, shape)) for name, shape in shapes.items()), {"format": "pt"})
 
 
-class PeakOfAnonymousMemory:
-    """Watches this process's anonymous memory (Linux)."""
+class PeakOfHostMemory:
+    """Watches what the machine has left: pinned memory belongs to no process, and file pages can be taken back."""
 
     def __init__(self) -> None:
-        self.start = self.peak = _anonymous()
+        self.start = self.least = psutil.virtual_memory().available
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
         self._thread.start()
 
     def _watch(self) -> None:
         while not self._stop.wait(0.05):
-            self.peak = max(self.peak, _anonymous())
+            self.least = min(self.least, psutil.virtual_memory().available)
 
     def gib(self) -> float:
         self._stop.set()
         self._thread.join()
-        return round((max(self.peak, _anonymous()) - self.start) / GIB, 2)
-
-
-def _anonymous() -> int:
-    for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
-        if line.startswith("RssAnon"):
-            return int(line.split()[1]) * 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        return round((self.start - min(self.least, psutil.virtual_memory().available)) / GIB, 2)
 
 
 def load_once(settings: Settings) -> dict[str, object]:
@@ -113,7 +104,7 @@ def load_once(settings: Settings) -> dict[str, object]:
     operations = choose_operations(settings, device, dtype)
     if device.type == "cuda":
         torch.zeros(1, device=device)
-    watch = PeakOfAnonymousMemory()
+    watch = PeakOfHostMemory()
     start = time.perf_counter()
     weights = open_weights(settings, find_transformer_files(settings), operations.matmuls, dtype)
     streamer = BlockStreamer(device, weights.size.blocks - (settings.blocks_to_swap or 0))
@@ -160,7 +151,7 @@ def main() -> None:
 
     for name, settings in SETTINGS_OF_CASES.items():
         measure(name, **settings)
-    for quant in ("int8", "fp8"):
+    for quant in ("fp8", "int8"):
         path = folder / f"converted_{quant}.safetensors"
         words = [sys.executable, "-m", "infinitetalk", "convert", "--quant", quant, "--save_file", str(path)]
         words += [word for name, value in files.items() for word in (f"--{name}", value)]
