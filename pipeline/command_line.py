@@ -155,6 +155,15 @@ def _recommend(argv: list[str]) -> int:
     return 0
 
 
+def _doctor(argv: list[str]) -> int:
+    if argv:
+        raise InputError(f"doctor: {argv[0]!r} found, nothing expected.")
+    from .doctor import describe, examine
+
+    _write(sys.stdout, describe(examine()))
+    return 0
+
+
 def _ask(question: str) -> str:
     """A question on the terminal; an end of input is an empty answer."""
     encoding = sys.stderr.encoding or "ascii"
@@ -171,6 +180,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "export": _export,
     "presets": _presets,
     "recommend": _recommend,
+    "doctor": _doctor,
 }
 
 

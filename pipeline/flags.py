@@ -34,6 +34,7 @@ Other commands:
   infinitetalk export graph.json     a ComfyUI graph as a command; or video.mp4, once more what made it
   infinitetalk presets               the presets in a table
   infinitetalk recommend             the preset for a purpose and a card
+  infinitetalk doctor                versions, the card, what is fast here, and why what is missing matters
 
 Presets: {presets}.
 Switches take an optional true or false. A flag whose default is none takes the word none, which undoes

@@ -1,0 +1,64 @@
+"""The doctor tells what is there, what is missing and why it matters, and its verdict follows from that."""
+
+import av
+import pytest
+import torch
+from infinitetalk.pipeline import doctor
+from infinitetalk.pipeline.command_line import main
+from infinitetalk.pipeline.doctor import BAD, FINE, MISSING, Finding, describe, examine
+
+
+def found(name):
+    return next(finding for finding in examine() if finding.what == name)
+
+
+def test_everything_a_run_needs_is_there_and_told(capsys):
+    assert main(["doctor"]) == 0
+    text = capsys.readouterr().out
+    for name in ("torch", "transformers", "PyAV", "host memory", "disk", "attention", "fp8 products"):
+        assert f" {name} " in text
+    assert torch.__version__ in text and text.rstrip().endswith("nothing stands in the way")
+
+
+def test_doctor_takes_no_words(capsys):
+    assert main(["doctor", "card"]) == 2
+    assert "doctor: 'card' found, nothing expected" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="of machines without a CUDA card")
+def test_without_a_card_it_says_what_that_means():
+    [card] = [finding for finding in examine() if finding.what.startswith("card")]
+    assert card.mark == MISSING and "no CUDA card" in card.found
+    assert found("fp8 products").mark == MISSING and "weights are read back" in found("fp8 products").found
+    assert "needs a CUDA card" in found("  cudnn").found
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA card")
+def test_with_a_card_each_way_is_tried():
+    assert found("card 0").mark == FINE and torch.cuda.get_device_name(0) in found("card 0").found
+    assert found("  cudnn").mark in (FINE, MISSING)
+
+
+def test_a_missing_package_is_named_with_its_use(monkeypatch):
+    there = doctor.find_spec
+    monkeypatch.setattr(doctor, "find_spec", lambda name: None if name in ("soxr", "diffusers") else there(name))
+    assert found("soxr") == Finding(BAD, "soxr", "not installed: pip install soxr (for resampling speech)")
+    assert found("diffusers").mark == MISSING and "--sample_solver unipc" in found("diffusers").found
+    assert describe(examine()).endswith("to mend first: soxr")
+
+
+def test_a_pyav_that_cannot_write(monkeypatch):
+    monkeypatch.setattr(av, "codecs_available", {"h264"})
+    assert found("PyAV").mark == BAD and "libx264" in found("PyAV").found
+
+
+def test_attention_that_breaks_is_told_and_not_raised(monkeypatch):
+    def broken(name, device, dtype):
+        def attend(q, k, v):
+            raise RuntimeError("no kernel image\nmore")
+
+        return attend if name == "sage" else there(name, device, dtype)
+
+    there = doctor.choose_attention
+    monkeypatch.setattr(doctor, "choose_attention", broken)
+    assert found("  sage") == Finding(MISSING, "  sage", "does not work here (no kernel image)")
