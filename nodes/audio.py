@@ -7,7 +7,9 @@ import torch
 from comfy_api.latest import io
 
 from ..pipeline.errors import InputError
+from ..pipeline.export.widgets import file_setting
 from . import inputs
+from .files import FILES
 from .sockets import Speech, SpeechSocket
 
 
@@ -42,7 +44,7 @@ class InfiniteTalkAudioEncoder(io.ComfyNode):
         if waveform.shape[0] != 1:
             raise InputError(f"audio: a batch of {waveform.shape[0]} sounds found; InfiniteTalk animates one speaker.")
         sound = Sound(np.ascontiguousarray(waveform[0].float().cpu().numpy()), int(audio["sample_rate"]))
-        folder = inputs.file_setting("wav2vec_dir", wav2vec_dir)["wav2vec_dir"]
+        folder = file_setting("wav2vec_dir", wav2vec_dir, FILES)["wav2vec_dir"]
         device = host.device()
         with host.guest():
             host.make_room(host.GIB)  # for a model of 0.4 GB and what it computes

@@ -6,9 +6,7 @@ import numpy as np
 import torch
 from comfy_api.latest import io
 
-from ..pipeline.job import BUNDLED
-
-PORTRAIT, SPEECH = BUNDLED / "portrait.png", BUNDLED / "speech.wav"
+from ..pipeline.export.ours import PORTRAIT, SPEECH
 
 
 class InfiniteTalkDemo(io.ComfyNode):

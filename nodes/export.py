@@ -6,8 +6,6 @@ from comfy_api.latest import io, ui
 
 from . import commands
 
-SHELLS = ("sh", "PowerShell")
-
 
 class InfiniteTalkExport(io.ComfyNode):
     @classmethod
@@ -20,7 +18,10 @@ class InfiniteTalkExport(io.ComfyNode):
             "alone or with everything else.",
             inputs=[
                 io.Combo.Input(
-                    "shell", options=list(SHELLS), default=commands.own_shell(), tooltip="Where it will run."
+                    "shell",
+                    options=list(commands.SHELLS),
+                    default=commands.default_shell(),
+                    tooltip="Where it will run.",
                 ),
                 io.Boolean.Input(
                     "full", default=False, tooltip="Every setting, not only those that differ from the preset."

@@ -13,19 +13,8 @@ from pathlib import Path, PurePosixPath
 import folder_paths
 
 from ..pipeline.errors import InputError
+from ..pipeline.export.places import FOLDERS, posix_name
 
-# setting -> the folders that are offered for it, in the order of search
-FOLDERS: dict[str, tuple[str, ...]] = {
-    "dit_path": ("diffusion_models",),
-    "quant_dir": ("diffusion_models",),
-    "infinitetalk_dir": ("diffusion_models", "model_patches"),
-    "text_encoder": ("text_encoders",),
-    "tokenizer": ("text_encoders",),
-    "clip_vision": ("clip_vision",),
-    "vae": ("vae",),
-    "wav2vec_dir": ("audio_encoders",),
-    "lora_dir": ("loras",),
-}
 GGUF = ("dit_path", "infinitetalk_dir", "text_encoder")
 TOKENIZERS = ("tokenizer.json", "spiece.model")
 _SHARD = re.compile(r"-\d{5}-of-\d{5}\.(safetensors|bin|pth)$")
@@ -44,14 +33,33 @@ def path(setting: str, name: str) -> Path:
     Raises:
         InputError: it is not in ComfyUI's folders any more.
     """
-    relative = PurePosixPath(name.replace("\\", "/"))
-    if not relative.is_absolute() and ".." not in relative.parts:
-        for folder in FOLDERS[setting]:
-            for root in folder_paths.get_folder_paths(folder):
-                if (place := Path(root, relative)).exists():
-                    return place.absolute()
+    relative = posix_name(name)
+    for folder in FOLDERS[setting]:
+        for root in folder_paths.get_folder_paths(folder):
+            if (place := Path(root, relative)).exists():
+                return place.absolute()
     where = " and ".join(f"models/{folder}" for folder in FOLDERS[setting])
     raise InputError(f"{setting}: {name!r} is not in {where}; choose another, or put the file there and press R.")
+
+
+class ComfyFiles:
+    """ComfyUI's own folders, for what reads a graph (``pipeline.export.exported.Files``)."""
+
+    def model(self, setting: str, name: str) -> Path:
+        return path(setting, name)
+
+    def preset_file(self, setting: str, name: str) -> Path | None:
+        found = find(setting, name)
+        return None if found is None else path(setting, found)
+
+    def source(self, name: str) -> Path:
+        return Path(folder_paths.get_annotated_filepath(name)).absolute()
+
+    def notes(self) -> tuple[str, ...]:
+        return ()
+
+
+FILES = ComfyFiles()
 
 
 def find(setting: str, wanted: str) -> str | None:

@@ -1,6 +1,6 @@
-"""Widgets made from the engine's settings, and their values as settings.
+"""Widgets made from the engine's settings.
 
-Names, ranges, defaults and help are the engine's. Which node has which widget is for the nodes.
+Names, ranges, defaults and help are the engine's; what their values mean is in ``pipeline.export.widgets``.
 """
 
 from __future__ import annotations
@@ -9,22 +9,13 @@ from pathlib import Path
 
 from comfy_api.latest import io
 
-from ..pipeline.demo import demo_checkpoint
+from ..pipeline.export.widgets import DEMO, NONE, SWITCH, unset
 from ..pipeline.settings import NEGATIVE_PROMPT, SettingInfo, Settings, setting_infos, setting_types
 from . import files
 
-NONE = "none"
-DEMO = "demo (bundled)"
 _WORDS = {"dit_path": (DEMO, NONE), "infinitetalk_dir": (NONE, DEMO), "wav2vec_dir": (DEMO,), "lora_dir": ()}
-_SWITCH = {"auto": None, "true": True, "false": False}
 _LARGEST_INT = 2**31 - 1
 _WIDEST = 100.0  # of a number without a limit
-
-
-def unset(name: str) -> int:
-    """How a widget spells that an optional number is left out: 0, or -1 where 0 is a value."""
-    least = setting_infos()[name].min
-    return 0 if least is not None and least > 0 else -1
 
 
 def widget(name: str, id: str | None = None, help: str | None = None) -> io.Input:
@@ -41,7 +32,7 @@ def widget(name: str, id: str | None = None, help: str | None = None) -> io.Inpu
         options = [*_WORDS.get(name, (NONE,)), *files.names(name)]
         return io.Combo.Input(id, options=options, tooltip=help)
     if expected.kind is bool and expected.optional:
-        return io.Combo.Input(id, options=list(_SWITCH), default="auto", tooltip=help)
+        return io.Combo.Input(id, options=list(SWITCH), default="auto", tooltip=help)
     if expected.kind is bool:
         return io.Boolean.Input(id, default=default, tooltip=help)
     if info.choices:
@@ -77,44 +68,3 @@ def _number(name: str, id: str, help: str) -> io.Input:
         return io.Int.Input(id, default=default, min=int(least), max=most, step=step, tooltip=help)
     least, most = -_WIDEST if least is None else least, _WIDEST if most is None else most
     return io.Float.Input(id, default=float(default), min=least, max=most, step=0.01, round=0.0001, tooltip=help)
-
-
-def setting_values(given: dict[str, object]) -> dict[str, object]:
-    """Settings from the values of widgets, by name.
-
-    Raises:
-        InputError: a file is not there any more.
-    """
-    values = {}
-    for name, value in given.items():
-        expected = setting_types()[name]
-        if expected.kind is Path:
-            values |= file_setting(name, value)
-        elif expected.kind is bool and expected.optional:
-            values[name] = _SWITCH[value] if isinstance(value, str) else value
-        elif expected.kind in (int, float):
-            values[name] = None if expected.optional and value == unset(name) else expected.kind(value)
-        else:
-            values[name] = None if expected.optional and value == NONE else value
-    return values
-
-
-def file_setting(name: str, value: str) -> dict[str, object]:
-    """What choosing ``value`` in a list of files means."""
-    if value == NONE:
-        return {name: None}
-    if value == DEMO:
-        demo = demo_checkpoint()
-        return {"ckpt_dir": demo.ckpt_dir} if name == "dit_path" else {name: getattr(demo, name)}
-    path = files.path(name, value)
-    return {"ckpt_dir" if name == "dit_path" and path.is_dir() else name: path}
-
-
-def widget_value(name: str, value: object) -> object:
-    """A setting's value as its widget shows it; a file's as it is."""
-    expected = setting_types()[name]
-    if expected.kind is bool and expected.optional:
-        return next(word for word, meaning in _SWITCH.items() if meaning is value)
-    if value is None:
-        return unset(name) if expected.kind in (int, float) else NONE
-    return value

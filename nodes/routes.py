@@ -14,8 +14,9 @@ from aiohttp import web
 from server import PromptServer
 
 from ..pipeline.errors import InputError
+from ..pipeline.export.widgets import LOADER, SAMPLER, widget_value
 from ..pipeline.presets import load_preset, preset_names
-from . import commands, files, inputs, loader, sampler
+from . import commands, files
 
 PACK = Path(__file__).parent.parent
 SERVED = {"/extensions": PACK / "web", "/api/workflow_templates": PACK / "workflows"}
@@ -31,7 +32,7 @@ async def presets(request: web.Request) -> web.Response:
 async def export(request: web.Request) -> web.Response:
     content = await request.json()
     try:
-        command = commands.of_graph(content.get("prompt") or {}, content.get("shell") or commands.own_shell())
+        command = commands.of_graph(content.get("prompt") or {}, content.get("shell") or commands.default_shell())
     except InputError as error:
         return web.json_response({"error": str(error)})
     return web.json_response({"command": command.text, "notes": command.notes, "file": command.file})
@@ -42,8 +43,8 @@ def preset_widgets(name: str) -> dict[str, object]:
     settings = dict(load_preset(name).settings)
     if "quant_dir" in settings:
         settings["quant_dir"] = files.find("quant_dir", settings["quant_dir"]) or settings["quant_dir"]
-    shown = {setting: inputs.widget_value(setting, value) for setting, value in settings.items()}
-    nodes = {"InfiniteTalkModelLoader": loader.WIDGETS, "InfiniteTalkSampler": sampler.WIDGETS}
+    shown = {setting: widget_value(setting, value) for setting, value in settings.items()}
+    nodes = {"InfiniteTalkModelLoader": LOADER, "InfiniteTalkSampler": SAMPLER}
     by_node = {node: {w: shown[w] for w in widgets if w in shown} for node, widgets in nodes.items()}
     loras = zip(settings.get("lora_dir", ()), settings.get("lora_scale", ()), strict=True)
     return {**by_node, "lora": ", ".join(f"{lora} ({scale})" for lora, scale in loras)}

@@ -19,9 +19,11 @@ from comfy_api.latest import InputImpl, io, ui
 from comfy_execution.utils import get_executing_context
 
 from ..pipeline.errors import InputError
+from ..pipeline.export.widgets import NUMBERS, PREFIX_DEFAULT, SAMPLER, TEXTS, ruled_by_sampler, setting_values
 from ..pipeline.presets import Preset
 from ..pipeline.settings import Settings, resolve, warnings_for
 from . import host, inputs
+from .files import FILES
 from .results import RESULTS
 from .slot import SLOT
 from .sockets import ModelChoice, ModelSocket, PresetSocket, Speech, SpeechSocket
@@ -33,14 +35,6 @@ if TYPE_CHECKING:
     from ..pipeline.generator import Generator
     from ..pipeline.job import Job
     from ..pipeline.media.reference import Footage
-
-TEXTS = ("prompt", "negative_prompt")
-WIDGETS = (
-    *TEXTS,
-    *("size", "mode", "frame_num", "motion_frame", "max_frame_num", "color_correction_strength"),
-    *("sample_steps", "sample_shift", "sample_solver", "sample_text_guide_scale", "sample_audio_guide_scale"),
-    *("base_seed", "use_apg", "apg_momentum", "apg_norm_threshold", "use_teacache", "teacache_thresh", "crf"),
-)
 
 
 class InfiniteTalkSampler(io.ComfyNode):
@@ -62,10 +56,10 @@ class InfiniteTalkSampler(io.ComfyNode):
                 io.Image.Input("image", optional=True, tooltip="Portrait of the speaker. Either this or video."),
                 io.Video.Input("video", optional=True, tooltip="Video to dub, read by time. Either this or image."),
                 PresetSocket.Input("preset", optional=True, tooltip="Rules the settings that it names."),
-                *(inputs.widget(name) for name in WIDGETS),
+                *(inputs.widget(name) for name in SAMPLER),
                 io.String.Input(
                     "filename_prefix",
-                    default="video/InfiniteTalk",
+                    default=PREFIX_DEFAULT,
                     tooltip="Folder and beginning of the name, under ComfyUI's output folder.",
                 ),
             ],
@@ -108,12 +102,12 @@ class InfiniteTalkSampler(io.ComfyNode):
 
     @classmethod
     def _settings(cls, model: ModelChoice, speech: Speech, preset: Preset | None, widgets: dict) -> Settings:
-        values = inputs.setting_values({name: widgets[name] for name in WIDGETS if name not in TEXTS})
+        values = setting_values({name: widgets[name] for name in NUMBERS}, FILES)
         names = {model.preset, preset and preset.name} - {None}
         if len(names) > 1:
             raise InputError(f"loader and sampler are linked to different presets ({', '.join(sorted(names))}).")
         if preset is not None:
-            values |= {name: value for name, value in preset.settings.items() if name in WIDGETS}
+            values |= ruled_by_sampler(preset)
         return resolve(Settings(**model.settings, **values, wav2vec_dir=speech.wav2vec_dir, device=host.device()))
 
     @classmethod

@@ -91,7 +91,8 @@ async function exportCommand() {
 
 function download(command, file) {
   const link = document.createElement("a")
-  link.href = URL.createObjectURL(new Blob([command], { type: "text/plain" }))
+  const mark = file.endsWith(".ps1") ? "\ufeff" : "" // without it, Windows PowerShell takes a script for ANSI
+  link.href = URL.createObjectURL(new Blob([mark, command], { type: "text/plain" }))
   link.download = file
   link.click()
   setTimeout(() => URL.revokeObjectURL(link.href), 1000)
