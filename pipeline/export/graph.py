@@ -8,6 +8,7 @@ and what it queues (the API format). ComfyUI itself is not needed.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
@@ -238,19 +239,89 @@ def value(graph: Graph, node: Node, name: str, default: object = _NEEDED) -> obj
     Raises:
         InputError: another node computes it, or it is nowhere and there is no default.
     """
-    source = feeding(graph, node, name)
+    source = computed(graph, node, name)
     if source is not None:
-        constant = constant_of(graph, source)
-        if constant is None:
-            raise refusal(
-                graph, node, f"{name} is computed by {source}, which is not run here; type the value in, unlinked"
-            )
-        return constant
+        raise refusal(
+            graph, node, f"{name} is computed by {source}, which is not run here; type the value in, unlinked"
+        )
+    if name in node.links:
+        return constant_of(graph, graph.nodes[node.links[name].node])
     if name in node.values:
         return node.values[name]
+    if node.positional:
+        raise refusal(
+            graph,
+            node,
+            f"its {len(node.positional)} widgets are in an order that no known version of this node has; save the "
+            "graph with Export (API), which stores their names",
+        )
     if default is _NEEDED:
         raise refusal(graph, node, f"its value {name} is not in the file; save the graph in ComfyUI again")
     return default
+
+
+def number(graph: Graph, node: Node, name: str, default: object = _NEEDED) -> float:
+    """A ``value`` that is a number, without the dust that sliders leave: 1.0000000000000002 is 1.
+
+    Raises:
+        InputError: see ``value``; or it is none.
+    """
+    found = value(graph, node, name, default)
+    if isinstance(found, bool) or not isinstance(found, int | float) or not math.isfinite(found):
+        raise refusal(graph, node, f"{name} is {found!r}, where a number was expected")
+    return found if isinstance(found, int) else round(found, 4)
+
+
+def whole(graph: Graph, node: Node, name: str, default: object = _NEEDED) -> int:
+    """A ``number`` that is whole."""
+    found = number(graph, node, name, default)
+    if found != int(found):
+        raise refusal(graph, node, f"{name} is {found!r}, where a whole number was expected")
+    return int(found)
+
+
+def text(graph: Graph, node: Node, name: str, default: object = _NEEDED) -> str:
+    """A ``value`` that is a text; it may be empty.
+
+    Raises:
+        InputError: see ``value``; or it is none.
+    """
+    found = value(graph, node, name, default)
+    if not isinstance(found, str):
+        raise refusal(graph, node, f"{name} is {found!r}, where a text was expected")
+    return found
+
+
+def computed(graph: Graph, node: Node, name: str) -> Node | None:
+    """The node that computes a value when the graph runs, None if the value is known."""
+    source = feeding(graph, node, name)
+    return source if source is not None and constant_of(graph, source) is None else None
+
+
+def before(graph: Graph, node: Node) -> dict[str, Node]:
+    """The nodes that something of this node comes from, itself first, by id."""
+    found, ahead = {}, [node]
+    while ahead:
+        node = ahead.pop()
+        if node.id not in found:
+            found[node.id] = node
+            ahead += [graph.nodes[origin.node] for origin in node.links.values() if origin.node in graph.nodes]
+    return found
+
+
+def after(graph: Graph, node: Node) -> dict[str, Node]:
+    """The nodes that something of this node goes into, nearest first, by id."""
+    found: dict[str, Node] = {}
+    while True:
+        reached = {node.id, *found}
+        new = {
+            each.id: each
+            for each in graph.nodes.values()
+            if each.id not in reached and any(origin.node in reached for origin in each.links.values())
+        }
+        if not new:
+            return found
+        found |= new
 
 
 def constant_of(graph: Graph, node: Node) -> object | None:

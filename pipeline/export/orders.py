@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from ..errors import InputError
-from .graph import Graph, Node, refusal
+from .graph import Graph, Node
 
 CONTROLS = ("fixed", "increment", "decrement", "randomize")
 CONTROL = "control_after_generate"  # the widget that the frontend puts behind a seed
@@ -22,32 +21,20 @@ def with_names(graph: Graph, orders: dict[str, tuple[Order, ...]]) -> Graph:
     """The graph with the widgets of these kinds of nodes under their names.
 
     The first order that fits is taken. An older version's list may be shorter and a newer one's longer, since
-    widgets are appended; what is appended beyond the order is left out. Names that the file itself stores for a
-    node with no list stay as they are.
-
-    Raises:
-        InputError: a node's list fits none of its orders.
+    widgets are appended; what is appended beyond the order is left out. Where a node's list fits no order, its
+    values stay unknown, and ``graph.value`` says so if one is asked for.
     """
-    nodes = {identity: _named(graph, node, orders.get(node.kind, ())) for identity, node in graph.nodes.items()}
+    nodes = {identity: _named(node, orders.get(node.kind, ())) for identity, node in graph.nodes.items()}
     return dataclasses.replace(graph, nodes=nodes)
 
 
-def _named(graph: Graph, node: Node, orders: tuple[Order, ...]) -> Node:
+def _named(node: Node, orders: tuple[Order, ...]) -> Node:
     if not orders or not node.positional:
         return node
-    for order in orders:
-        if _fits(node, order):
-            return dataclasses.replace(node, values={**node.values, **dict(zip(order, node.positional, strict=False))})
-    raise _unknown_order(graph, node)
-
-
-def _unknown_order(graph: Graph, node: Node) -> InputError:
-    return refusal(
-        graph,
-        node,
-        f"its {len(node.positional)} widgets are in an order that no known version of this node has; "
-        "save the graph with Export (API), which stores their names",
-    )
+    order = next((order for order in orders if _fits(node, order)), None)
+    if order is None:
+        return dataclasses.replace(node, values={})
+    return dataclasses.replace(node, values=dict(zip(order, node.positional, strict=False)), positional=())
 
 
 def _fits(node: Node, order: Order) -> bool:

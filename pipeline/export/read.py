@@ -5,14 +5,15 @@ Finds the node that makes the video; the families (``ours``, ``kijai``, ``native
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 
-from . import ours
+from . import kijai, native, ours
 from .exported import Exported, Files
 from .graph import Graph, only
 
 Reader = Callable[[Graph, str, Files], Exported]
-READERS: dict[str, Reader] = {kind: family.read for family in (ours,) for kind in family.SAMPLERS}
+READERS: dict[str, Reader] = {kind: family.read for family in (ours, kijai, native) for kind in family.SAMPLERS}
 
 
 def settings_of(graph: Graph, files: Files, node: str | None = None) -> Exported:
@@ -24,5 +25,7 @@ def settings_of(graph: Graph, files: Files, node: str | None = None) -> Exported
     Raises:
         InputError: there is none, there are several, or something in the graph has no equivalent.
     """
-    sampler = only(graph, READERS, "sampler", node)
+    earlier = native.earlier_windows(graph)
+    ends = dataclasses.replace(graph, nodes={name: n for name, n in graph.nodes.items() if name not in earlier})
+    sampler = only(ends, READERS, "sampler", node)
     return READERS[sampler.kind](graph, sampler.id, files)

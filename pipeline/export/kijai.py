@@ -1,0 +1,175 @@
+"""Graphs of ComfyUI-WanVideoWrapper (Kijai's nodes) for InfiniteTalk as settings.
+
+Starts at the sampler. What means the same becomes a setting; what only costs time or memory, or is done in
+another way here, is left out with a note; what would make another video is refused by name. Two formulas of
+that pack (version 1.4.7) differ and are converted: its schedule "multitalk", and guidance by text and speech at
+once. Knows samplers and schedules; ``kijai_model`` and ``kijai_inputs`` know what goes into them.
+"""
+
+from __future__ import annotations
+
+from ..settings import DISTILL_STEPS, Settings, validate
+from . import conditioning, media
+from .conditioning import of_kind
+from .exported import Exported, Files
+from .graph import Graph, Node, feeding, linked, number, refusal, text, value, whole
+from .kijai_inputs import frame_settings, speech_settings, text_settings
+from .kijai_model import model_settings
+from .kijai_widgets import KIJAI_ORDERS
+from .orders import CONTROL, with_names
+
+SAMPLERS = ("WanVideoSampler", "WanVideoSamplerv2", "WanVideoSamplerFromSettings")
+
+# their scheduler -> our solver, and what differs
+_SOLVERS: dict[str, tuple[str, str]] = {
+    "flowmatch_distill": ("flowmatch_distill", ""),
+    "multitalk": ("euler", "upstream's schedule, which the graph runs with 4 steps whatever steps says"),
+    "euler": (
+        "euler",
+        "the same solver; the graph shifts its smallest noise level twice, upstream and this command once",
+    ),
+    "unipc": ("unipc", "the same solver as the library diffusers has it; noise levels differ slightly"),
+    "lcm": ("lcm", "the same solver as the library diffusers has it, on upstream's noise levels"),
+}
+_NO_EQUIVALENT = {
+    "samples": "starting from the latents of another video",
+    "sigmas": "noise levels by hand",
+    "feta_args": "Enhance-A-Video",
+    "context_options": "context windows",
+    "flowedit_args": "FlowEdit",
+    "slg_args": "skip layer guidance",
+    "loop_args": "loop arguments",
+    "experimental_args": "experimental arguments",
+    "unianimate_poses": "UniAnimate poses",
+    "fantasytalking_embeds": "FantasyTalking",
+    "uni3c_embeds": "Uni3C",
+    "freeinit_args": "FreeInit",
+}
+_MUST_BE = {"riflex_freq_index": 0, "denoise_strength": 1, "start_step": 0, "end_step": -1}
+_CACHES = ("cache_args", "teacache_args")  # the second until summer 2025
+_ONLY_SPEED = (
+    "Left out, since they change time, memory or the last digits only: devices and precisions of the VAE and the "
+    "encoders, tiling, merging of LoRAs, non-blocking copies, rope_function, batched_cfg."
+)
+_MOTION_FRAME, _AUDIO_SCALE = 9, 2  # what the guide suggests, the second for runs with a LoRA
+
+
+def read(graph: Graph, sampler: str, files: Files) -> Exported:
+    """The settings of a sampler of these nodes.
+
+    Raises:
+        InputError: something in the graph has no equivalent, or is missing.
+    """
+    graph = with_names(graph, {**media.ORDERS, **conditioning.ORDERS, **KIJAI_ORDERS})
+    owner = graph.nodes[sampler]
+    parts, notes = _parts(graph, owner), list[str]()
+    values = _sampling(graph, parts, notes)
+    values |= text_settings(graph, _input(graph, parts, "text_embeds"), files, notes)
+    values |= model_settings(graph, _input(graph, parts, "model"), files, notes)
+    values |= frame_settings(graph, _input(graph, parts, "image_embeds"), files, notes)
+    values |= speech_settings(graph, _input(graph, parts, "multitalk_embeds"), files, notes)
+    _guidance(graph, parts, values, notes)
+    values |= media.output(graph, owner, values["audio"], files, notes)
+    _advise(values, notes)
+    notes += [_ONLY_SPEED, *media.idle(graph, owner)]
+    return Exported(validate(Settings(**values)), (*notes, *files.notes()))
+
+
+def _parts(graph: Graph, sampler: Node) -> tuple[Node, ...]:
+    """The nodes that together have the sampler's inputs; what an earlier one says counts."""
+    if sampler.kind == "WanVideoSamplerFromSettings":
+        sampler = of_kind(graph, sampler, "sampler_inputs", "WanVideoSamplerSettings")
+    if sampler.kind == "WanVideoSamplerv2":
+        extra = ("extra_args",) if "extra_args" in sampler.links else ()
+        return (
+            of_kind(graph, sampler, "scheduler", "WanVideoSchedulerv2"),
+            *(of_kind(graph, sampler, slot, "WanVideoSamplerExtraArgs") for slot in extra),
+            sampler,
+        )
+    schedule = feeding(graph, sampler, "scheduler")
+    return (sampler,) if schedule is None or schedule.kind != "WanVideoScheduler" else (schedule, sampler)
+
+
+def _holder(parts: tuple[Node, ...], name: str) -> Node:
+    """The part that has an input or a widget; the sampler if none has."""
+    return next((part for part in parts if name in part.values or name in part.links), parts[-1])
+
+
+def _input(graph: Graph, parts: tuple[Node, ...], slot: str) -> Node:
+    return linked(graph, _holder(parts, slot), slot)
+
+
+def _sampling(graph: Graph, parts: tuple[Node, ...], notes: list[str]) -> dict[str, object]:
+    sampler = parts[-1]
+    for slot, what in _NO_EQUIVALENT.items():
+        if slot in (holder := _holder(parts, slot)).links:
+            raise refusal(graph, holder, f"{slot} ({what}) has no equivalent here; unlink it")
+    for name, usual in _MUST_BE.items():
+        found = number(graph, holder := _holder(parts, name), name, usual)
+        if found != usual:
+            raise refusal(graph, holder, f"{name} is {found:g}, which has no equivalent here; set it to {usual}")
+    if value(graph, holder := _holder(parts, "enhance_hf"), "enhance_hf", False):
+        raise refusal(graph, holder, "enhance_hf has no equivalent here; switch it off")
+    scheduler = text(graph, holder := _holder(parts, "scheduler"), "scheduler")
+    if scheduler not in _SOLVERS:
+        offered = ", ".join(_SOLVERS)
+        raise refusal(graph, holder, f"scheduler {scheduler} has no equivalent here; choose one of {offered}")
+    solver, difference = _SOLVERS[scheduler]
+    if difference:
+        notes.append(f"{holder}: scheduler {scheduler} became --sample_solver {solver}: {difference}.")
+    steps = whole(graph, _holder(parts, "steps"), "steps")
+    control = sampler.values.get(CONTROL, "fixed")
+    if control != "fixed":
+        notes.append(f"{sampler}: the seed changes after every run ({control}); this is the one that would run next.")
+    return {
+        "sample_steps": DISTILL_STEPS if scheduler == "multitalk" else steps,
+        "sample_solver": solver,
+        "sample_shift": float(number(graph, _holder(parts, "shift"), "shift")),
+        "sample_text_guide_scale": float(number(graph, sampler, "cfg")),
+        "base_seed": whole(graph, sampler, "seed"),
+        "offload_model": bool(value(graph, sampler, "force_offload", True)),
+        **_cache(graph, parts, notes),
+    }
+
+
+def _cache(graph: Graph, parts: tuple[Node, ...], notes: list[str]) -> dict[str, object]:
+    sources = [feeding(graph, _holder(parts, slot), slot) for slot in _CACHES]
+    for source in sources:
+        if source is not None and source.kind == "WanVideoTeaCache":
+            notes.append(
+                f"{source}: became --use_teacache with its threshold; start_step and end_step are left out, TeaCache "
+                "never skips in the first 5 steps here."
+            )
+            return {"use_teacache": True, "teacache_thresh": float(number(graph, source, "rel_l1_thresh"))}
+        if source is not None:
+            notes.append(f"{source}: this way of skipping steps is left out; all steps are computed.")
+    return {}
+
+
+def _guidance(graph: Graph, parts: tuple[Node, ...], values: dict[str, object], notes: list[str]) -> None:
+    """These nodes multiply the guidance by speech by that by text where both are on; upstream does not."""
+    by_text, by_speech = values["sample_text_guide_scale"], values["sample_audio_guide_scale"]
+    if 1 in (by_text, by_speech):
+        return
+    holder = _holder(parts, "batched_cfg")
+    if value(graph, holder, "batched_cfg", False):
+        raise refusal(graph, holder, "batched_cfg makes it ignore audio_cfg_scale; switch it off, or set that to 1")
+    values["sample_audio_guide_scale"] = round(by_text * by_speech, 4)
+    notes.append(
+        f"audio_cfg_scale {by_speech:g} became --sample_audio_guide_scale {by_text * by_speech:g}: these nodes "
+        "multiply it by a cfg other than 1, upstream and this command do not."
+    )
+
+
+def _advise(values: dict[str, object], notes: list[str]) -> None:
+    """Where the guide suggests another value than the graph has."""
+    if values["motion_frame"] != _MOTION_FRAME:
+        notes.append(
+            f"--motion_frame {values['motion_frame']} is the graph's. The guide suggests {_MOTION_FRAME}, which makes "
+            f"{'fewer' if values['motion_frame'] > _MOTION_FRAME else 'more'} windows for the same video."
+        )
+    if values.get("lora_dir") and values["sample_audio_guide_scale"] == 1:
+        notes.append(
+            f"--sample_audio_guide_scale 1 is the graph's. The guide suggests {_AUDIO_SCALE} with a LoRA: lips follow "
+            "the speech more, and each step takes twice as long."
+        )

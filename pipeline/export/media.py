@@ -1,0 +1,332 @@
+"""Pictures, videos and sound in graphs of other packs: which file they come from, and what happens to them.
+
+Walks up from a node's input to a Load node, past what the command line does as well (resizing) or can leave
+out (vocal separation, with a note), and down from a sampler to the node that writes the video. Knows the nodes of
+ComfyUI itself, KJNodes, VideoHelperSuite and a few of others; knows no sampler.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from .exported import Files
+from .graph import Graph, Node, after, before, feeding, linked, number, refusal, text, value, whole
+from .orders import Order
+
+FPS = 25
+USUAL_SIZES = {frozenset((480, 832)): "infinitetalk-480", frozenset((720, 1280)): "infinitetalk-720"}
+
+_ANY = object
+ORDERS: dict[str, tuple[Order, ...]] = {
+    "LoadImage": ({"image": str, "upload": _ANY},),
+    "LoadImageOutput": ({"image": str, "upload": _ANY},),
+    "LoadAudio": ({"audio": str, "audioUI": _ANY, "upload": _ANY},),
+    "LoadVideo": ({"file": str, "upload": _ANY},),
+    "ImageResizeKJv2": (
+        {"width": int, "height": int, "upscale_method": str, "keep_proportion": str, "pad_color": str}
+        | {"crop_position": str, "divisible_by": int, "device": str, "per_batch": int},
+        {"width": int, "height": int, "upscale_method": str, "keep_proportion": str, "pad_color": str}
+        | {"crop_position": str, "divisible_by": int},
+    ),
+    "ImageResizeKJ": (
+        {
+            "width": int,
+            "height": int,
+            "upscale_method": str,
+            "keep_proportion": bool,
+            "divisible_by": int,
+            "crop": _ANY,
+        },
+    ),
+    "ImageScale": ({"upscale_method": str, "width": int, "height": int, "crop": str},),
+    "ImageResize+": (
+        {"width": int, "height": int, "interpolation": str, "method": str, "condition": str, "multiple_of": int},
+    ),
+    "GetImageRangeFromBatch": ({"start_index": int, "num_frames": int},),
+    "ImageFromBatch": ({"batch_index": int, "length": int},),
+    "AudioCrop": ({"start_time": str, "end_time": str},),
+    "TrimAudioDuration": ({"start_index": float, "duration": float},),
+    "SaveVideo": ({"filename_prefix": str, "format": str, "codec": str},),
+    "CreateVideo": ({"fps": float},),
+}
+
+_RESIZING = ("ImageResizeKJv2", "ImageResizeKJ", "ImageScale", "ImageResize+")
+_FIRST_OF_BATCH = {"GetImageRangeFromBatch": ("images", "start_index"), "ImageFromBatch": ("image", "batch_index")}
+_SIZE_READERS = ("GetImageSize", "GetImageSize+", "GetImageSizeAndCount")
+# nodes that take a voice out of a mix: their input, and the output that is the voice
+_SEPARATION = {"AudioSeparation": ("audio", 3), "MelBandRoFormerSampler": ("audio", 0)}
+_DECODERS = ("WanVideoDecode", "WanVideoPassImagesFromSamples", "VAEDecode", "VAEDecodeTiled")
+_UNTOUCHED = (*_DECODERS, "CreateVideo", "ImageFromBatch", "ImageBatch", "GetImageRangeFromBatch", "PreviewImage")
+_WRITERS = ("VHS_VideoCombine", "SaveVideo")
+
+
+@dataclass(frozen=True)
+class Picture:
+    """Where a picture comes from.
+
+    Attributes:
+        setting: "image" or "video".
+        source: its file.
+        resize: the last node that resizes it.
+    """
+
+    setting: str
+    source: Path
+    resize: Node | None = None
+
+
+@dataclass(frozen=True)
+class Sound:
+    """Where sound comes from, and how many frames of video its beginning is cut to (None: whole)."""
+
+    source: Path
+    frames: int | None = None
+
+
+def picture(graph: Graph, node: Node, slot: str, files: Files, notes: list[str]) -> Picture:
+    """The picture or video that goes into an input.
+
+    Raises:
+        InputError: it is computed by a node that has no equivalent, or only a part of a video is used.
+    """
+    source, resize = linked(graph, node, slot), None
+    while True:
+        if source.kind in _RESIZING:
+            resize = resize or _checked_resize(graph, source, notes)
+            source = linked(graph, source, "image")
+        elif source.kind in _FIRST_OF_BATCH:
+            following, first = _FIRST_OF_BATCH[source.kind]
+            if value(graph, source, first) != 0:
+                raise refusal(
+                    graph, source, "takes a frame out of the middle, which has no equivalent; save it as a file"
+                )
+            source = linked(graph, source, following)
+        else:
+            break
+    if source.kind in ("LoadImage", "LoadImageOutput"):
+        return Picture("image", files.source(_name(graph, source, "image")), resize)
+    video = _video(graph, source, files, notes)
+    if video is not None:
+        return Picture("video", video, resize)
+    raise refusal(
+        graph,
+        node,
+        f"its {slot} is made by {source}, which has no equivalent here; save that picture or video as a file and load "
+        "it with LoadImage or VHS_LoadVideo",
+    )
+
+
+def _video(graph: Graph, source: Node, files: Files, notes: list[str]) -> Path | None:
+    if source.kind == "GetVideoComponents":
+        loader = linked(graph, source, "video")
+        return files.source(_name(graph, loader, "file")) if loader.kind == "LoadVideo" else None
+    if source.kind not in ("VHS_LoadVideo", "VHS_LoadVideoPath"):
+        return None
+    for name, usual in (("skip_first_frames", 0), ("frame_load_cap", 0), ("select_every_nth", 1)):
+        found = value(graph, source, name, usual)
+        if found != usual:
+            raise refusal(
+                graph, source, f"{name} is {found}, so only a part of the video is used; cut the file, and set {usual}"
+            )
+    if any(value(graph, source, name, 0) for name in ("custom_width", "custom_height")):
+        notes.append(f"{source}: its resizing is left out; --size says how large the frames are.")
+    return files.source(_file_name(graph, source, "video"))
+
+
+def _checked_resize(graph: Graph, node: Node, notes: list[str]) -> Node:
+    """The same node, if what it does to a picture is like cropping to the video's shape."""
+    how = {
+        "ImageResizeKJv2": lambda: value(graph, node, "keep_proportion"),
+        "ImageResizeKJ": lambda: "resize" if value(graph, node, "keep_proportion") else "stretch",
+        "ImageScale": lambda: "crop" if value(graph, node, "crop") == "center" else "stretch",
+        "ImageResize+": lambda: value(graph, node, "method"),
+    }[node.kind]()
+    if how in ("pad", "pad_edge", "pad_edge_pixel", "pillarbox_blur"):
+        raise refusal(graph, node, f"{how} puts bars around the picture, which has no equivalent; crop it instead")
+    if how in ("crop", "fill / crop"):
+        position = value(graph, node, "crop_position", "center")
+        if position != "center":
+            notes.append(f"{node}: crops at the {position}; here the middle of the picture is kept.")
+    elif how == "stretch":
+        notes.append(f"{node}: stretches the picture; here it is cropped to the video's shape, undistorted.")
+    else:
+        notes.append(f"{node}: {how} fits the picture into a box; here it is cropped to the shape of --size.")
+    return node
+
+
+def size(graph: Graph, node: Node, resize: Node | None, notes: list[str]) -> str:
+    """``--size`` for a node with a width and a height, typed in or taken from the node that resizes its picture.
+
+    Raises:
+        InputError: they are computed.
+    """
+    width, height = (_dimension(graph, node, name, resize) for name in ("width", "height"))
+    usual = USUAL_SIZES.get(frozenset((width, height)))
+    if usual is None:
+        return f"{width}x{height}"
+    notes.append(
+        f"{node}: {width} x {height} became --size {usual}: as many pixels, in the shape nearest to the picture's. "
+        f"Give --size {width}x{height} for exactly that shape."
+    )
+    return usual
+
+
+def _dimension(graph: Graph, node: Node, name: str, resize: Node | None) -> int:
+    source = feeding(graph, node, name)
+    if source is not None and source.kind in _SIZE_READERS:
+        source = feeding(graph, source, "image")
+    if source is not None and source.kind in _RESIZING:
+        node = source
+    elif source is not None and resize is not None and source.kind in ("LoadImage", "LoadImageOutput"):
+        node = resize
+    return whole(graph, node, name)
+
+
+def sound(graph: Graph, node: Node, slot: str, files: Files, notes: list[str]) -> Sound:
+    """The sound that goes into an input.
+
+    Raises:
+        InputError: it is computed by a node that has no equivalent, or its beginning is cut off.
+    """
+    frames: list[float] = []
+    while True:
+        source = linked(graph, node, slot)
+        if source.kind in _SEPARATION:
+            following, voice = _SEPARATION[source.kind]
+            if node.links[slot].output != voice:
+                raise refusal(graph, source, "an output that is not the voice drives the lips; link the voice")
+            notes.append(
+                f"{source}: the voice is not separated from music here, the sound is used as it is; if there is music "
+                "in it, separate it beforehand and give the voice with --audio."
+            )
+            node, slot = source, following
+        elif source.kind in _CUTS:
+            frames.append(_CUTS[source.kind](graph, source) * FPS)
+            node, slot = source, "audio"
+        else:
+            break
+    found = _sound_file(graph, source, files, notes, frames)
+    if found is None:
+        raise refusal(
+            graph,
+            node,
+            f"its {slot} is made by {source}, which has no equivalent here; save that sound as a file and load it "
+            "with LoadAudio",
+        )
+    cuts = [round(cut) for cut in frames if cut > 0]
+    return Sound(found, min(cuts) if cuts else None)
+
+
+def _sound_file(graph: Graph, source: Node, files: Files, notes: list[str], frames: list[float]) -> Path | None:
+    if source.kind == "LoadAudio":
+        return files.source(_name(graph, source, "audio"))
+    if source.kind in ("VHS_LoadAudio", "VHS_LoadAudioUpload"):
+        start = "seek_seconds" if source.kind == "VHS_LoadAudio" else "start_time"
+        frames.append(
+            _seconds_kept(graph, source, number(graph, source, start, 0), number(graph, source, "duration", 0)) * FPS
+        )
+        return files.source(_file_name(graph, source, "audio_file" if source.kind == "VHS_LoadAudio" else "audio"))
+    return _video(graph, source, files, notes)
+
+
+def _crop(graph: Graph, node: Node) -> float:
+    start, end = (_clock(graph, node, name) for name in ("start_time", "end_time"))
+    return _seconds_kept(graph, node, start, end)
+
+
+def _trim(graph: Graph, node: Node) -> float:
+    return _seconds_kept(graph, node, number(graph, node, "start_index"), number(graph, node, "duration"))
+
+
+# nodes that keep a part of the sound -> how many seconds from its beginning, 0 for all
+_CUTS: dict[str, Callable[[Graph, Node], float]] = {"AudioCrop": _crop, "TrimAudioDuration": _trim}
+
+
+def _seconds_kept(graph: Graph, node: Node, start: float, duration: float) -> float:
+    if start != 0:
+        raise refusal(graph, node, "cuts the beginning of the sound off, which has no equivalent; cut the file")
+    return duration
+
+
+def _clock(graph: Graph, node: Node, name: str) -> float:
+    """Seconds of a text like "1:30"."""
+    text = str(value(graph, node, name))
+    if not re.fullmatch(r"(\d+:){0,2}\d+(\.\d+)?", text):
+        raise refusal(graph, node, f"{name} is {text!r}, where a time like 1:30 was expected")
+    seconds = 0.0
+    for part in text.split(":"):
+        seconds = seconds * 60 + float(part)
+    return seconds
+
+
+def output(graph: Graph, sampler: Node, speech: Path, files: Files, notes: list[str]) -> dict[str, object]:
+    """``save_file`` and ``crf`` of the node that writes a sampler's video, and notes on what is done before it.
+
+    Args:
+        speech: the file that the command takes the video's sound from.
+    """
+    following = after(graph, sampler)
+    writers = [node for node in following.values() if node.kind in _WRITERS]
+    if not writers:
+        notes.append("No node of the graph saves the video; the command names it by size, prompt and time.")
+        return {}
+    writer = writers[0]
+    if len(writers) > 1:
+        notes.append(f"The graph saves the video {len(writers)} times; the command does what {writer} does.")
+    for name, node in before(graph, writer).items():
+        if name in following and node is not writer and node.kind not in _UNTOUCHED:
+            notes.append(f"{node}: comes after the sampler and is left out; run it on the finished video.")
+    name = PurePosixPath(_name(graph, writer, "filename_prefix").replace("\\", "/")).name
+    found: dict[str, object] = {"save_file": Path(re.sub(r'[<>:"|?*%\x00-\x1f]', "_", name) or "InfiniteTalk")}
+    if writer.kind == "VHS_VideoCombine":
+        found |= _combine(graph, writer, notes)
+    _compare_sound(graph, writer, speech, files, notes)
+    return found
+
+
+def _combine(graph: Graph, node: Node, notes: list[str]) -> dict[str, object]:
+    """The quality of a VHS_VideoCombine, and notes on its other widgets."""
+    form, rate = text(graph, node, "format"), number(graph, node, "frame_rate", FPS)
+    if rate != FPS:
+        notes.append(f"{node}: frame_rate {rate:g} is left out; the model speaks at {FPS} frames a second.")
+    if value(graph, node, "pingpong", False):
+        notes.append(f"{node}: pingpong is left out.")
+    if form == "video/h264-mp4":
+        return {"crf": whole(graph, node, "crf")} if "crf" in node.values else {}
+    notes.append(f"{node}: format {form} is left out, the command writes H.264 in .mp4.")
+    return {}
+
+
+def _compare_sound(graph: Graph, writer: Node, speech: Path, files: Files, notes: list[str]) -> None:
+    owner = writer
+    if writer.kind == "SaveVideo":
+        owner = linked(graph, writer, "video")
+    if "audio" not in owner.links:
+        notes.append(f"{owner}: writes no sound; the command's video has the speech.")
+    elif sound(graph, owner, "audio", files, []).source != speech:
+        notes.append(
+            f"{owner}: writes another sound than the one that drives the lips; the command's video has that one."
+        )
+
+
+def idle(graph: Graph, sampler: Node) -> list[str]:
+    """Notes on the nodes that the sampler's video has nothing from."""
+    followed = after(graph, sampler)
+    used = {name for node in (sampler, *followed.values()) for name in before(graph, node)}
+    notes = [f"{node}: nothing of the video comes from it." for name, node in graph.nodes.items() if name not in used]
+    return notes + [f"{each.node}: {each.why} in the graph, so nothing of it is done here." for each in graph.skipped]
+
+
+def _name(graph: Graph, node: Node, widget: str) -> str:
+    found = text(graph, node, widget)
+    if not found:
+        raise refusal(graph, node, f"{widget} is empty; choose a name in the graph")
+    return found
+
+
+def _file_name(graph: Graph, node: Node, name: str) -> str:
+    """A file of VideoHelperSuite: "input/x.mp4" where it asks for a path, else as ComfyUI has it."""
+    return _name(graph, node, name).removeprefix("input/")

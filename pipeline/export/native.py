@@ -1,0 +1,194 @@
+"""Graphs of ComfyUI's own InfiniteTalk nodes as settings.
+
+There each window is a node of its own, WanInfiniteTalkToVideo, with a sampler behind it, and the next one is fed
+with all frames so far. A chain of them is one video: its windows must agree, and its length becomes
+``max_frame_num``. What differs from upstream (how speech is encoded, no guidance by speech, no colour correction) is
+said in notes; what has no equivalent is refused. Knows windows; ``native_sampling`` knows what samples them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from ..settings import Settings, validate
+from . import conditioning, media, native_sampling
+from .conditioning import of_kind, prompt_settings
+from .exported import Exported, Files
+from .graph import Graph, Node, before, feeding, number, refusal, text, whole
+from .native_sampling import Sampling
+from .orders import Order, with_names
+
+SAMPLERS = ("WanInfiniteTalkToVideo",)
+LATENT = 3  # the output that a sampler takes
+ORDERS: dict[str, tuple[Order, ...]] = {
+    "WanInfiniteTalkToVideo": (
+        {"mode": str, "width": int, "height": int, "length": int, "motion_frame_count": int, "audio_scale": float},
+    ),
+    "ModelPatchLoader": ({"name": str},),
+    "AudioEncoderLoader": ({"audio_encoder_name": str},),
+    "CLIPVisionEncode": ({"crop": str},),
+    "VAELoader": ({"vae_name": str},),
+}
+_SPEECH_NOTE = (
+    "ComfyUI's own nodes encode speech at its loudness and bring its features to 25 a second at the end; this command "
+    "normalises the loudness and does that before the last layers, as upstream, so lips move slightly differently."
+)
+
+
+def earlier_windows(graph: Graph) -> set[str]:
+    """The windows that others go on from: not a video by themselves."""
+    windows = [node for node in graph.nodes.values() if node.kind in SAMPLERS]
+    return {
+        name
+        for window in windows
+        if (previous := feeding(graph, window, "previous_frames")) is not None
+        for name, node in before(graph, previous).items()
+        if node in windows
+    }
+
+
+def read(graph: Graph, sampler: str, files: Files) -> Exported:
+    """The settings of the video that ends with a window.
+
+    Raises:
+        InputError: something in the graph has no equivalent, is missing, or windows differ.
+    """
+    graph = with_names(graph, {**media.ORDERS, **conditioning.ORDERS, **native_sampling.ORDERS, **ORDERS})
+    windows = _chain(graph, graph.nodes[sampler])
+    first, notes = windows[0], list[str]()
+    values = _alike(graph, windows, lambda window: _window(graph, window, files, notes if window is first else []))
+    samplings = [native_sampling.read(graph, window, LATENT, notes if window is first else []) for window in windows]
+    values |= _sampling(samplings, windows, notes)
+    values |= native_sampling.model_settings(graph, first, samplings[0].model, files, notes)
+    values["max_frame_num"] = _length(values, len(windows), notes)
+    values |= media.output(graph, graph.nodes[sampler], values["audio"], files, notes)
+    notes += [_SPEECH_NOTE, *media.idle(graph, graph.nodes[sampler])]
+    return Exported(validate(Settings(**values)), (*notes, *files.notes()))
+
+
+def _chain(graph: Graph, last: Node) -> list[Node]:
+    """The windows of a video, the first first."""
+    windows = [last]
+    while (previous := feeding(graph, windows[0], "previous_frames")) is not None:
+        earlier = [node for node in before(graph, previous).values() if node.kind in SAMPLERS]
+        latest = [node for node in earlier if not any(node.id in before(graph, n) for n in earlier if n is not node)]
+        if len(latest) != 1:
+            raise refusal(graph, windows[0], f"previous_frames comes from {previous}, which no window is behind")
+        windows.insert(0, latest[0])
+    return windows
+
+
+def _alike(graph: Graph, windows: list[Node], settings_of: Callable[[Node], dict[str, object]]) -> dict[str, object]:
+    """What all windows say."""
+    found = [settings_of(window) for window in windows]
+    for window, settings in zip(windows[1:], found[1:], strict=True):
+        for name, said in settings.items():
+            if found[0].get(name, said) != said:
+                both = f"{said} and {found[0][name]}"
+                raise refusal(
+                    graph, window, f"differs from {windows[0]} in {name} ({both}); windows of a video are alike here"
+                )
+    return found[0]
+
+
+def _window(graph: Graph, node: Node, files: Files, notes: list[str]) -> dict[str, object]:
+    mode = text(graph, node, "mode", "single_speaker")
+    if mode != "single_speaker" or any(slot.endswith("audio_encoder_output_2") for slot in node.links):
+        raise refusal(graph, node, f"its mode is {mode}, but there is one speaker here; set it to single_speaker")
+    if (scale := number(graph, node, "audio_scale", 1.0)) != 1:
+        raise refusal(graph, node, f"audio_scale is {scale:g}, which has no equivalent here; set it to 1")
+    values: dict[str, object] = {}
+    resize = None
+    if "start_image" in node.links or "previous_frames" not in node.links:
+        shown = media.picture(graph, node, "start_image", files, notes)
+        if shown.setting == "video":
+            raise refusal(
+                graph,
+                node,
+                "is fed with a video, whose frames it keeps as they are; here a video is a reference. Load a "
+                "picture, or use the nodes of this pack",
+            )
+        values[shown.setting], resize = shown.source, shown.resize
+    vae = of_kind(graph, node, "vae", "VAELoader")
+    return {
+        **values,
+        **_speech(graph, node, files, notes),
+        **prompt_settings(graph, node, "positive", "negative", files, notes),
+        **_image_encoder(graph, node, files, notes),
+        "size": media.size(graph, node, resize, notes),
+        "frame_num": (whole(graph, node, "length") - 1) // 4 * 4 + 1,
+        "motion_frame": whole(graph, node, "motion_frame_count"),
+        "vae": files.model("vae", text(graph, vae, "vae_name")),
+        "infinitetalk_dir": _patch(graph, node, files),
+        "color_correction_strength": 0.0,
+        "sample_audio_guide_scale": 1.0,
+    }
+
+
+def _patch(graph: Graph, node: Node, files: Files) -> Path:
+    loader = of_kind(graph, node, "model_patch", "ModelPatchLoader")
+    return files.model("infinitetalk_dir", text(graph, loader, "name"))
+
+
+def _speech(graph: Graph, node: Node, files: Files, notes: list[str]) -> dict[str, object]:
+    encode = of_kind(graph, node, "audio_encoder_output_1", "AudioEncoderEncode")
+    loader = of_kind(graph, encode, "audio_encoder", "AudioEncoderLoader")
+    heard = media.sound(graph, encode, "audio", files, notes)
+    limit = {} if heard.frames is None else {"max_frame_num": heard.frames}
+    return {
+        "audio": heard.source,
+        "wav2vec_dir": files.model("wav2vec_dir", text(graph, loader, "audio_encoder_name")),
+        **limit,
+    }
+
+
+def _image_encoder(graph: Graph, node: Node, files: Files, notes: list[str]) -> dict[str, object]:
+    encode = feeding(graph, node, "clip_vision_output")
+    if encode is None:
+        notes.append(
+            f"{node}: clip_vision_output is not linked; here the picture always goes through the image encoder."
+        )
+        return {}
+    if encode.kind != "CLIPVisionEncode":
+        raise refusal(graph, encode, "this use of the image encoder has no equivalent; use CLIPVisionEncode")
+    loader = of_kind(graph, encode, "clip_vision", "CLIPVisionLoader")
+    if "start_image" in node.links:
+        shown = media.picture(graph, node, "start_image", files, [])
+        if media.picture(graph, encode, "image", files, []).source != shown.source:
+            raise refusal(graph, encode, "encodes another picture than the one that is shown; link the same")
+    return {"clip_vision": files.model("clip_vision", text(graph, loader, "clip_name"))}
+
+
+def _sampling(samplings: list[Sampling], windows: list[Node], notes: list[str]) -> dict[str, object]:
+    """What all samplers say; seeds may differ."""
+    first = samplings[0]
+    for other in samplings[1:]:
+        for name, said in other.settings.items():
+            if first.settings[name] != said:
+                raise refusal(
+                    other.graph,
+                    other.node,
+                    f"differs from {first.node} in {name} ({said} and {first.settings[name]}); "
+                    "windows of one video are sampled alike here",
+                )
+    if len({sampling.seed for sampling in samplings}) > 1:
+        notes.append(f"Each window has a seed of its own; {first.node}'s is taken, and noise differs by window anyway.")
+    return {**first.settings, "base_seed": first.seed}
+
+
+def _length(values: dict[str, object], windows: int, notes: list[str]) -> int:
+    """Frames of all windows together, at most as many as the sound is cut to."""
+    frames = values["frame_num"] + (windows - 1) * (values["frame_num"] - values["motion_frame"])
+    frames = min(frames, values.get("max_frame_num", frames))
+    notes.append(
+        f"The graph makes {windows} window{'s' if windows > 1 else ''}: --max_frame_num {frames}. Leave it out, and "
+        "the video is as long as the speech."
+    )
+    notes.append(
+        "ComfyUI's own nodes correct no colours: --color_correction_strength 0. Long videos drift less with 1."
+    )
+    notes.append(
+        "ComfyUI's own nodes have no guidance by speech: --sample_audio_guide_scale 1. With 2, lips follow it more."
+    )
+    return frames

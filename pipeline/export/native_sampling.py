@@ -1,0 +1,182 @@
+"""What samples a window in a graph of ComfyUI's own nodes: samplers, schedules, and the model's way to them.
+
+Knows KSampler and its relatives, which of their schedules is near to which of ours, LoRA and shift nodes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..settings import DISTILL_STEPS
+from .conditioning import of_kind, quantisation
+from .exported import Files
+from .graph import Graph, Node, linked, number, refusal, text, value, whole
+from .orders import CONTROL, Order
+
+ORDERS: dict[str, tuple[Order, ...]] = {
+    "KSampler": (
+        {
+            "seed": int,
+            CONTROL: str,
+            "steps": int,
+            "cfg": float,
+            "sampler_name": str,
+            "scheduler": str,
+            "denoise": float,
+        },
+    ),
+    "KSamplerAdvanced": (
+        {"add_noise": str, "noise_seed": int, CONTROL: str, "steps": int, "cfg": float, "sampler_name": str}
+        | {"scheduler": str, "start_at_step": int, "end_at_step": int, "return_with_leftover_noise": str},
+    ),
+    "SamplerCustom": ({"add_noise": bool, "noise_seed": int, CONTROL: str, "cfg": float},),
+    "RandomNoise": ({"noise_seed": int, CONTROL: str},),
+    "CFGGuider": ({"cfg": float},),
+    "KSamplerSelect": ({"sampler_name": str},),
+    "BasicScheduler": ({"scheduler": str, "steps": int, "denoise": float},),
+    "UNETLoader": ({"unet_name": str, "weight_dtype": str},),
+    "UnetLoaderGGUF": ({"unet_name": str},),
+    "LoraLoaderModelOnly": ({"lora_name": str, "strength_model": float},),
+    "ModelSamplingSD3": ({"shift": float},),
+}
+_KINDS = ("KSampler", "KSamplerAdvanced", "SamplerCustom", "SamplerCustomAdvanced")
+_SAMPLERS = {"euler": "euler", "uni_pc": "unipc", "uni_pc_bh2": "unipc", "lcm": "lcm"}
+_EVEN = ("simple", "sgm_uniform")  # schedules of the noise levels 1, 1 - 1/n, ..., 1/n before the shift
+_SCHEDULES = (*_EVEN, "normal")
+_WAN_SHIFT = 8.0  # core's for Wan 2.1 where no node sets one
+_SPEED_ONLY = (
+    "TorchCompileModel",
+    "TorchCompileModelWanVideoV2",
+    "TorchCompileModelAdvanced",
+    "PathchSageAttentionKJ",
+) + ("ModelPatchTorchSettings", "EasyCache", "LazyCache", "WanVideoTeaCacheKJ")
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How a window is sampled.
+
+    Attributes:
+        node: the sampler; ``graph`` is where it is, for messages.
+        model: the node that holds the sampler's model input.
+    """
+
+    graph: Graph
+    node: Node
+    model: Node
+    settings: dict[str, object]
+    seed: int
+
+
+def read(graph: Graph, window: Node, latent: int, notes: list[str]) -> Sampling:
+    """What samples the latents of a window.
+
+    Raises:
+        InputError: nothing does, or in a way that has no equivalent.
+    """
+    found = [
+        node
+        for node in graph.nodes.values()
+        if any(origin.node == window.id and origin.output == latent for origin in node.links.values())
+    ]
+    if len(found) != 1 or found[0].kind not in _KINDS:
+        fed = ", ".join(str(node) for node in found) or "nothing"
+        raise refusal(graph, window, f"its latent goes into {fed}, where one of {', '.join(_KINDS)} was expected")
+    (node,) = found
+    steps_from, sampler_from, seed_from, guider = _holders(graph, node)
+    scheduler, steps = text(graph, steps_from, "scheduler"), whole(graph, steps_from, "steps")
+    for owner, name, usual in _whole_runs(node, steps_from, steps):
+        if (said := value(graph, owner, name, usual)) != usual and not (name == "end_at_step" and said >= steps):
+            raise refusal(graph, owner, f"{name} is {said}, which has no equivalent here; set it to {usual}")
+    sampler = text(graph, sampler_from, "sampler_name")
+    solver = _solver(graph, node, sampler, scheduler, steps, notes)
+    if (control := seed_from.values.get(CONTROL, "fixed")) != "fixed":
+        notes.append(f"{seed_from}: the seed changes after every run ({control}); this is the one that would run next.")
+    scale = 1.0 if guider.kind == "BasicGuider" else float(number(graph, guider, "cfg"))
+    settings = {"sample_steps": steps, "sample_solver": solver, "sample_text_guide_scale": scale}
+    seed = whole(graph, seed_from, "seed" if node.kind == "KSampler" else "noise_seed")
+    return Sampling(graph, node, guider, settings, seed)
+
+
+def _holders(graph: Graph, node: Node) -> tuple[Node, Node, Node, Node]:
+    """Which nodes say the steps, the solver, the seed, and the guidance of a sampler."""
+    if node.kind in ("KSampler", "KSamplerAdvanced"):
+        return node, node, node, node
+    steps = of_kind(graph, node, "sigmas", "BasicScheduler")
+    sampler = of_kind(graph, node, "sampler", "KSamplerSelect")
+    if node.kind == "SamplerCustom":
+        return steps, sampler, node, node
+    return (
+        steps,
+        sampler,
+        of_kind(graph, node, "noise", "RandomNoise"),
+        of_kind(graph, node, "guider", "CFGGuider", "BasicGuider"),
+    )
+
+
+def _whole_runs(node: Node, steps_from: Node, steps: int) -> list[tuple[Node, str, object]]:
+    """Which widgets must have which values if sampling goes from noise to the end."""
+    if node.kind == "KSamplerAdvanced":
+        return [
+            (node, "add_noise", "enable"),
+            (node, "start_at_step", 0),
+            (node, "end_at_step", steps),
+            (node, "return_with_leftover_noise", "disable"),
+        ]
+    ends = [(node, "add_noise", True)] if node.kind == "SamplerCustom" else []
+    return [*ends, (steps_from, "denoise", 1)]
+
+
+def _solver(graph: Graph, node: Node, sampler: str, scheduler: str, steps: int, notes: list[str]) -> str:
+    if sampler not in _SAMPLERS:
+        raise refusal(graph, node, f"sampler {sampler} has no equivalent here; choose one of {', '.join(_SAMPLERS)}")
+    if scheduler not in _SCHEDULES:
+        offered = ", ".join(_SCHEDULES)
+        raise refusal(graph, node, f"scheduler {scheduler} has no equivalent here; choose one of {offered}")
+    solver = _SAMPLERS[sampler]
+    if solver == "euler" and scheduler in _EVEN and steps == DISTILL_STEPS:
+        notes.append(
+            f"{node}: euler with {scheduler} in 4 steps became --sample_solver flowmatch_distill, which starts at the "
+            "same noise levels to within 1 %."
+        )
+        return "flowmatch_distill"
+    notes.append(
+        f"{node}: {sampler} with {scheduler} became --sample_solver {solver}: the same solver, but here the {steps} "
+        "noise levels are spaced as upstream spaces them, from 1 to 0.001 before the shift."
+    )
+    return solver
+
+
+def model_settings(graph: Graph, window: Node, holder: Node, files: Files, notes: list[str]) -> dict[str, object]:
+    """Weights, LoRAs and the shift, from the nodes between a sampler and the loader of its model.
+
+    Args:
+        holder: the node with the sampler's model input.
+
+    Raises:
+        InputError: a node that changes the model in a way that has no equivalent.
+    """
+    shift, loras = None, []
+    node = linked(graph, holder, "model")
+    while node.kind not in ("UNETLoader", "UnetLoaderGGUF"):
+        if node.kind == "ModelSamplingSD3":
+            shift = shift if shift is not None else float(number(graph, node, "shift"))
+        elif node.kind == "LoraLoaderModelOnly":
+            scale = float(number(graph, node, "strength_model"))
+            if scale != 0:
+                loras.insert(0, (text(graph, node, "lora_name"), scale))
+        elif node.kind in _SPEED_ONLY:
+            notes.append(f"{node}: is left out, it changes speed.")
+        elif node.id != window.id:
+            raise refusal(graph, node, "changes the model in a way that has no equivalent here; take it out")
+        node = linked(graph, node, "model")
+    if shift is None:
+        shift = _WAN_SHIFT
+        notes.append(f"No node sets the shift; ComfyUI's own for Wan 2.1 is --sample_shift {_WAN_SHIFT:g}.")
+    weights = text(graph, node, "unet_name")
+    found: dict[str, object] = {"dit_path": files.model("dit_path", weights), "sample_shift": shift}
+    found |= quantisation(node, weights, text(graph, node, "weight_dtype", "default"), notes)
+    if loras:
+        found["lora_dir"] = tuple(files.model("lora_dir", name) for name, _ in loras)
+        found["lora_scale"] = tuple(scale for _, scale in loras)
+    return found
