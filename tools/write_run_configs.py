@@ -1,0 +1,129 @@
+"""``run_configs/``: the presets as scripts in the exporter's full form, and a menu of them.
+
+``python -m infinitetalk.tools.write_run_configs`` writes them; nobody else does. They name
+the guide's paths under ``weights/`` and the bundled example, and run from anywhere.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from ..pipeline.export.command import flags, line
+from ..pipeline.presets import Preset, load_preset, preset_names, settings_with_preset
+
+ROOT = Path(__file__).parent.parent
+FOLDER = "run_configs"
+WEIGHTS = Path("weights")
+EXAMPLE = Path("assets/single_example_image.json")
+BEGIN = """\
+#!/usr/bin/env bash
+# {title_en} / {title_zh}
+# {promise}
+# Flags given to this script come last and win: {name}.sh --image me.png --audio speech.wav --prompt "..."
+# Paths are those of the clone. Written by python -m infinitetalk.tools.write_run_configs.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+if [ -z "${{PYTHON:-}}" ]; then
+    if [ -x .venv/bin/python ]; then PYTHON=.venv/bin/python; else PYTHON=python; fi
+fi
+
+exec """
+MENU = """\
+#!/usr/bin/env bash
+# Chooses a configuration and runs it; flags given to this script are passed on.
+# 选择一个配置并运行；给本脚本的参数会原样传递。
+# Written by python -m infinitetalk.tools.write_run_configs.
+set -euo pipefail
+here="$(cd "$(dirname "$0")" && pwd)"
+
+ask() { # ask QUESTION: the answer is in $answer, empty at the end of input
+    printf '%s' "$1"
+    IFS= read -r answer || true
+}
+
+whole() { # whole PATH: the same file from any folder
+    case "$1" in /*) printf '%s' "$1" ;; *) printf '%s/%s' "$PWD" "$1" ;; esac
+}
+
+choice=""
+until [ -n "$choice" ]; do
+    cat <<'EOF'
+<LINES>
+  q  quit / 退出
+EOF
+    ask "Which one? / 选择: "
+    case "$answer" in
+<CASES>
+    q | Q | "") echo; exit 0 ;;
+    *) echo "$answer is not one of them. / 没有这一项。" ;;
+    esac
+done
+
+ask "Picture or video (Enter: the bundled example) / 图片或视频（回车使用示例）: "
+[ -z "$answer" ] || set -- --image "$(whole "$answer")" "$@"
+ask "Speech (Enter: the bundled example) / 语音（回车使用示例）: "
+[ -z "$answer" ] || set -- --audio "$(whole "$answer")" "$@"
+ask "Prompt (Enter: the bundled example's) / 提示词（回车使用示例）: "
+[ -z "$answer" ] || set -- "--prompt=$answer" "$@"
+ask "Name of the video (Enter: the preset's) / 视频文件名（回车使用预设）: "
+[ -z "$answer" ] || set -- --save_file "$(whole "$answer")" "$@"
+echo
+exec bash "$here/$choice.sh" "$@"
+"""
+
+
+def files() -> dict[str, str]:
+    """Content of every script, by path in the project."""
+    presets = [load_preset(name) for name in preset_names()]
+    made = {f"{FOLDER}/{preset.name}.sh": script(preset) for preset in presets}
+    return {**made, f"{FOLDER}/menu.sh": menu(presets)}
+
+
+def script(preset: Preset) -> str:
+    """The script of a preset."""
+    named = {"ckpt_dir": "base", "infinitetalk_dir": "infinitetalk", "wav2vec_dir": "wav2vec"}
+    weights: dict[str, object] = {flag: WEIGHTS / preset.weights[name] for flag, name in named.items()}
+    if "lora_dir" in preset.settings:
+        weights["lora_dir"] = tuple(WEIGHTS / name for name in preset.settings["lora_dir"])
+    if "quant_dir" in preset.settings:
+        weights["quant_dir"] = WEIGHTS / preset.settings["quant_dir"]
+    settings = settings_with_preset(preset.name, **weights).replace(
+        preset=None, input_json=EXAMPLE, save_file=Path(str(preset.about["output_name"]))
+    )
+    # the words of a script: "$PYTHON" must stay as it is
+    command = line(("generate_infinitetalk.py",), flags(settings, full=True), "sh", ('"$@"',))
+    return BEGIN.format(name=preset.name, promise=promise(preset), **preset.about) + f'"$PYTHON" {command}\n'
+
+
+def promise(preset: Preset) -> str:
+    """What the preset is meant to need and to give."""
+    about = preset.about
+    speed = f"; {about['speedup']} times as fast as 40 steps with three passes" if "speedup" in about else ""
+    return f"Meant for {about['peak_vram_gb']} GB{speed}."
+
+
+def menu(presets: list[Preset]) -> str:
+    """The chooser."""
+    width = max(len(preset.name) for preset in presets)
+    lines = [
+        f"  {number}  {preset.name:{width}}  {preset.about['peak_vram_gb']:>2} GB  "
+        f"{preset.about['title_en']} / {preset.about['title_zh']}"
+        for number, preset in enumerate(presets, 1)
+    ]
+    cases = [f"    {n} | {preset.name}) choice={preset.name} ;;" for n, preset in enumerate(presets, 1)]
+    return MENU.replace("<LINES>", "\n".join(lines)).replace("<CASES>", "\n".join(cases))
+
+
+def main() -> None:
+    """Write all of them."""
+    for name, content in files().items():
+        path = ROOT / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(content, encoding="utf-8", newline="\n")
+        path.chmod(0o755)
+        sys.stdout.write(f"{name}\n")
+
+
+if __name__ == "__main__":
+    main()
