@@ -27,13 +27,14 @@ from safetensors.torch import save_file
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from ..pipeline.bench import WAN_14B as REAL
 from ..pipeline.media.reference import open_reference
 from ..pipeline.media.writer import VideoWriter
 from ..pipeline.models.attention import choose_attention
 from ..pipeline.models.image_encoder import load_image_encoder
 from ..pipeline.models.pointwise import choose_pointwise
 from ..pipeline.models.speech_encoder import features_from_tensor
-from ..pipeline.models.transformer import Context, Operations, TransformerConfig, WanTransformer
+from ..pipeline.models.transformer import Context, Operations, WanTransformer
 from ..pipeline.models.transformer_files import weight_dtype
 from ..pipeline.models.vae import WanVAE, load_vae
 from ..pipeline.plan import window_plan
@@ -43,22 +44,6 @@ from ..pipeline.streaming import Inputs, Models, stream
 from ..pipeline.weights.residency import BlockStreamer
 from ..tools import random_checkpoint
 
-REAL = TransformerConfig(
-    dim=5120,
-    ffn_dim=13824,
-    num_heads=40,
-    num_layers=40,
-    in_channels=36,
-    out_channels=16,
-    patch_size=(1, 2, 2),
-    freq_dim=256,
-    text_dim=4096,
-    image_dim=1280,
-    audio_dim=768,
-    audio_hidden=512,
-    audio_tokens=32,
-    audio_features=12 * 768,
-)
 FRAMES = 81
 CUDA = torch.device("cuda")
 GIB = 2**30

@@ -164,6 +164,19 @@ def _doctor(argv: list[str]) -> int:
     return 0
 
 
+def _bench(argv: list[str]) -> int:
+    if argv:
+        raise InputError(f"bench: {argv[0]!r} found, nothing expected.")
+    from .bench import describe, measure, usual_sizes
+    from .device import choose_device
+
+    device = choose_device("auto")
+    _write(
+        sys.stdout, describe(measure(device, usual_sizes(device), lambda text: _write(sys.stderr, f"timing {text}")))
+    )
+    return 0
+
+
 def _ask(question: str) -> str:
     """A question on the terminal; an end of input is an empty answer."""
     encoding = sys.stderr.encoding or "ascii"
@@ -181,6 +194,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "presets": _presets,
     "recommend": _recommend,
     "doctor": _doctor,
+    "bench": _bench,
 }
 
 

@@ -35,6 +35,7 @@ Other commands:
   infinitetalk presets               the presets in a table
   infinitetalk recommend             the preset for a purpose and a card
   infinitetalk doctor                versions, the card, what is fast here, and why what is missing matters
+  infinitetalk bench                 what the card can do, in two minutes, without weights
 
 Presets: {presets}.
 Switches take an optional true or false. A flag whose default is none takes the word none, which undoes
@@ -143,8 +144,8 @@ def value_to_text(value: object) -> str:
     """A value as ``value_from_text`` reads it; several are separated by spaces."""
     if isinstance(value, tuple):
         return " ".join(value_to_text(single) for single in value)
-    if isinstance(value, Path) and str(value).lower() == NONE_WORD:
-        return f"./{value}"  # a file of that name, not the word
+    if isinstance(value, Path) and (str(value).lower() == NONE_WORD or str(value) == "--"):
+        return f"./{value}"  # a file of that name, not the word; and argparse drops "--"
     return str(value).lower() if isinstance(value, bool) or value is None else str(value)
 
 

@@ -1,0 +1,327 @@
+"""``infinitetalk bench``: what one's own card can do, in about two minutes and without weights.
+
+Times single transformer blocks and a piece of the VAE at the real sizes with random weights (they cost what
+trained ones do), and multiplies: a few gigabytes are enough. What does not fit is said. Tells what a window of
+each preset would take here. Knows no files.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from .device import choose_dtype, free_memory
+from .errors import InputError
+from .media.audio import FPS
+from .media.buckets import target_size
+from .memory import GIB, TransformerSize
+from .models.attention import choose_attention
+from .models.linear import Linear
+from .models.pointwise import choose_pointwise
+from .models.rope import rope_table
+from .models.transformer import Block, Operations, TransformerConfig, parameter_shapes
+from .models.transformer_loading import QUANTISERS
+from .models.vae import WanVAE, load_vae
+from .plan import latent_frames, plan_memory, tokens_per_window
+from .presets import preset_names, settings_with_preset
+from .quantisation.matmul import choose_matmuls
+from .sampling.guidance import guidance_branches
+from .settings import resolve
+
+WAN_14B = TransformerConfig(
+    dim=5120,
+    ffn_dim=13824,
+    num_heads=40,
+    num_layers=40,
+    in_channels=36,
+    out_channels=16,
+    patch_size=(1, 2, 2),
+    freq_dim=256,
+    text_dim=4096,
+    image_dim=1280,
+    audio_dim=768,
+    audio_hidden=512,
+    audio_tokens=32,
+    audio_features=12 * 768,
+)
+VAE_WIDTH = 96
+ATTENTION = ("sdpa", "cudnn", "flash", "sage")
+COPIED = 256 * 2**20  # bytes
+SQUARE = (1024, 1024)  # a reference of which presets make their square
+FLOATS = "floats"
+WORTH_TELLING = 1.05  # times as fast
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What is timed: models, and a picture of ``height`` x ``width`` pixels with ``frames`` frames."""
+
+    transformer: TransformerConfig
+    vae_width: int
+    height: int
+    width: int
+    frames: int
+
+    @property
+    def tokens(self) -> int:
+        return tokens_per_window(self.frames, self.height, self.width)
+
+
+def usual_sizes(device: torch.device) -> Sizes:
+    """A whole window at 480 on a card; on a CPU, where it takes hours, a little one, the rest being arithmetic."""
+    return Sizes(WAN_14B, VAE_WIDTH, 128, 128, 13) if device.type == "cpu" else Sizes(WAN_14B, VAE_WIDTH, 640, 640, 81)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Seconds of each piece, or the sentence that says why there are none.
+
+    Attributes:
+        copying: bytes a second from pinned host memory to the card; None on a CPU.
+        attention: one self-attention, by backend.
+        block: one block, by what its matrices are kept in (``FLOATS``, "fp8", "int8").
+        decoding: the VAE's decoder for one latent frame (four frames of the video).
+    """
+
+    device: torch.device
+    name: str
+    sizes: Sizes
+    copying: float | None
+    attention: dict[str, float | str] = field(default_factory=dict)
+    block: dict[str, float | str] = field(default_factory=dict)
+    decoding: float | str = 0.0
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes of an activation."""
+        return choose_dtype("auto", self.device).itemsize
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """A preset on this machine: seconds of a forward and for a second of video, blocks that stay, GiB that it takes."""
+
+    preset: str
+    forward: float
+    second_of_video: float
+    resident: int
+    peak: float
+
+
+@torch.no_grad()
+def measure(device: torch.device, sizes: Sizes, tell: Callable[[str], None] = lambda text: None) -> Measured:
+    """Time everything once.
+
+    Args:
+        tell: hears what is being timed.
+    """
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "the CPU"
+    dtype = choose_dtype("auto", device)
+    measured = Measured(device, name, sizes, _copying(device) if device.type == "cuda" else None)
+    for backend in ATTENTION:
+        tell(f"attention by {backend}")
+        measured.attention[backend] = _attempt(lambda backend=backend: _attention(backend, sizes, device, dtype))
+    for kept in (FLOATS, *QUANTISERS):
+        tell(f"a block in {kept}")
+        measured.block[kept] = _attempt(lambda kept=kept: _block(kept, sizes, device, dtype))
+    tell("the VAE")
+    return replace(measured, decoding=_attempt(lambda: _decoding(sizes, device)))
+
+
+def _attempt(work: Callable[[], float]) -> float | str:
+    """Seconds, or why not: it is not installed, does not work here, or does not fit."""
+    try:
+        return work()
+    except torch.OutOfMemoryError:
+        return "the card's memory does not suffice"
+    except (InputError, RuntimeError) as error:
+        return str(error).splitlines()[0]
+    finally:
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
+def _seconds(work: Callable[[], object], device: torch.device) -> float:
+    """Median of three runs after one to warm up."""
+    work()
+    times = []
+    for _ in range(3):
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        start = time.perf_counter()
+        work()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        times.append(time.perf_counter() - start)
+    return statistics.median(times)
+
+
+def _copying(device: torch.device) -> float:
+    host = torch.empty(COPIED, dtype=torch.uint8, pin_memory=True)
+    there = torch.empty(COPIED, dtype=torch.uint8, device=device)
+    return COPIED / _seconds(lambda: there.copy_(host, non_blocking=True), device)
+
+
+def _attention(backend: str, sizes: Sizes, device: torch.device, dtype: torch.dtype) -> float:
+    attend = choose_attention(backend, device, dtype)
+    heads, width = sizes.transformer.num_heads, sizes.transformer.head_dim
+    q, k, v = (torch.randn(1, sizes.tokens, heads, width, device=device, dtype=dtype) for _ in range(3))
+    return _seconds(lambda: attend(q, k, v), device)
+
+
+def _block(kept: str, sizes: Sizes, device: torch.device, dtype: torch.dtype) -> float:
+    config = sizes.transformer
+    with torch.device("meta"):
+        block = Block(config)
+    block = block.to(dtype).to_empty(device=device).requires_grad_(False)
+    matmuls = choose_matmuls("auto", device, dtype)
+    for name, parameter in block.named_parameters():
+        nn.init.normal_(parameter, std=0.02) if parameter.ndim > 1 else nn.init.ones_(parameter)
+        if name == "modulation":
+            parameter.data = parameter.data.float()
+    for layer in block.modules():
+        if isinstance(layer, Linear) and kept != FLOATS:
+            packed = QUANTISERS[kept][0](layer.weight.data)
+            layer.keep(packed, matmuls.of(packed.storage))
+    operations = Operations(choose_attention("auto", device, dtype), choose_pointwise("auto", device), matmuls)
+    grid = (latent_frames(sizes.frames), sizes.height // 16, sizes.width // 16)
+    x = torch.randn(sizes.tokens, config.dim, device=device, dtype=dtype)
+    text, image = (torch.randn(tokens, config.dim, device=device, dtype=dtype) for tokens in (512, 257))
+    audio = torch.randn(grid[0], config.audio_tokens, config.audio_dim, device=device, dtype=dtype)
+    keys = (
+        block.cross_attn.text_key_value(text),
+        block.cross_attn.image_key_value(image),
+        block.audio_cross_attn.key_value(audio),
+    )
+    moment, rope = torch.zeros(1, 6, config.dim, device=device), rope_table(grid, config.head_dim, device)
+    return _seconds(lambda: block(x, moment, rope, *keys, operations), device)
+
+
+def _decoding(sizes: Sizes, device: torch.device) -> float:
+    """Of the latent frames after the first two, which are shorter or still warm up."""
+    vae = _random_vae(sizes.vae_width, device)
+    latents = torch.randn(vae.z_dim, 4, sizes.height // 8, sizes.width // 8, device=device)
+    times = []
+    for frames in vae.decode_frames(latents):
+        frames[0, 0, 0, 0].item()  # waits
+        times.append(time.perf_counter())
+    return (times[3] - times[1]) / 2
+
+
+def _random_vae(width: int, device: torch.device) -> WanVAE:
+    from ..tools import random_checkpoint
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "vae.safetensors")
+        save_file(random_checkpoint.vae_weights(replace(random_checkpoint.DEMO, vae_dim=width)), path)
+        return load_vae(path, device)
+
+
+def predict(measured: Measured, preset: str) -> Prediction | None:
+    """What a window of a preset takes, or None where a piece of it could not be timed.
+
+    A block's matrix products grow with the tokens, its attention with their square. Blocks that do not stay on
+    the card are copied in once a step, and the step waits for them.
+    """
+    settings = resolve(settings_with_preset(preset))
+    block, times = measured.block[settings.quant or FLOATS], measured.attention.values()
+    attention = min((seconds for seconds in times if isinstance(seconds, float)), default=None)
+    if not isinstance(block, float) or not isinstance(measured.decoding, float) or attention is None:
+        return None
+    height, width = target_size(settings.size, *SQUARE)
+    growth = tokens_per_window(settings.frame_num, height, width) / measured.sizes.tokens
+    attention = min(attention, block)
+    size = transformer_size(measured.sizes.transformer, settings.quant is not None, measured.itemsize)
+    forward = size.blocks * ((block - attention) * growth + attention * growth**2)
+    passes = len(guidance_branches(settings.sample_text_guide_scale, settings.sample_audio_guide_scale))
+    free = free_memory(measured.device)
+    resident, memory = plan_memory(size, settings, height, width, measured.itemsize, free)
+    copies = 0.0 if measured.copying is None else (size.blocks - resident) * size.block_bytes / measured.copying
+    pixels = height * width / (measured.sizes.height * measured.sizes.width)
+    decoding = measured.decoding * pixels * latent_frames(settings.frame_num)
+    window = settings.sample_steps * (passes * forward + copies) + decoding
+    new = (settings.frame_num - settings.motion_frame) / FPS
+    return Prediction(preset, forward, window / new, resident, memory.peak / GIB)
+
+
+def transformer_size(config: TransformerConfig, quantised: bool, itemsize: int) -> TransformerSize:
+    """Sizes of a transformer whose blocks' matrices are kept in 8 bits with a scale a row, or in floats."""
+    shapes = parameter_shapes(config)
+    in_block = {name: shape for name, shape in shapes.items() if name.startswith("blocks.0.")}
+
+    def kept(shape: tuple[int, ...]) -> int:
+        if quantised and len(shape) == 2:
+            return math.prod(shape) + 4 * shape[0]
+        return math.prod(shape) * itemsize
+
+    block_parameters = sum(map(math.prod, in_block.values()))
+    others = sum(map(math.prod, shapes.values())) - config.num_layers * block_parameters
+    return TransformerSize(
+        blocks=config.num_layers,
+        block_parameters=block_parameters,
+        other_parameters=others,
+        dim=config.dim,
+        ffn_dim=config.ffn_dim,
+        block_bytes=sum(map(kept, in_block.values())),
+        other_bytes=others * itemsize,
+        scratch=config.dim * config.ffn_dim * itemsize if quantised else 0,
+    )
+
+
+def describe(measured: Measured) -> str:
+    """What was measured and what follows from it, as lines of text."""
+    sizes = measured.sizes
+    lines = [
+        f"{measured.name}, {sizes.width}x{sizes.height}, {sizes.frames} frames, {sizes.tokens} tokens",
+        *(f"  {f'attention, {name}':<22}{_told(found)}" for name, found in measured.attention.items()),
+        *(f"  {f'a block in {name}':<22}{_told(found)}" for name, found in measured.block.items()),
+        f"  {'the VAE, four frames':<22}{_told(measured.decoding)}",
+    ]
+    if measured.copying is not None:
+        lines.append(f"  {'copying to the card':<22}{measured.copying / 1e9:.1f} GB/s")
+    lines += ["", f"{'preset':<24}{'a forward':>11}{'a second of video':>20}{'memory':>10}{'blocks that stay':>18}"]
+    for preset in preset_names():
+        found = predict(measured, preset)
+        if found is None:
+            lines.append(f"{preset:<24}  a piece of it does not run here, see above")
+        else:
+            memory, stay = f"{found.peak:.1f} GiB", f"{found.resident} of {sizes.transformer.num_layers}"
+            times = f"{_told(found.forward):>11}{_told(found.second_of_video):>20}"
+            lines.append(f"{preset:<24}{times}{memory:>10}{stay:>18}")
+    return "\n".join([*lines, "", *_advice(measured)])
+
+
+def _told(found: float | str) -> str:
+    if isinstance(found, str):
+        return found
+    if found >= 2 * 3600:
+        return f"{found / 3600:.0f} h"
+    if found >= 120:
+        return f"{found / 60:.0f} min"
+    return f"{found:.1f} s" if found >= 1 else f"{found * 1000:.1f} ms"
+
+
+def _advice(measured: Measured) -> list[str]:
+    """What to set on this machine; exact ways only."""
+    exact = {n: t for n, t in measured.attention.items() if isinstance(t, float) and n != "sage"}
+    kept = {n: t for n, t in measured.block.items() if isinstance(t, float)}
+    lines = []
+    usual = choose_attention("auto", measured.device, choose_dtype("auto", measured.device)).name
+    best = min(exact, key=exact.__getitem__, default=usual)
+    if best != usual and exact[best] * WORTH_TELLING < exact.get(usual, math.inf):
+        lines.append(f"--attention {best}: faster here than {usual}, which is the default, and as exact.")
+    fastest = min(kept, key=kept.__getitem__, default=FLOATS)
+    if fastest != FLOATS and FLOATS in kept:
+        lines.append(
+            f"--quant {fastest}: {kept[FLOATS] / kept[fastest]:.2f} times as fast as 16 bits, in half the memory."
+        )
+    return lines or ["The defaults are the fastest exact ways here."]

@@ -1,0 +1,82 @@
+"""The user's own benchmark: it times the engine's own pieces, and its predictions follow from what it timed."""
+
+import dataclasses
+
+import pytest
+import torch
+from infinitetalk.pipeline import bench
+from infinitetalk.pipeline.bench import FLOATS, WAN_14B, Measured, Sizes, describe, measure, predict, transformer_size
+from infinitetalk.pipeline.command_line import main
+from infinitetalk.pipeline.presets import preset_names
+from infinitetalk.tools.random_checkpoint import TINY
+
+CPU = torch.device("cpu")
+SMALL = dataclasses.replace(
+    WAN_14B, dim=TINY.dim, ffn_dim=TINY.ffn, num_heads=2, num_layers=2, audio_dim=64, audio_tokens=8
+)
+SIZES = Sizes(SMALL, TINY.vae_dim, 64, 64, 13)
+FULL = Sizes(WAN_14B, 96, 640, 640, 81)
+
+
+def card(**changes):
+    """What a card might give, with whole numbers."""
+    times = {"attention": {"sdpa": 0.04, "sage": 0.01}, "block": {FLOATS: 0.1, "fp8": 0.05}, "decoding": 0.1}
+    return Measured(CPU, "a card", FULL, 10e9, **{**times, **changes})
+
+
+def test_every_piece_is_timed_or_says_why_not(monkeypatch, capsys):
+    monkeypatch.setattr(bench, "usual_sizes", lambda device: SIZES)
+    assert main(["bench"]) == 0
+    out = capsys.readouterr()
+    assert "64x64, 13 frames, 64 tokens" in out.out and "timing the VAE" in out.err
+    for name in preset_names():
+        assert name in out.out
+    if not torch.cuda.is_available():
+        assert "attention, flash" in out.out and "needs a CUDA card" in out.out
+
+
+def test_pieces_are_the_engines_own():
+    measured = measure(CPU, SIZES)
+    assert set(measured.block) == {FLOATS, "fp8", "int8"} and measured.copying is None
+    assert all(isinstance(time, float) and time > 0 for time in [*measured.block.values(), measured.decoding])
+
+
+def test_predictions_follow_from_what_was_timed():
+    whole = predict(card(), "04_high_quality")  # 40 steps of three passes, 16 bits, nothing copied
+    assert whole.forward == pytest.approx(40 * 0.1)
+    assert whole.second_of_video * 72 / 25 == pytest.approx(40 * 3 * 4.0 + 21 * 0.1)
+    large = predict(card(), "06_720p_high_res")  # 2.25 times the tokens
+    assert large.forward == pytest.approx(40 * (0.04 * 2.25 + 0.01 * 2.25**2))
+    fast = predict(card(), "01_ultra_fast")  # no block resident: copies once a step
+    block = transformer_size(WAN_14B, True, 4).block_bytes
+    assert fast.resident == 0
+    assert fast.second_of_video * 72 / 25 == pytest.approx(4 * (2 * 40 * 0.05 + 40 * block / 10e9) + 21 * 0.1)
+
+
+def test_sizes_are_the_real_ones():
+    size = transformer_size(WAN_14B, False, 2)
+    assert size.blocks * size.block_parameters + size.other_parameters == 18_882_046_784
+    assert transformer_size(WAN_14B, True, 2).block_bytes == pytest.approx(size.block_bytes / 2, rel=0.01)
+
+
+def test_what_does_not_run_is_said_and_not_predicted():
+    lacking = card(block={FLOATS: 0.1, "fp8": "the card's memory does not suffice"})
+    assert predict(lacking, "01_ultra_fast") is None
+    text = describe(lacking)
+    assert "a block in fp8        the card's memory does not suffice" in text
+    assert "01_ultra_fast             a piece of it does not run here" in text
+
+
+def test_advice_names_exact_ways_only():
+    text = describe(card(attention={"sdpa": 0.04, "flash": 0.02, "sage": 0.01}))
+    assert "--attention flash: faster here than sdpa" in text and "--attention sage" not in text
+    assert "--quant fp8: 2.00 times as fast" in text
+    assert describe(card(block={FLOATS: 0.1, "fp8": 0.1})).endswith("The defaults are the fastest exact ways here.")
+
+
+def test_an_error_of_a_kernel_is_a_line(monkeypatch):
+    def broken(*_):
+        raise RuntimeError("no kernel image\nmore")
+
+    monkeypatch.setattr(bench, "_decoding", broken)
+    assert measure(CPU, SIZES).decoding == "no kernel image"
