@@ -71,9 +71,7 @@ def command(exported: Exported, shell: str, full: bool = False, program: tuple[s
     Raises:
         InputError: a path that the shell cannot hand over.
     """
-    settings, prelude = exported.settings, []
-    if shell == "powershell":
-        settings, prelude = _texts_in_file(settings)
+    settings, prelude = _texts_in_file(exported.settings, shell)
     notes = (*exported.notes, *warnings_for(resolve(settings)))
     return Command("\n".join([*prelude, line(program, flags(settings, full), shell)]), notes, shell)
 
@@ -134,7 +132,7 @@ def quote_powershell(word: str) -> str:
         InputError: that cannot be done with this word.
     """
     _check_text(word)
-    if not carried_by_powershell(word):
+    if not is_carried(word, "powershell"):
         raise InputError(
             f"PowerShell cannot hand over {word!r}: give the file or folder a name without double quotes, line breaks "
             "and a backslash at its end."
@@ -144,9 +142,11 @@ def quote_powershell(word: str) -> str:
     return "'" + _POWERSHELL_QUOTES.sub(r"\1\1", word) + "'"
 
 
-def carried_by_powershell(word: str) -> bool:
-    """Whether every version of PowerShell hands the word unchanged to a program."""
-    return word != "" and not re.search(r'["\r\n]|\\$', word)
+def is_carried(word: str, shell: str) -> bool:
+    """Whether every version of the shell, and then our own parser, takes the word unchanged."""
+    if shell == "powershell" and (word == "" or re.search(r'["\r\n]|\\$', word)):
+        return False
+    return word != "--"  # which argparse of Python 3.11 and 3.12 drops
 
 
 def write_json(name: str, entries: dict[str, object], shell: str) -> str:
@@ -168,17 +168,17 @@ def json_name(settings: Settings) -> str:
     return f"{stem}_input.json"
 
 
-def _texts_in_file(settings: Settings) -> tuple[Settings, list[str]]:
-    """The settings with texts that PowerShell cannot carry in ``input_json``, and the command that writes it."""
+def _texts_in_file(settings: Settings, shell: str) -> tuple[Settings, list[str]]:
+    """The settings with texts that the shell cannot carry in ``input_json``, and the command that writes it."""
     texts = {name: getattr(settings, name) for name in ("prompt", "negative_prompt")}
-    awkward = {name: text for name, text in texts.items() if text is not None and not carried_by_powershell(text)}
+    awkward = {name: text for name, text in texts.items() if text is not None and not is_carried(text, shell)}
     if not awkward:
         return settings, []
     for text in awkward.values():
         _check_text(text)
     name = json_name(settings)
     settings = settings.replace(**dict.fromkeys(awkward), input_json=Path(name))
-    return settings, [write_json(name, awkward, "powershell")]
+    return settings, [write_json(name, awkward, shell)]
 
 
 def _check_text(word: str) -> None:
