@@ -35,10 +35,11 @@ def unfold(data: dict[str, Any], name: str) -> Graph:
     """
     definitions = data.get("definitions")
     subgraphs = definitions.get("subgraphs") if isinstance(definitions, dict) else None
-    known = {str(each.get("id")): each for each in subgraphs or () if isinstance(each, dict)}
+    subgraphs = subgraphs if isinstance(subgraphs, list) else []
+    known = {str(each.get("id")): each for each in subgraphs if isinstance(each, dict)}
     for part in (data, *known.values()):
         version = part.get("version", VERSIONS[0])
-        if version not in VERSIONS:
+        if version not in VERSIONS or isinstance(version, bool):
             raise InputError(
                 f"{name} is a workflow of version {version!r}; 0.4 and 1 are known. Save it with Export (API) instead."
             )
@@ -68,8 +69,10 @@ class _Scope:
         if not isinstance(nodes, list):
             raise self.error(f"subgraph {self.prefix}{self.data.get('name')} has no list of nodes")
         for node in nodes:
-            if not isinstance(node, dict) or "id" not in node or not isinstance(node.get("type"), str):
+            if not isinstance(node, dict) or not _is_id(node.get("id")) or not isinstance(node.get("type"), str):
                 raise self.error("an entry of nodes has no id or no type")
+            if not _are_slots(node.get("inputs"), link=True) or not _are_slots(node.get("outputs"), link=False):
+                raise self.error(f"node {self.prefix}{node['id']} ({node['type']}) has an input or output that is none")
         return {str(node["id"]): node for node in nodes}
 
     @cached_property
@@ -86,10 +89,15 @@ class _Scope:
 
     def _link_dicts(self) -> Iterator[dict[str, Any]]:
         keys = ("id", "origin_id", "origin_slot", "target_id", "target_slot", "type")
-        for link in self.data.get("links") or ():
+        links = self.data.get("links") or ()
+        if not isinstance(links, list | tuple):
+            raise self.error("links is no list")
+        for link in links:
             link = dict(zip(keys, link, strict=False)) if isinstance(link, list) else link
-            if not isinstance(link, dict) or not isinstance(link.get("origin_slot"), int) or "origin_id" not in link:
-                raise self.error(f"an entry of links is no link: {link!r}")
+            ids = [link.get(key) for key in ("id", "origin_id", "target_id")] if isinstance(link, dict) else [None]
+            slots = [link.get(key) for key in ("origin_slot", "target_slot")] if isinstance(link, dict) else [None]
+            if not all(map(_is_id, ids)) or not all(isinstance(slot, int) for slot in slots):
+                raise self.error(f"an entry of links is no link: {str(link)[:80]!r}")
             yield link
 
     @cached_property
@@ -195,12 +203,14 @@ class _Scope:
     def _resolve_outside(self, number: int, way: tuple[object, ...]) -> Origin | _Constant | None:
         """What the node that stands for this subgraph has at one of its inputs: a link, or a promoted widget."""
         declared = self.data.get("inputs") or []
-        if number >= len(declared):
+        if not _are_slots(declared, link=False) or not 0 <= number < len(declared):
             raise self.error(f"subgraph {self.prefix}{self.data.get('name')} has no input number {number}")
-        name, owner = declared[number].get("name"), str(self.owner["id"])
+        name, owner = declared[number]["name"], str(self.owner["id"])
         for index, entry in enumerate(_inputs(self.owner)):
             if entry["name"] == name and entry.get("link") is not None:
-                return self.parent._resolve_input(owner, index, way)
+                found = self.parent._resolve_input(owner, index, way)
+                if found is not None:
+                    return found
         own = (_INPUTS, name)
         return _Constant(self.given[own]) if own in self.given else None
 
@@ -229,12 +239,12 @@ class _Scope:
         stored, named = node.get("widgets_values"), node.get("widgets_values_named")
         stored = stored if isinstance(stored, list) else []
         own = [entry["name"] for entry in _inputs(node) if isinstance(entry.get("widget"), dict)]
-        listed = (node.get("properties") or {}).get("proxyWidgets")
-        targets = [(_INPUTS, name) for name in own]
-        if isinstance(listed, list) and listed:
-            targets = [_target(entry) for entry in listed]
+        properties = node.get("properties")
+        listed = properties.get("proxyWidgets") if isinstance(properties, dict) else None
+        listed = [entry for entry in listed if _is_proxy(entry)] if isinstance(listed, list) else []
+        targets = [_target(entry) for entry in listed] or [(_INPUTS, name) for name in own]
         values = dict(zip(targets, _without_controls(stored, len(targets)), strict=False))
-        for target, entry in zip(targets, listed or (), strict=False):
+        for target, entry in zip(targets, listed, strict=False):
             if len(entry) > 3 and isinstance(entry[3], dict) and "value" in entry[3]:
                 values[target] = entry[3]["value"]
         if isinstance(named, dict):
@@ -253,8 +263,23 @@ class _Constant:
 
 
 def _inputs(node: dict[str, Any]) -> list[dict[str, Any]]:
-    entries = node.get("inputs")
-    return [e for e in entries if isinstance(e, dict) and "name" in e] if isinstance(entries, list) else []
+    return node.get("inputs") or []
+
+
+def _is_id(value: object) -> bool:
+    return isinstance(value, int | str) and not isinstance(value, bool)
+
+
+def _are_slots(entries: object, link: bool) -> bool:
+    """Whether these are inputs or outputs, or none."""
+    if not entries:
+        return True
+    return isinstance(entries, list) and all(
+        isinstance(entry, dict)
+        and isinstance(entry.get("name"), str)
+        and (not link or entry.get("link") is None or _is_id(entry["link"]))
+        for entry in entries
+    )
 
 
 def _held(node: dict[str, Any]) -> str:
@@ -263,12 +288,15 @@ def _held(node: dict[str, Any]) -> str:
     return str(values[0]) if isinstance(values, list) and values else ""
 
 
-def _target(entry: object) -> tuple[str, str]:
+def _is_proxy(entry: object) -> bool:
+    """Whether this is an entry of proxyWidgets: the inner node's id, its widget's name, ..."""
+    return isinstance(entry, list) and len(entry) > 1 and _is_id(entry[0]) and isinstance(entry[1], str)
+
+
+def _target(entry: list[object]) -> tuple[str, str]:
     """Which widget an entry of proxyWidgets means; "-1" is the subgraph's own input."""
-    if not isinstance(entry, list) or len(entry) < 2:
-        return "", ""
-    inner, widget = str(entry[0]), str(entry[1])
-    return (_INPUTS if inner == "-1" else inner), widget
+    inner = str(entry[0])
+    return (_INPUTS if inner == "-1" else inner), str(entry[1])
 
 
 def _without_controls(stored: list[object], wanted: int) -> list[object]:
@@ -280,7 +308,7 @@ def _without_controls(stored: list[object], wanted: int) -> list[object]:
 
 def _by_inputs(node: dict[str, Any], positional: tuple[object, ...]) -> dict[str, object]:
     """Widgets by the names of the inputs that are listed with them; nothing if the list does not go with them."""
-    names = [entry["widget"].get("name") for entry in _inputs(node) if isinstance(entry.get("widget"), dict)]
+    names = [str(entry["widget"].get("name")) for entry in _inputs(node) if isinstance(entry.get("widget"), dict)]
     controls = [
         number + 1
         for number, value in enumerate(positional[:-1])
