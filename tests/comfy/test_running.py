@@ -43,7 +43,7 @@ def test_progress_is_over_the_whole_video_and_shows_a_picture(run, graph, video_
     bar = [(m.data["value"], m.data["max"]) for m in seen if m.type == "progress" and m.data["node"] == "sampler"]
     assert {most for _, most in bar} == {6}  # two windows of two steps and decoding
     assert [value for value, _ in bar] == sorted(value for value, _ in bar)
-    assert {value for value, _ in bar} == set(range(7))
+    assert {0, 6} < {value for value, _ in bar}  # newer hosts leave out some of what comes quickly
     pictures = [m for m in seen if m.type == "preview"]
     assert len(pictures) >= 6 and all(b"\xff\xd8\xff" in m.payload for m in pictures)  # JPEG
     said = "\n".join(texts(seen))
@@ -78,22 +78,27 @@ def test_same_graph_runs_nothing_and_a_lost_video_is_made_again(run, graph, vide
 
 
 def test_interrupt_stops_within_a_block_and_the_run_goes_on_later(host, run, graph, video_of):
-    slow = {"size": "256x256", "frame_num": 33, "sample_steps": 12, "base_seed": 5, "max_frame_num": 0}
+    slow = {"size": "256x256", "frame_num": 33, "sample_steps": 5, "base_seed": 5, "max_frame_num": 61}
     made = graph(**slow, nodes={"audio": {"class_type": "LoadAudio", "inputs": {"audio": "speech.wav"}}})
     with host.listen() as listener:
         prompt = host.queue(made, listener.client)
+        times = []
         for message in listener.messages():
-            if any("window 2" in text and "step 3/12" in text for text in texts([message])):
+            (text,) = texts([message]) or [""]
+            if "window 1" in text and "step" in text:
+                times.append(time.monotonic())
+            if "window 2" in text and "step 2/5" in text:
                 break
         host.post("/interrupt")
         asked = time.monotonic()
         seen = listener.until_end(prompt)
         stopped = time.monotonic() - asked
+    step = (times[-1] - times[0]) / (len(times) - 1)  # of two passes through two blocks
     assert seen[-1].type == "execution_interrupted"
-    assert stopped < 2 and not any("step 5/12" in text for text in texts(seen)), texts(seen)
+    assert stopped < 0.75 * step + 0.3 and not any("step 3/5" in text for text in texts(seen)), (stopped, step)
     (partial,) = (host.base / "output" / "video").glob("*.partial.mp4")
     entry, seen = run(made)
-    assert "going on after window 1/" in "\n".join(texts(seen))
+    assert "going on after window 1/2" in "\n".join(texts(seen))
     assert not any("loading" in text for text in texts(seen))
     assert video_of(entry).name == partial.name.replace(".partial", "") and not partial.exists()
     resumed = video_of(entry).read_bytes()
@@ -110,12 +115,17 @@ def test_interrupt_stops_within_a_block_and_the_run_goes_on_later(host, run, gra
         ({"sample_solver": "euler2"}, "one of euler"),
         ({"size": "big"}, "'big' is not known"),
         ({"dit_path": "gone.safetensors"}, "'gone.safetensors' is not in models/diffusion_models"),
-        ({"dit_path": "../../etc/passwd"}, "is not in models/diffusion_models"),
+        ({"dit_path": "../../etc/passwd"}, "'../../etc/passwd' is not a name"),
     ],
 )
 def test_bad_values_are_one_clear_sentence(run, graph, change, sentence):
-    entry, _ = run(graph(**change))
-    assert sentence in error_of(entry)
+    (name, value), *_ = change.items()
+    try:
+        entry, _ = run(graph(**change))
+    except Refused as refused:  # newer hosts look themselves if a list holds the value
+        assert f"{name}: {value!r} not in" in str(refused)
+    else:
+        assert sentence in error_of(entry)
 
 
 def test_reference_must_be_one(run, graph):
