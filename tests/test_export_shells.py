@@ -156,6 +156,11 @@ def test_warnings_about_the_settings_are_notes():
     assert made.shown.startswith("# First.\n# ") and made.shown.endswith(made.text)
 
 
+def test_a_note_with_a_line_break_stays_in_its_comment():
+    made = command(Exported(Settings(size="64x64"), ("a\nrm x\r\ny",)), "sh")
+    assert made.shown.splitlines() == ["# a rm x y", made.text]
+
+
 # PowerShell
 
 POWERSHELL_QUOTES = "'\u2018\u2019\u201a\u201b"

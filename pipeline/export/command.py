@@ -43,7 +43,7 @@ class Command:
     @property
     def shown(self) -> str:
         """With the notes, as comments before it."""
-        return "\n".join([*(f"# {note}" for note in self.notes), self.text])
+        return "\n".join([*map(comment, self.notes), self.text])
 
     @property
     def file(self) -> str:
@@ -74,6 +74,11 @@ def command(exported: Exported, shell: str, full: bool = False, program: tuple[s
     settings, prelude = _texts_in_file(exported.settings, shell)
     notes = (*exported.notes, *warnings_for(resolve(settings)))
     return Command("\n".join([*prelude, line(program, flags(settings, full), shell)]), notes, shell)
+
+
+def comment(sentence: str) -> str:
+    """A sentence as a comment of one line, whatever names it repeats out of a graph."""
+    return "# " + re.sub(r"[\x00-\x1f\x7f\x85\u2028\u2029]+", " ", sentence)
 
 
 def flags(settings: Settings, full: bool) -> list[str]:

@@ -7,6 +7,7 @@ nodes and ComfyUI's Load nodes.
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from ..errors import InputError
@@ -46,7 +47,7 @@ def read(graph: Graph, sampler: str, files: Files) -> Exported:
 
 
 def _with_names(graph: Graph) -> Graph:
-    """The graph with our widgets under their names.
+    """The graph with our widgets under their names; one that was added after the file was saved has its default.
 
     Raises:
         InputError: a node of ours has more widgets than we know of.
@@ -55,7 +56,16 @@ def _with_names(graph: Graph) -> Graph:
     for node in graph.nodes.values():
         if node.kind in orders and len(node.positional) > len(orders[node.kind][0]):
             raise refusal(graph, node, "it has more widgets than in this version; update InfiniteTalk")
-    return with_names(graph, {**orders, **{kind: ({widget: str},) for kind, widget in _LOADERS.values()}})
+    named = with_names(graph, {**orders, **{kind: ({widget: str},) for kind, widget in _LOADERS.values()}})
+    by_position = [node.id for node in graph.nodes.values() if node.positional and node.kind in orders]
+    return replace(named, nodes={**named.nodes, **{id: _completed(named.nodes[id]) for id in by_position}})
+
+
+def _completed(node: Node) -> Node:
+    defaults = Settings()
+    (order,) = widgets.saved_orders()[node.kind]
+    added = {name: widgets.widget_value(name, getattr(defaults, name)) for name in order if hasattr(defaults, name)}
+    return replace(node, values={**added, **node.values})
 
 
 def sources(graph: Graph, sampler: str, files: Files) -> dict[str, Path]:
@@ -137,11 +147,7 @@ def _seed_note(sampler: Node) -> tuple[str, ...]:
 
 
 def _values(graph: Graph, owner: Node, names: tuple[str, ...]) -> dict[str, object]:
-    """Widgets by name. One that was added after the file was saved has its default."""
-    if not owner.positional:
-        return {name: value(graph, owner, name) for name in names}
-    defaults = {name: widgets.widget_value(name, getattr(Settings(), name)) for name in names}
-    return {name: value(graph, owner, name, defaults[name]) for name in names}
+    return {name: value(graph, owner, name) for name in names}
 
 
 def _linked(graph: Graph, owner: Node, slot: str, kind: str) -> Node:

@@ -12,7 +12,7 @@ from pathlib import Path
 from ..flags import value_to_text
 from ..media.buckets import target_size
 from ..settings import NEGATIVE_PROMPT, PIXELS_480, Settings, resolve, setting_types
-from .command import PROGRAM, Command, json_name, line, write_json
+from .command import PROGRAM, Command, comment, json_name, line, write_json
 from .exported import Exported
 
 SIZES = ("infinitetalk-480", "infinitetalk-720")
@@ -61,7 +61,7 @@ def upstream_command(exported: Exported, shell: str, full: bool = False) -> Comm
         values |= dict(one.changes)
     inputs = Path(json_name(settings))
     values |= {"input_json": inputs, "save_file": _without_mp4(settings.save_file)}
-    comments = [f"# {one.comment}" for one in said if one.comment]
+    comments = [comment(one.comment) for one in said if one.comment]
     entries = {
         "prompt": settings.prompt,
         "cond_video": _text(settings.image or settings.video),
@@ -124,14 +124,14 @@ def _differences(s: Settings) -> Iterator[_Said]:
     if s.size not in SIZES:
         height, width = target_size(s.size, 1, 1)
         near = SIZES[height * width > PIXELS_480]
-        comment = f"--size {s.size} is not there: {near} keeps the reference's aspect at its own number of pixels."
-        yield _Said(comment, (("size", near),))
+        said = f"--size {s.size} is not there: {near} keeps the reference's aspect at its own number of pixels."
+        yield _Said(said, (("size", near),))
     if s.negative_prompt not in (None, NEGATIVE_PROMPT):
         yield _Said("A negative prompt of one's own is not there: it uses the one the models were tuned with.")
     if s.blocks_to_swap is not None:
-        comment = f"--blocks_to_swap {s.blocks_to_swap} is not there: --num_persistent_param_in_dit 0 stands for it."
+        said = f"--blocks_to_swap {s.blocks_to_swap} is not there: --num_persistent_param_in_dit 0 stands for it."
         kept = (("num_persistent_param_in_dit", 0),) if s.blocks_to_swap else ()
-        yield _Said(comment if s.blocks_to_swap else "", kept)
+        yield _Said(said if s.blocks_to_swap else "", kept)
     if s.max_frame_num is None:
         yield _Said("", (("max_frame_num", _UNLIMITED),))
     if s.base_seed > _LARGEST_SEED:
@@ -147,11 +147,11 @@ def _differences(s: Settings) -> Iterator[_Said]:
 def _models(s: Settings) -> Iterator[_Said]:
     if s.ckpt_dir is None:
         base = _WEIGHTS / "Wan2.1-I2V-14B-480P"
-        comment = f"It takes the base from a folder as Wan-AI publishes it, whatever file is meant here: {base}."
-        yield _Said(comment, (("ckpt_dir", base),))
+        said = f"It takes the base from a folder as Wan-AI publishes it, whatever file is meant here: {base}."
+        yield _Said(said, (("ckpt_dir", base),))
     if s.quant is not None and s.quant_dir is None:
-        comment = f"--quant {s.quant} without --quant_dir is not there: it reads quantised files only, so it runs bf16."
-        yield _Said(comment, (("quant", None),))
+        said = f"--quant {s.quant} without --quant_dir is not there: it reads quantised files only, so it runs bf16."
+        yield _Said(said, (("quant", None),))
     elif s.quant is not None:
         yield _Said(
             "It reads --quant_dir only with the .json of the same name and the quantised text encoder beside it."

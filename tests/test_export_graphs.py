@@ -1,0 +1,427 @@
+"""Graphs of our own nodes as commands: the same settings, whatever the file's format, and never a wrong command."""
+
+import copy
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
+import hypothesis
+import infinitetalk
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from infinitetalk.pipeline.command_line import main
+from infinitetalk.pipeline.errors import InputError
+from infinitetalk.pipeline.export import ours, widgets
+from infinitetalk.pipeline.export.command import command
+from infinitetalk.pipeline.export.graph import from_prompt, read_graph
+from infinitetalk.pipeline.export.orders import CONTROL
+from infinitetalk.pipeline.export.places import FolderFiles, PortableFiles
+from infinitetalk.pipeline.export.read import settings_of
+from infinitetalk.pipeline.flags import parse
+from infinitetalk.pipeline.presets import load_preset, preset_names
+from infinitetalk.pipeline.settings import NEGATIVE_PROMPT, Settings, setting_infos, setting_types, validate
+
+ROOT = Path(infinitetalk.__file__).resolve().parent
+PINNED = ROOT / "tests" / "data" / "comfy_nodes.json"
+WORKFLOWS = sorted(path.stem for path in (ROOT / "workflows").glob("*.json"))
+KINDS = {"INT": int, "FLOAT": float, "BOOLEAN": bool, "STRING": str, "COMBO": str}
+
+
+def node(kind, **inputs):
+    return {"class_type": kind, "inputs": inputs}
+
+
+def graph(nodes=None, **changed):
+    """A graph in API format; widgets are changed by name, nodes by id."""
+    defaults = Settings()
+    shown = {name: widgets.widget_value(name, getattr(defaults, name)) for name in (*widgets.LOADER, *widgets.SAMPLER)}
+    shown |= {"dit_path": "base.safetensors", "infinitetalk_dir": "talk.safetensors", "prompt": "p"}
+    values = {**shown, widgets.PREFIX: "video/InfiniteTalk", **changed}
+    made = {
+        "1": node("LoadImage", image="portrait.png"),
+        "2": node("LoadAudio", audio="speech.wav"),
+        "3": node("InfiniteTalkAudioEncoder", audio=["2", 0], wav2vec_dir="wav2vec"),
+        "4": node("InfiniteTalkModelLoader", **{name: values[name] for name in widgets.LOADER}),
+        "5": node("InfiniteTalkSampler", model=["4", 0], speech=["3", 0], image=["1", 0])
+        | {"inputs": {"model": ["4", 0], "speech": ["3", 0], "image": ["1", 0]}},
+    }
+    made["5"]["inputs"] |= {name: values[name] for name in (*widgets.SAMPLER, widgets.PREFIX)}
+    return copy.deepcopy({**made, **(nodes or {})})
+
+
+def exported(prompt, files=None, node=None):
+    return settings_of(from_prompt(prompt), files or PortableFiles(), node)
+
+
+# One source of widgets
+
+
+def test_saved_orders_are_those_of_the_nodes():
+    """The server's own list (pinned) has the widgets of every node in the order that we read them in."""
+    pinned = json.loads(PINNED.read_text())
+    for kind, (order,) in widgets.saved_orders().items():
+        theirs = [(name, KINDS[type]) for name, type in pinned[kind]["inputs"] if type in KINDS]
+        assert [(name, type) for name, type in order.items() if name != CONTROL] == theirs
+    names = list(widgets.saved_orders()["InfiniteTalkSampler"][0])
+    assert names[names.index(CONTROL) - 1] == "base_seed"
+
+
+# The same settings
+
+
+@pytest.mark.parametrize("name", WORKFLOWS)
+def test_saved_and_queued_form_of_a_workflow_give_the_same_command(name):
+    saved = settings_of(read_graph(ROOT / "workflows" / f"{name}.json"), PortableFiles())
+    queued = settings_of(read_graph(ROOT / "tests" / "data" / "workflows" / f"{name}.json"), PortableFiles())
+    assert saved == queued
+    assert saved.settings.prompt and (saved.settings.image or saved.settings.video) and saved.settings.audio
+
+
+NUMBERS = [name for name in widgets.NUMBERS if name != "mode"]
+FILES = ("infinitetalk_dir", "text_encoder", "clip_vision", "vae", "tokenizer", "quant_dir")
+
+
+def _drawn(name):
+    info, expected = setting_infos()[name], setting_types()[name]
+    if info.choices:
+        single = st.sampled_from(info.choices)
+    elif expected.kind is Path:
+        single = st.sampled_from(["a.safetensors", "sub/ b'c.safetensors", "文件.gguf"]).map(
+            lambda p: Path("weights", p)
+        )
+    elif expected.kind is str:
+        single = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0")).filter(lambda t: t != "--")
+    elif expected.kind is bool:
+        single = st.booleans()
+    elif expected.kind is int:
+        least, most = (0 if info.min is None else int(info.min)), (10_000 if info.max is None else int(info.max))
+        single = st.integers(least, most)
+    else:
+        single = st.floats(-9 if info.min is None else info.min, 99 if info.max is None else info.max)
+    return st.none() | single if expected.optional else single
+
+
+DRAWN = {name: _drawn(name) for name in (*widgets.LOADER, *widgets.SAMPLER) if name not in ("size", "dit_path")}
+DRAWN |= {
+    "size": st.sampled_from(["infinitetalk-720", "96x64"]),
+    "frame_num": st.integers(1, 30).map(lambda n: 4 * n + 1),
+}
+DRAWN |= {"prompt": _drawn("negative_prompt").filter(lambda text: text is not None)}
+
+
+def possible(values):
+    settings = Settings(**values)
+    try:
+        validate(settings)
+    except InputError:
+        return False
+    return values.get("negative_prompt") != NEGATIVE_PROMPT
+
+
+@hypothesis.settings(deadline=None, max_examples=150, suppress_health_check=list(hypothesis.HealthCheck))
+@given(st.fixed_dictionaries({}, optional=DRAWN).filter(possible), st.booleans())
+def test_a_graph_made_from_settings_gives_these_settings(values, full):
+    """And its command, through a real sh, gives them again."""
+    shown = {name: widgets.widget_value(name, value) for name, value in values.items()}
+    shown |= {name: str(Path(shown[name]).relative_to("weights")) for name in FILES if values.get(name) is not None}
+    wanted = Settings(
+        **{
+            "dit_path": "weights/base.safetensors",
+            "infinitetalk_dir": "weights/talk.safetensors",
+            "prompt": "p",
+            **values,
+        },
+        image="portrait.png",
+        audio="speech.wav",
+        wav2vec_dir="weights/wav2vec",
+        save_file="InfiniteTalk",
+    )
+    found = exported(graph(**shown))
+    assert found.settings == wanted
+    if shutil.which("sh"):
+        text = command(found, "sh", full, ("printf", r"%s\0", "begin")).text
+        done = subprocess.run(["sh", "-c", text], capture_output=True, check=True)
+        assert parse(done.stdout.decode().split("\0")[1:-1]) == wanted
+
+
+def test_a_chain_of_loras_is_applied_from_its_beginning():
+    chain = {
+        "6": node("InfiniteTalkLoRA", lora="a.safetensors", scale=0.8),
+        "7": node("InfiniteTalkLoRA", lora="sub\\b.safetensors", scale=-1, previous=["6", 0]),
+    }
+    made = graph(chain)
+    made["4"]["inputs"]["lora"] = ["7", 0]
+    settings = exported(made).settings
+    assert settings.lora_dir == (Path("weights/a.safetensors"), Path("weights/sub/b.safetensors"))
+    assert settings.lora_scale == (0.8, -1.0)
+
+
+def with_preset(name, *owners):
+    made = graph({"9": node("InfiniteTalkPreset", preset=name)}, crf=0)
+    for owner in owners:
+        made[owner]["inputs"]["preset"] = ["9", 0]
+    return made
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_a_preset_that_rules_both_is_named(name):
+    found = exported(with_preset(name, "4", "5"))
+    for setting, value in load_preset(name).settings.items():
+        if setting not in ("task", "lora_dir", "quant_dir"):
+            assert getattr(found.settings, setting) == (tuple(value) if isinstance(value, list) else value)
+    text = command(found, "sh").text
+    assert f"--preset {name}" in text and "--crf 0" in text and "--sample_steps" not in text
+
+
+def test_a_preset_that_rules_one_of_them_gives_its_values_there_only():
+    loader = exported(with_preset("01_ultra_fast", "4")).settings
+    assert (loader.preset, loader.quant, loader.sample_steps) == (None, "fp8", None)
+    sampler = exported(with_preset("01_ultra_fast", "5")).settings
+    assert (sampler.preset, sampler.quant, sampler.sample_steps, sampler.lora_dir) == (None, None, 4, None)
+
+
+def test_the_seed_is_the_one_of_the_next_run_where_the_workflow_changes_it():
+    saved = json.loads((ROOT / "workflows" / "infinitetalk_demo.json").read_text())
+    (sampler,) = (each for each in saved["nodes"] if each["type"] == "InfiniteTalkSampler")
+    position = sampler["widgets_values"].index("fixed")
+    sampler["widgets_values"][position - 1 : position + 1] = [2**63 + 1, "randomize"]
+    found = ours_of_ui(saved)
+    assert found.settings.base_seed == 2**63 + 1 and "next" in found.notes[0]
+
+
+def ours_of_ui(saved, tmp=None):
+    from infinitetalk.pipeline.export.graph import graph_of
+
+    return settings_of(graph_of(json.loads(json.dumps(saved))), PortableFiles())
+
+
+def test_widgets_that_were_added_later_have_their_defaults():
+    saved = json.loads((ROOT / "workflows" / "infinitetalk_demo.json").read_text())
+    (sampler,) = (each for each in saved["nodes"] if each["type"] == "InfiniteTalkSampler")
+    del sampler["widgets_values"][-2:]
+    assert ours_of_ui(saved).settings.crf == Settings().crf
+    sampler["widgets_values"] += [18, "x", "more"]
+    with pytest.raises(InputError, match="more widgets than in this version; update InfiniteTalk"):
+        ours_of_ui(saved)
+
+
+# Bad graphs
+
+
+def spoilt(change):
+    def make():
+        made = graph()
+        change(made)
+        return made
+
+    return make
+
+
+def two_samplers(made):
+    made["6"] = copy.deepcopy(made["5"])
+
+
+def setter(id, name, value):
+    return lambda made: made[id]["inputs"].__setitem__(name, value)
+
+
+def remover(id, name):
+    return lambda made: made[id]["inputs"].pop(name)
+
+
+def through(id, name, kind):
+    def change(made):
+        made["9"] = node(kind, image=["1", 0])
+        made[id]["inputs"][name] = ["9", 0]
+
+    return change
+
+
+def picked_file(made):
+    made["9"] = node("PickFile")
+    made["1"]["inputs"]["image"] = ["9", 0]
+
+
+def lora_circle(made):
+    made["8"] = node("InfiniteTalkLoRA", lora="a.safetensors", scale=1, previous=["9", 0])
+    made["9"] = node("InfiniteTalkLoRA", lora="a.safetensors", scale=1, previous=["8", 0])
+    made["4"]["inputs"]["lora"] = ["8", 0]
+
+
+def other_presets(made):
+    made["8"], made["9"] = (node("InfiniteTalkPreset", preset=name) for name in preset_names()[:2])
+    made["4"]["inputs"]["preset"], made["5"]["inputs"]["preset"] = ["8", 0], ["9", 0]
+
+
+def preset_and_lora(made):
+    made["8"] = node("InfiniteTalkLoRA", lora="a.safetensors", scale=1)
+    made["9"] = node("InfiniteTalkPreset", preset="01_ultra_fast")
+    made["4"]["inputs"] |= {"preset": ["9", 0], "lora": ["8", 0]}
+
+
+BAD = {
+    "no sampler": (lambda made: made.pop("5"), "has no sampler"),
+    "two samplers": (two_samplers, r"2 samplers; choose one with --node ID: node 5 .*, node 6"),
+    "an unknown model loader": (through("5", "model", "SomeLoader"), "node 5 .* comes from node 9 .*SomeLoader"),
+    "an unknown picture": (through("5", "image", "ImageBlur"), "node 9 .*ImageBlur.* no equivalent .* LoadImage"),
+    "an unknown sound": (through("3", "audio", "AudioCrop"), "node 9 .*AudioCrop.* no equivalent .* LoadAudio"),
+    "an unknown LoRA": (through("4", "lora", "LoraLoader"), "InfiniteTalkLoRA expected"),
+    "no model": (remover("5", "model"), "nothing is linked to its input model"),
+    "no speech": (remover("5", "speech"), "nothing is linked to its input speech"),
+    "no sound": (remover("3", "audio"), "nothing is linked to its input audio"),
+    "no picture": (remover("5", "image"), "neither is linked"),
+    "picture and video": (through("5", "video", "LoadVideo"), "both are linked"),
+    "a link to nowhere": (setter("5", "model", ["77", 0]), "node 77, which is not in the file"),
+    "a computed widget": (through("5", "sample_steps", "MathExpression"), "sample_steps is computed by node 9"),
+    "a computed prompt": (through("5", "prompt", "SomeLLM"), "prompt is computed by node 9"),
+    "a computed file": (picked_file, "image is computed by node 9"),
+    "a lacking widget": (remover("5", "size"), "its value size is not in the file"),
+    "a circle": (lora_circle, "circle: node [89]"),
+    "different presets": (other_presets, "linked to different presets"),
+    "a preset with its own LoRA": (preset_and_lora, "brings its own LoRA"),
+    "a preset that is not there": (through("5", "preset", "InfiniteTalkPreset"), "preset"),
+    "steps out of range": (setter("5", "sample_steps", 1001), "--sample_steps: 1001"),
+    "a text for a number": (setter("5", "crf", "low"), "crf: 'low' found, a number expected"),
+    "half a step": (setter("5", "sample_steps", 4.5), "a whole number expected"),
+    "a number for a text": (setter("5", "size", 480), "--size: 480 found, a text expected"),
+    "an unknown solver": (setter("5", "sample_solver", "dpm"), "--sample_solver: 'dpm' found"),
+    "an unknown word of a switch": (setter("4", "offload_model", "maybe"), "offload_model: 'maybe' found"),
+    "a file out of its folder": (setter("4", "vae", "../../secret.safetensors"), "is not a name in one of ComfyUI's"),
+    "a file by its path": (setter("1", "image", "C:\\secret.png"), "is not a name in one of ComfyUI's folders"),
+    "a number for a file": (setter("4", "vae", 3), "vae: 3 found, the name of a file expected"),
+    "no name of a picture": (setter("1", "image", ""), "names no file; choose one"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_graphs_are_one_sentence_and_no_command(tmp_path, capsys, name):
+    change, words = BAD[name]
+    path = tmp_path / "graph.json"
+    path.write_text(json.dumps(spoilt(change)()))
+    assert main(["export", str(path)]) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.startswith("error: ") and err.count("\n") == 1 and "Traceback" not in err
+    with pytest.raises(InputError, match=words):
+        exported(spoilt(change)())
+
+
+BAD_FILES = {
+    "invalid JSON": ("{", "not valid JSON"),
+    "no graph": ('{"a": 1}', "not a ComfyUI graph"),
+    "a list": ("[]", "not a ComfyUI graph"),
+    "empty": ("", "not valid JSON"),
+    "an unknown version": ('{"version": 99, "nodes": [], "links": []}', "version"),
+    "no nodes": ('{"version": 0.4, "nodes": [], "links": []}', "has no sampler"),
+    "a node without a class": ('{"1": {"inputs": {}}}', "graph"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_FILES)
+def test_bad_files_are_one_sentence(tmp_path, capsys, name):
+    content, words = BAD_FILES[name]
+    path = tmp_path / "graph.json"
+    path.write_text(content)
+    assert main(["export", str(path)]) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.count("\n") == 1 and words in err and str(path) in err
+
+
+@pytest.mark.parametrize(
+    "argv", [["none.json"], ["picture.png"], [], ["a.json", "--shell", "cmd"], ["a.json", "--fast"]]
+)
+def test_bad_calls_are_one_sentence(tmp_path, monkeypatch, capsys, argv):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "picture.png").touch()
+    assert main(["export", *argv]) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.startswith("error: ") and err.count("\n") == 1
+
+
+def test_one_of_several_samplers_is_chosen(tmp_path, capsys):
+    made = graph()
+    two_samplers(made)
+    made["6"]["inputs"] |= {"size": "96x64"}
+    path = tmp_path / "graph.json"
+    path.write_text(json.dumps({"prompt": made}))
+    assert main(["export", str(path), "--node", "6"]) == 0
+    out, err = capsys.readouterr()
+    assert "--size 96x64" in out and "note: Paths are" in err
+    assert main(["export", str(path), "--node", "4"]) == 2
+    assert "no sampler" in capsys.readouterr().err
+
+
+# Where files are
+
+
+@pytest.fixture
+def comfyui(tmp_path):
+    """A ComfyUI with models in several folders, and one of them elsewhere."""
+    base, other = tmp_path / "Comfy UI", tmp_path / "other models"
+    for path in (
+        *(base / "models/diffusion_models/base.safetensors", base / "models/unet/sub/talk.safetensors"),
+        *(base / "models/audio_encoders/wav2vec/model.safetensors", base / "input/portrait.png"),
+        *(base / "output/said.wav", other / "loras/deep/x.safetensors", other / "vaes/vae.safetensors"),
+        base / "models/loras/lightx2v_I2V_14B_480p_cfg_step_distill_rank128_bf16.safetensors",
+    ):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    (base / "extra_model_paths.yaml").write_text(
+        f"a111:\n  base_path: {other}\n  loras: |\n    nothing\n    loras\n  vae: vaes\n  is_default: true\nempty:\n"
+    )
+    return base
+
+
+def test_files_are_looked_up_in_comfyuis_folders(comfyui, tmp_path):
+    lora = {"6": node("InfiniteTalkLoRA", lora="deep/x.safetensors", scale=1)}
+    made = graph(lora, infinitetalk_dir="sub\\talk.safetensors", vae="vae.safetensors")
+    made["4"]["inputs"]["lora"], made["2"]["inputs"]["audio"] = ["6", 0], "said.wav [output]"
+    found = exported(made, FolderFiles(comfyui))
+    settings = found.settings
+    assert settings.infinitetalk_dir == comfyui / "models/unet/sub/talk.safetensors"
+    assert settings.wav2vec_dir == comfyui / "models/audio_encoders/wav2vec"
+    assert settings.lora_dir == (tmp_path / "other models/loras/deep/x.safetensors",)
+    assert settings.vae == tmp_path / "other models/vaes/vae.safetensors"
+    assert (settings.image, settings.audio) == (comfyui / "input/portrait.png", comfyui / "output/said.wav")
+    assert found.notes == ()
+
+
+def test_a_folder_is_a_checkpoint(comfyui):
+    (comfyui / "models/diffusion_models/Wan2.1-I2V-14B-480P").mkdir()
+    (comfyui / "input/speech.wav").touch()
+    made = graph(dit_path="Wan2.1-I2V-14B-480P", infinitetalk_dir="sub/talk.safetensors")
+    settings = exported(made, FolderFiles(comfyui)).settings
+    assert (settings.ckpt_dir.name, settings.dit_path) == ("Wan2.1-I2V-14B-480P", None)
+    assert exported(made).settings.ckpt_dir == Path("weights/Wan2.1-I2V-14B-480P")
+
+
+def test_a_presets_lora_is_found_and_missing_files_are_named(comfyui):
+    (comfyui / "input/speech.wav").touch()
+    made = with_preset("01_ultra_fast", "4")
+    made["4"]["inputs"]["infinitetalk_dir"] = "sub/talk.safetensors"
+    with pytest.raises(InputError, match="01_ultra_fast needs infinitetalk_single_fp8.safetensors"):
+        exported(made, FolderFiles(comfyui))
+    quantised = comfyui / "models/diffusion_models/quant_models/infinitetalk_single_fp8.safetensors"
+    quantised.parent.mkdir()
+    quantised.touch()
+    settings = exported(made, FolderFiles(comfyui)).settings
+    assert settings.quant_dir == quantised and settings.lora_dir[0].parent == comfyui / "models/loras"
+    made["4"]["inputs"]["vae"] = "gone.safetensors"
+    with pytest.raises(InputError, match="--vae: 'gone.safetensors' is not in .*models/vae"):
+        exported(made, FolderFiles(comfyui))
+    with pytest.raises(InputError, match="no folder models"):
+        FolderFiles(comfyui / "models")
+
+
+def test_the_demo_names_the_bundled_files():
+    made = graph({"8": node("InfiniteTalkDemo")}, dit_path=widgets.DEMO, infinitetalk_dir=widgets.DEMO)
+    made["5"]["inputs"]["image"], made["3"]["inputs"] = ["8", 0], {"audio": ["8", 1], "wav2vec_dir": widgets.DEMO}
+    found = exported(made)
+    assert (found.settings.image, found.settings.audio) == (ours.PORTRAIT, ours.SPEECH)
+    assert found.settings.ckpt_dir.is_dir() and found.settings.wav2vec_dir.is_dir() and found.notes == ()
+
+
+@pytest.mark.parametrize("prefix, name", [("a/b", "b"), ("x\\y:z", "y_z"), ("", "InfiniteTalk"), ("videos/", "videos")])
+def test_the_videos_name_is_the_prefix_without_its_folder(prefix, name):
+    assert exported(graph(filename_prefix=prefix)).settings.save_file == Path(name)
