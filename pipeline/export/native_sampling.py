@@ -84,6 +84,9 @@ def read(graph: Graph, window: Node, latent: int, notes: list[str]) -> Sampling:
         raise refusal(graph, window, f"its latent goes into {fed}, where one of {', '.join(_KINDS)} was expected")
     (node,) = found
     steps_from, sampler_from, seed_from, guider = _holders(graph, node)
+    prompt = guider.links.get("conditioning" if guider.kind == "BasicGuider" else "positive")
+    if prompt is None or prompt.node != window.id:
+        raise refusal(graph, guider, f"its prompt does not come through {window}; link that node's positive to it")
     scheduler, steps = text(graph, steps_from, "scheduler"), whole(graph, steps_from, "steps")
     for owner, name, usual in _whole_runs(node, steps_from, steps):
         if (said := value(graph, owner, name, usual)) != usual and not (name == "end_at_step" and said >= steps):
@@ -136,8 +139,8 @@ def _solver(graph: Graph, node: Node, sampler: str, scheduler: str, steps: int, 
     solver = _SAMPLERS[sampler]
     if solver == "euler" and scheduler in _EVEN and steps == DISTILL_STEPS:
         notes.append(
-            f"{node}: euler with {scheduler} in 4 steps became --sample_solver flowmatch_distill, which starts at the "
-            "same noise levels to within 1 %."
+            f"{node}: euler with {scheduler} in 4 steps became --sample_solver flowmatch_distill: the same solver on "
+            "nearly the same noise levels."
         )
         return "flowmatch_distill"
     notes.append(
