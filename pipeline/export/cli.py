@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 from ..errors import InputError
@@ -13,7 +14,7 @@ from .graph import read_graph
 from .places import FolderFiles, PortableFiles
 from .read import settings_of
 from .upstream import upstream_command
-from .video import VIDEOS, read_video
+from .video import VIDEOS, read_video, shortened
 
 TARGETS = ("ours", "upstream")
 
@@ -31,6 +32,8 @@ def export(argv: list[str]) -> Command:
     path, files = given.file, _files(given.comfyui)
     if path.suffix.lower() in VIDEOS:
         exported = read_video(path, files, given.node)
+        if not given.full:
+            exported = replace(exported, settings=shortened(exported.settings))
     elif path.suffix.lower() == ".json":
         exported = settings_of(read_graph(path), files, given.node)
     else:

@@ -44,7 +44,7 @@ def read_video(path: Path, files: Files, node: str | None = None) -> Exported:
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"the settings in {path} are damaged; another program may have changed them.") from error
     settings = settings.replace(save_file=path.with_name(f"{path.stem}_again"))
-    return Exported(_unresolved(settings), (*notes, *more))
+    return Exported(settings, (*notes, *more))
 
 
 def _texts(job: dict[str, object]) -> dict[str, str | None]:
@@ -67,8 +67,8 @@ def _sources(path: Path, record: Record, files: Files, node: str | None) -> tupl
     return {"video" if is_video else "image": reference, "audio": speech}, notes
 
 
-def _unresolved(settings: Settings) -> Settings:
-    """Without values that follow from others anyway."""
+def shortened(settings: Settings) -> Settings:
+    """Resolved settings without values that follow from others anyway."""
     base = Settings() if settings.preset is None else settings_with_preset(settings.preset)
     for name in _FOLLOWING:
         without = settings.replace(**{name: None})
