@@ -1,0 +1,99 @@
+"""The export of a running ComfyUI: the node, the menu's address, and a video that it has made."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import av
+import pytest
+from infinitetalk.pipeline.command_line import main
+
+from .conftest import ROOT, node
+
+
+def exporting(made, **widgets):
+    values = {"shell": "sh", "full": False, "save_file": "", **widgets}
+    return {**made, "export": node("InfiniteTalkExport", **values)}
+
+
+def asked(host, prompt, **more):
+    return json.loads(host.post("/infinitetalk/export", {"prompt": prompt, **more}))
+
+
+def test_the_menus_address_tells_the_command_and_its_file(host, graph):
+    answer = asked(host, graph(sample_steps=3), shell="PowerShell")
+    assert answer["file"] == "infinitetalk_command.ps1" and answer["notes"] == []
+    assert answer["command"].startswith("& '") and "--sample_steps '3'" in answer["command"]
+    answer = asked(host, graph(use_teacache=True, sample_steps=4), shell="sh")
+    assert answer["file"] == "infinitetalk_command.sh" and "teacache" in answer["notes"][0]
+
+
+def test_bad_graphs_are_answered_with_a_sentence(host, graph):
+    two = graph()
+    two["other"] = two["sampler"]
+    blurred = graph({"blur": node("ImageBlur", image=["image", 0], blur_radius=1, sigma=1.0)})
+    blurred["sampler"]["inputs"]["image"] = ["blur", 0]
+    lacking = graph()
+    del lacking["sampler"]["inputs"]["model"]
+    for prompt, words in (
+        ({}, "has no sampler"),
+        (two, "link the video of one to the export node"),
+        (blurred, "ImageBlur"),
+        (lacking, "nothing is linked to its input model"),
+        (graph(vae="gone.safetensors"), "'gone.safetensors' is not in models/vae"),
+    ):
+        answer = asked(host, prompt)
+        assert set(answer) == {"error"} and words in answer["error"], answer
+
+
+def test_the_node_saves_and_chooses_by_its_link(host, graph):
+    made = graph(size="64x64")
+    made["other"] = json.loads(json.dumps(made["sampler"]))
+    made["other"]["inputs"] |= {"crf": 30, "filename_prefix": "other"}
+    made = exporting(made, save_file="my command.ps1", shell="PowerShell", full=True, video=["other", 0])
+    entry = host.run(made)
+    assert entry["status"]["status_str"] == "success", entry["status"]
+    (text,) = entry["outputs"]["export"]["text"]
+    assert "--crf '30'" in text and "--save_file other" in text and "--motion_frame '5'" in text
+    (saved,) = (host.base / "output").glob("my command*.ps1")
+    assert saved.read_text(encoding="utf-8-sig").strip() == text and saved.read_bytes()[:3] == b"\xef\xbb\xbf"
+
+
+def frames(path):
+    with av.open(str(path)) as video:
+        return [frame.to_ndarray(format="rgb24").tobytes() for frame in video.decode(video=0)]
+
+
+@pytest.mark.skipif(shutil.which("sh") is None, reason="no sh to run the command with")
+def test_a_video_that_comfyui_made_is_made_again(host, graph, video_of, environment, capsys, tmp_path):
+    """``infinitetalk export video.mp4 --comfyui DIR``: settings out of the file, picture and sound out of its graph."""
+    made = video_of(host.run(graph(base_seed=99, prompt='It\'s "so"\n你好')))
+    capsys.readouterr()
+    assert main(["export", str(made), "--comfyui", str(host.base)]) == 0
+    out, err = capsys.readouterr()
+    assert "--base_seed 99" in out and err == ""
+    line = out.replace("python generate_infinitetalk.py", f"'{sys.executable}' '{ROOT / 'generate_infinitetalk.py'}'")
+    line += f" --save_file '{tmp_path / 'again'}'"
+    done = subprocess.run(
+        ["sh", "-c", line.replace("\n --save", " --save")],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert frames(tmp_path / "again.mp4") == frames(made) != []
+
+
+@pytest.mark.skipif(shutil.which("sh") is None, reason="no sh")
+def test_the_shell_exports_what_comfyui_exports(host, graph, base, capsys, tmp_path):
+    """One implementation: ``infinitetalk export graph.json --comfyui DIR`` differs in the program alone."""
+    prompt = graph(sample_steps=3, prompt="你好 'it'")
+    path = tmp_path / "graph.json"
+    path.write_text(json.dumps(prompt), encoding="utf-8")
+    capsys.readouterr()
+    assert main(["export", str(path), "--comfyui", str(base), "--shell", "sh"]) == 0
+    ours, theirs = capsys.readouterr().out.strip(), asked(host, prompt, shell="sh")["command"]
+    assert ours.split("generate_infinitetalk.py", 1)[1] == theirs.split("generate_infinitetalk.py", 1)[1].lstrip("'")
