@@ -98,6 +98,15 @@ def test_the_workflow_itself_gives_the_guides_table():
     assert real.notes == reduced.notes
 
 
+def test_the_same_in_subgraphs():
+    """As ComfyUI's page saved it and as it queued it: LoRA 0.25 and 7 blocks on the outside of two subgraphs."""
+    saved, queued = (
+        settings_of(read_graph(GRAPHS / f"kijai_nested{end}.json"), PortableFiles()) for end in ("", "_api")
+    )
+    expected = {**EXPECTED, "lora_scale": (0.25,), "blocks_to_swap": 7, "negative_prompt": "outside"}
+    assert saved.settings == queued.settings == Settings(**expected)
+
+
 # ---- versions: the same widgets, as other versions stored them
 
 

@@ -176,6 +176,16 @@ def test_subgraphs_take_their_place_under_ids_of_comfyui():
     assert str(graph.nodes["10:3:2"]) == "node 10:3:2 (Blur)"
 
 
+def test_what_comfyuis_page_saves_and_queues_is_the_same_graph():
+    """Subgraphs in each other with promoted widgets, Set and Get nodes, a reroute: both files are from one page."""
+    saved, queued = (read_graph(GRAPHS / f"kijai_nested{end}.json") for end in ("", "_api"))
+    assert {name: (n.kind, n.links) for name, n in queued.nodes.items()} == {
+        name: (n.kind, {slot: origin for slot, origin in n.links.items() if origin.node in queued.nodes})
+        for name, n in saved.nodes.items()
+        if n.kind != "PrimitiveNode"
+    }
+
+
 def strength(data, identity="10:3:2"):
     graph = with_names(graph_of(data), {"Blur": ({"strength": float},)})
     return value(graph, graph.nodes[identity], "strength")

@@ -279,8 +279,9 @@ def output(graph: Graph, sampler: Node, speech: Path, files: Files, notes: list[
     for name, node in before(graph, writer).items():
         if name in following and node is not writer and node.kind not in _UNTOUCHED:
             notes.append(f"{node}: comes after the sampler and is left out; run it on the finished video.")
-    name = PurePosixPath(_name(graph, writer, "filename_prefix").replace("\\", "/")).name
-    found: dict[str, object] = {"save_file": Path(re.sub(r'[<>:"|?*%\x00-\x1f]', "_", name) or "InfiniteTalk")}
+    name = PurePosixPath(text(graph, writer, "filename_prefix").replace("\\", "/")).name
+    name = re.sub(r'[<>:"|?*%\x00-\x1f]', "_", name)
+    found: dict[str, object] = {"save_file": Path(name)} if name else {}
     if writer.kind == "VHS_VideoCombine":
         found |= _combine(graph, writer, notes)
     _compare_sound(graph, writer, speech, files, notes)
