@@ -327,6 +327,25 @@ def test_sound_that_is_cut_at_its_end_makes_a_shorter_video(api, crop, frames):
         export(api)
 
 
+def test_nodes_that_pass_a_picture_and_its_size_on(api):
+    api["291"] = {"class_type": "GetImageSizeAndCount", "inputs": {"image": ["171", 0]}}
+    changed(api, "WanVideoImageToVideoMultiTalk", start_image=["291", 0], width=["291", 1], height=["291", 2])
+    assert_is_the_guides(export(changed(api, "WanVideoClipVisionEncode", image_1=["291", 0])))
+
+
+def test_the_sound_that_is_written_may_be_what_the_encoder_heard(api):
+    exported = export(changed(api, "VHS_VideoCombine", audio=["205", 1]))
+    assert_is_the_guides(exported)
+    assert not any("another sound" in note for note in exported.notes)
+
+
+def test_another_sound_in_the_video_is_said(api):
+    for origin in (["129", 0], ["126", 0]):
+        api["126"] = {"class_type": "LoadAudio", "inputs": {"audio": "music.mp3"}}
+        exported = export(changed(api, "VHS_VideoCombine", audio=origin))
+        assert any("node 131 (VHS_VideoCombine): writes another sound" in note for note in exported.notes)
+
+
 def test_teacache_becomes_ours(api):
     inputs = {"rel_l1_thresh": 0.26, "start_step": 1, "end_step": -1, "cache_device": "offload_device"}
     api["700"] = {"class_type": "WanVideoTeaCache", "inputs": inputs}

@@ -46,6 +46,7 @@ _NO_EQUIVALENT = {
     "freeinit_args": "FreeInit",
 }
 _MUST_BE = {"riflex_freq_index": 0, "denoise_strength": 1, "start_step": 0, "end_step": -1}
+_INPUTS = ("multitalk_embeds", "image_embeds", "text_embeds", "model")
 _CACHES = ("cache_args", "teacache_args")  # the second until summer 2025
 _ONLY_SPEED = (
     "Left out, since they change time, memory or the last digits only: devices and precisions of the VAE and the "
@@ -63,11 +64,12 @@ def read(graph: Graph, sampler: str, files: Files) -> Exported:
     graph = with_names(graph, {**media.ORDERS, **conditioning.ORDERS, **KIJAI_ORDERS})
     owner = graph.nodes[sampler]
     parts, notes = _parts(graph, owner), list[str]()
+    speech, frames, prompt, model = (_input(graph, parts, slot) for slot in _INPUTS)
     values = _sampling(graph, parts, notes)
-    values |= text_settings(graph, _input(graph, parts, "text_embeds"), files, notes)
-    values |= model_settings(graph, _input(graph, parts, "model"), files, notes)
-    values |= frame_settings(graph, _input(graph, parts, "image_embeds"), files, notes)
-    values |= speech_settings(graph, _input(graph, parts, "multitalk_embeds"), files, notes)
+    values |= text_settings(graph, prompt, files, notes)
+    values |= model_settings(graph, model, files, notes)
+    values |= frame_settings(graph, frames, files, notes)
+    values |= speech_settings(graph, speech, files, notes)
     _guidance(graph, parts, values, notes)
     values |= media.output(graph, owner, values["audio"], files, notes)
     _advise(values, notes)

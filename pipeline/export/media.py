@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from ..errors import InputError
 from .exported import Files
 from .graph import Graph, Node, after, before, feeding, linked, number, refusal, text, value, whole
 from .orders import Order
@@ -55,7 +56,9 @@ ORDERS: dict[str, tuple[Order, ...]] = {
 
 _RESIZING = ("ImageResizeKJv2", "ImageResizeKJ", "ImageScale", "ImageResize+")
 _FIRST_OF_BATCH = {"GetImageRangeFromBatch": ("images", "start_index"), "ImageFromBatch": ("image", "batch_index")}
+_SHOWN = {"GetImageSizeAndCount": "image"}  # nodes that pass a picture on
 _SIZE_READERS = ("GetImageSize", "GetImageSize+", "GetImageSizeAndCount")
+_HEARD = {"MultiTalkWav2VecEmbeds": "audio_1"}  # nodes that pass sound on
 # nodes that take a voice out of a mix: their input, and the output that is the voice
 _SEPARATION = {"AudioSeparation": ("audio", 3), "MelBandRoFormerSampler": ("audio", 0)}
 _DECODERS = ("WanVideoDecode", "WanVideoPassImagesFromSamples", "VAEDecode", "VAEDecodeTiled")
@@ -97,6 +100,8 @@ def picture(graph: Graph, node: Node, slot: str, files: Files, notes: list[str])
         if source.kind in _RESIZING:
             resize = resize or _checked_resize(graph, source, notes)
             source = linked(graph, source, "image")
+        elif source.kind in _SHOWN:
+            source = linked(graph, source, _SHOWN[source.kind])
         elif source.kind in _FIRST_OF_BATCH:
             following, first = _FIRST_OF_BATCH[source.kind]
             if value(graph, source, first) != 0:
@@ -176,7 +181,7 @@ def size(graph: Graph, node: Node, resize: Node | None, notes: list[str]) -> str
 
 def _dimension(graph: Graph, node: Node, name: str, resize: Node | None) -> int:
     source = feeding(graph, node, name)
-    if source is not None and source.kind in _SIZE_READERS:
+    while source is not None and source.kind in _SIZE_READERS:
         source = feeding(graph, source, "image")
     if source is not None and source.kind in _RESIZING:
         node = source
@@ -206,6 +211,8 @@ def sound(graph: Graph, node: Node, slot: str, files: Files, notes: list[str]) -
         elif source.kind in _CUTS:
             frames.append(_CUTS[source.kind](graph, source) * FPS)
             node, slot = source, "audio"
+        elif source.kind in _HEARD:
+            node, slot = source, _HEARD[source.kind]
         else:
             break
     found = _sound_file(graph, source, files, notes, frames)
@@ -307,10 +314,13 @@ def _compare_sound(graph: Graph, writer: Node, speech: Path, files: Files, notes
         owner = linked(graph, writer, "video")
     if "audio" not in owner.links:
         notes.append(f"{owner}: writes no sound; the command's video has the speech.")
-    elif sound(graph, owner, "audio", files, []).source != speech:
-        notes.append(
-            f"{owner}: writes another sound than the one that drives the lips; the command's video has that one."
-        )
+        return
+    try:
+        written = sound(graph, owner, "audio", files, []).source
+    except InputError:
+        written = None
+    if written != speech:
+        notes.append(f"{owner}: writes another sound than the one that drives the lips; the command writes that one.")
 
 
 def idle(graph: Graph, sampler: Node) -> list[str]:
