@@ -1,0 +1,106 @@
+"""Writes the measured part of docs/formats.md, which lies between two marks there; the rest is written by hand.
+
+``python -m infinitetalk.tools.formats_page`` measures again (a minute) and rewrites it; a test measures too, and
+fails where the page says something else.
+"""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from pathlib import Path
+
+import torch
+
+from .format_matrix import AT_LOAD, COARSE, FORMATS, SIZES, WAYS, WITH, WITHOUT, Cell, Matrix, measure
+
+FILE = Path(__file__).parent.parent / "docs" / "formats.md"
+BEGIN, END = "<!-- measured: begin -->\n", "<!-- measured: end -->\n"
+NUMBER = re.compile(r"\d+\.\d+")
+
+
+def measured_part(matrix: Matrix) -> str:
+    """What stands between the marks, as Markdown."""
+    parts = [_NOTES.format(layers=SIZES.layers, width=SIZES.dim, coarse=", ".join(_coarse()))]
+    parts.append(_table(("base and audio as", *_headings()), [(name, *_row(matrix, name)) for name in _names()]))
+    parts.append("\nConverted while loading, with `--quant`:\n\n")
+    converted = [(f"{name}, `--quant {quant}`", *_cells(_at_load(matrix, name, quant))) for name, quant in AT_LOAD]
+    parts.append(_table(("base and audio as", *_headings()), converted))
+    for way in WAYS:
+        what = "error in %" if way == WITHOUT else "error in %, and the part of the LoRA's effect that is kept"
+        rows = [(base, *(_pair(matrix.pairs[way, base, audio]) for audio in _names())) for base in _names()]
+        table = _table(("base \\ audio", *(name.removeprefix("GGUF ") for name in _names())), rows)
+        parts.append(f"\n<details><summary>Every base with every audio format, {way}: {what}</summary>\n\n")
+        parts.append(f"{table}\n</details>\n")
+    return "".join(parts)
+
+
+_NOTES = """
+One forward of a small random transformer ({layers} blocks of width {width}), base and audio layers each in every
+format, against the same weights and LoRAs in float32. Products are computed in float32, so what is seen is the
+format alone; random weights pass errors on about three times as strongly as they come in. One LoRA: rank 16 at
+strength 0.8 on every layer, with alpha, biases, norms and modulations; the second, of rank 8, is at -0.5; the side
+branch is the one LoRA with `--lora_mode side`. *Kept* is the slope of the regression of (with LoRA minus without) on
+the same in float32: 0 for a LoRA that is lost, 2 for one that is applied twice. For {coarse}
+float32 means the weights that the file stands for, since the model itself is another one there. "int8 by rows",
+"quanto" and "mixed" have more in 8 bits than the matrices of the blocks, as their publishers do it; the others keep
+embeddings, time and head in floats.
+
+"""
+
+
+def _names() -> list[str]:
+    return [form.name for form in FORMATS]
+
+
+def _coarse() -> list[str]:
+    return [form.name for form in FORMATS if form.error > COARSE]
+
+
+def _headings() -> list[str]:
+    return [f"error, {way}" for way in WAYS] + [f"kept, {way}" for way in WITH]
+
+
+def _row(matrix: Matrix, name: str) -> list[str]:
+    return _cells({way: matrix.pairs[way, name, name] for way in WAYS})
+
+
+def _at_load(matrix: Matrix, name: str, quant: str) -> dict[str, Cell]:
+    return {way: matrix.at_load[way, name, quant] for way in WAYS}
+
+
+def _cells(cells: dict[str, Cell]) -> list[str]:
+    return [f"{_percent(cell.error)} %" for cell in cells.values()] + [f"{cells[way].slope:.3f}" for way in WITH]
+
+
+def _pair(cell: Cell) -> str:
+    return _percent(cell.error) if cell.slope is None else f"{_percent(cell.error)} ({cell.slope:.2f})"
+
+
+def _percent(error: float) -> str:
+    """Two digits that count; 0.00 for what float32 rounds."""
+    percent = 100 * error
+    return f"{percent:.2f}" if percent < 1 else f"{percent:.1f}"
+
+
+def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    lines = [head, ("---",) * len(head), *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def on_page() -> str:
+    """What stands between the marks now."""
+    return FILE.read_text(encoding="utf-8").partition(BEGIN)[2].partition(END)[0]
+
+
+def main() -> None:
+    torch.set_num_threads(1)  # as the tests do: the products are too small to share
+    with tempfile.TemporaryDirectory() as folder:
+        measured = measured_part(measure(Path(folder)))
+    before, begin, rest = FILE.read_text(encoding="utf-8").partition(BEGIN)
+    _, end, after = rest.partition(END)
+    FILE.write_text(before + begin + measured + end + after, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
