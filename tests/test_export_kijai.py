@@ -2,18 +2,25 @@
 
 import copy
 import json
+import shutil
 from pathlib import Path
 
+import av
 import infinitetalk
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from infinitetalk.pipeline.command_line import main
 from infinitetalk.pipeline.errors import InputError
 from infinitetalk.pipeline.export.graph import graph_of, read_graph
 from infinitetalk.pipeline.export.kijai_widgets import KIJAI_ORDERS
-from infinitetalk.pipeline.export.places import PORTABLE_NOTE, PortableFiles
+from infinitetalk.pipeline.export.places import PORTABLE_NOTE, FolderFiles, PortableFiles
 from infinitetalk.pipeline.export.read import settings_of
+from infinitetalk.pipeline.flags import to_argv
 from infinitetalk.pipeline.settings import Settings
+from infinitetalk.tools import lora_files, other_layouts, random_checkpoint
+from safetensors.torch import save_file
 
 GRAPHS = Path(__file__).parent / "data" / "graphs"
 UI, API = GRAPHS / "kijai_image.json", GRAPHS / "kijai_image_api.json"
@@ -105,6 +112,45 @@ def test_the_same_in_subgraphs():
     )
     expected = {**EXPECTED, "lora_scale": (0.25,), "blocks_to_swap": 7, "negative_prompt": "outside"}
     assert saved.settings == queued.settings == Settings(**expected)
+
+
+def test_the_command_makes_a_video_of_the_graphs_own_files(weights, speech, surroundings, tmp_path):
+    """Small weights in Kijai's layouts, under the names and in the folders that the graph means."""
+    sizes, models = random_checkpoint.TINY, tmp_path / "ComfyUI" / "models"
+    files = {
+        "diffusion_models": (
+            EXPECTED["dit_path"],
+            other_layouts.old_scaled_fp8(random_checkpoint.transformer_weights(sizes)),
+        ),
+        "diffusion_models/InfiniteTalk": (
+            EXPECTED["infinitetalk_dir"],
+            other_layouts.cast(random_checkpoint.infinitetalk_weights(sizes), torch.float16),
+        ),
+        "text_encoders": (
+            EXPECTED["text_encoder"],
+            torch.load(weights.ckpt_dir / "models_t5_umt5-xxl-enc-bf16.pth", weights_only=True),
+        ),
+        "clip_vision": (
+            EXPECTED["clip_vision"],
+            other_layouts.hugging_face_image_encoder(random_checkpoint.image_encoder_weights(sizes)),
+        ),
+        "vae": (EXPECTED["vae"], other_layouts.cast(random_checkpoint.vae_weights(sizes))),
+        "loras": (EXPECTED["lora_dir"][0], lora_files.lightx2v_i2v(sizes)),
+    }
+    for folder, (path, tensors) in files.items():
+        (models / folder).mkdir(parents=True)
+        save_file(tensors, models / folder / path.name)
+    shutil.copy(weights.ckpt_dir / "google" / "umt5-xxl" / "tokenizer.json", models / "text_encoders")
+    shutil.copytree(weights.wav2vec_dir, models / "transformers" / "TencentGameMate" / "chinese-wav2vec2-base")
+    (tmp_path / "ComfyUI" / "input").mkdir()
+    for source, setting in ((ROOT / "assets" / "portrait.png", "image"), (speech, "audio")):
+        shutil.copy(source, tmp_path / "ComfyUI" / "input" / EXPECTED[setting])
+
+    found = settings_of(read_graph(UI), FolderFiles(tmp_path / "ComfyUI")).settings
+    small = {"size": "64x64", "frame_num": 21, "motion_frame": 5, "device": "cpu", "quiet": True}
+    assert main(to_argv(found.replace(**small))) == 0
+    with av.open(str(tmp_path / "infinitetalk数字人.mp4")) as video:
+        assert video.streams.video[0].frames == 20  # 0.8 s of speech
 
 
 # ---- versions: the same widgets, as other versions stored them
