@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 GIB = 2**30
+SLOTS = 2  # on the device, for blocks that are copied in
 TEXT_TOKENS, IMAGE_TOKENS, AUDIO_TOKENS_PER_LATENT = 512, 257, 32
 # What a block holds at its worst moment, in vectors of width dim for every token: attention's
 # inputs and outputs, float32 copies for the rotation, and what the allocator cannot reuse.
@@ -68,7 +69,7 @@ def estimate_memory(
     itemsize: int,
     teacache: bool = False,
 ) -> MemoryEstimate:
-    """Memory of a run with whole blocks copied in through one slot where they do not stay.
+    """Memory of a run with whole blocks copied in through slots where they do not stay.
 
     Args:
         resident: blocks that stay on the device.
@@ -79,7 +80,7 @@ def estimate_memory(
         teacache: whether each pass keeps what the blocks added.
     """
     vectors = BLOCK_VECTORS + passes * (2 if teacache else 1)
-    on_device = resident + (1 if resident < size.blocks else 0)
+    on_device = resident + min(SLOTS, size.blocks - resident)
     texts, speeches = (2, 2) if passes == 3 else (1, passes)
     context = texts * TEXT_TOKENS + IMAGE_TOKENS + speeches * latent_frames * AUDIO_TOKENS_PER_LATENT
     return MemoryEstimate(

@@ -12,10 +12,12 @@ from infinitetalk.pipeline.models.transformer import Context, Operations
 from infinitetalk.pipeline.models.transformer_files import open_transformer
 from infinitetalk.pipeline.models.transformer_loading import Keeping, load_transformer
 from infinitetalk.pipeline.sampling.teacache import COEFFICIENTS_480, COEFFICIENTS_720, TeaCache
+from infinitetalk.pipeline.weights import residency
 from infinitetalk.pipeline.weights.residency import BlockStreamer
 from infinitetalk.tools.golden.recipe import random_state, read_golden
 from infinitetalk.tools.golden.transformer import golden_inputs
 from safetensors.torch import save_file
+from torch import nn
 
 GOLDEN, NOTES = read_golden(Path(__file__).parent / "data" / "transformer.safetensors")
 CPU = torch.device("cpu")
@@ -118,6 +120,41 @@ def test_residency_never_changes_a_bit(folder, model, inputs, resident, offload)
         (output,) = predict((swapped, streamer), inputs, 700.0)
         assert torch.equal(output, expected)
         streamer.to_host()
+
+
+@pytest.mark.parametrize("blocks", [1, 2, 3, 4, 5])
+@pytest.mark.parametrize("resident", [0, 1])
+def test_blocks_are_copied_ahead_and_once_a_walk_at_most(monkeypatch, blocks, resident):
+    made = [nn.Linear(3, 5) for _ in range(blocks)]
+    weights = [block.weight.detach().clone() for block in made]
+    streamer = BlockStreamer(CPU, resident)
+    for block in made:
+        streamer.add(block)
+    streamer.to_device()
+    copied, receive = [], residency._Slot.receive
+    monkeypatch.setattr(residency._Slot, "receive", lambda slot, host: (copied.append(slot), receive(slot, host)))
+    for walk in range(3):
+        for index, block in enumerate(streamer):
+            assert torch.equal(block.weight, weights[index])
+            waits_next = resident <= index < blocks - 1
+            assert not waits_next or index + 1 in [slot.holds for slot in streamer._slots]
+        assert len(copied) <= (walk + 1) * (blocks - resident) + 2
+    if blocks - resident <= 2:
+        assert len(copied) == blocks - resident
+
+
+def test_a_walk_that_is_broken_off_leaves_the_next_one_right():
+    made = [nn.Linear(3, 5) for _ in range(5)]
+    weights = [block.weight.detach().clone() for block in made]
+    streamer = BlockStreamer(CPU, 1)
+    for block in made:
+        streamer.add(block)
+    streamer.to_device()
+    for broken_at in range(5):
+        for index, _ in enumerate(streamer):
+            if index == broken_at:
+                break
+        assert all(torch.equal(block.weight, weights[index]) for index, block in enumerate(streamer))
 
 
 def split_weights():
