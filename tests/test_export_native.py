@@ -266,7 +266,7 @@ def test_two_videos_in_a_graph_are_listed_by_their_last_windows(api):
     assert export(api, "120").settings.max_frame_num == 81
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(st.data())
 def test_whatever_an_input_is_no_other_error_comes(data):
     graph = json.loads(TWO_WINDOWS.read_text(encoding="utf-8"))

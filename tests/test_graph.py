@@ -392,6 +392,11 @@ def test_links_that_are_only_in_the_frontends_memory_are_refused():
         graph_of(workflow([node(3, "Anything Everywhere"), sink(None)], []))
 
 
+def test_group_nodes_are_refused():
+    with pytest.raises(InputError, match=r"node 3 \(workflow>mine\) is a group node of old"):
+        graph_of(workflow([node(3, "workflow>mine")], []))
+
+
 def test_one_node_is_chosen_or_named():
     graph = graph_of(workflow([source(), sink(None), node(8, "Sink", title="mine")], []), "graph.json")
     assert only(graph, ("Source",), "sampler").id == "1"

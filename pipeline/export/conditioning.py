@@ -1,4 +1,4 @@
-"""Prompts and text encoders as core's nodes have them, and what several families read alike.
+"""Prompts and text encoders as core's nodes have them, and what several families read and say alike.
 
 Knows CLIPTextEncode and CLIPLoader, what makes a prompt more than a text, and which weights are 8 bits wide.
 """
@@ -18,6 +18,10 @@ ORDERS: dict[str, tuple[Order, ...]] = {
     "CLIPLoaderGGUF": ({"clip_name": str, "type": str},),
     "CLIPVisionLoader": ({"clip_name": str},),
 }
+OTHER_NOISE = (
+    "The same --base_seed draws other noise here than in that graph: the video is another take of the same. It is the "
+    "same on every device."
+)
 
 
 def of_kind(graph: Graph, node: Node, slot: str, *kinds: str) -> Node:

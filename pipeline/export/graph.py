@@ -339,4 +339,4 @@ def constant_of(graph: Graph, node: Node) -> object | None:
 
 def refusal(graph: Graph, node: Node, sentence: str) -> InputError:
     """An error about a node, with the file and the node in front and a full stop at the end."""
-    return InputError(f"{graph.name}: {node}: {sentence}.")
+    return InputError(f"{graph.name}: {node}: {' '.join(sentence.split())}.")

@@ -73,7 +73,7 @@ def read(graph: Graph, sampler: str, files: Files) -> Exported:
     _guidance(graph, parts, values, notes)
     values |= media.output(graph, owner, values["audio"], files, notes)
     _advise(values, notes)
-    notes += [_ONLY_SPEED, *media.idle(graph, owner)]
+    notes += [conditioning.OTHER_NOISE, _ONLY_SPEED, *media.idle(graph, owner)]
     return Exported(validate(Settings(**values)), (*notes, *files.notes()))
 
 

@@ -63,7 +63,7 @@ def read(graph: Graph, sampler: str, files: Files) -> Exported:
     values |= native_sampling.model_settings(graph, first, samplings[0].model, files, notes)
     values["max_frame_num"] = _length(values, len(windows), notes)
     values |= media.output(graph, samplings[-1].node, values["audio"], files, notes)
-    notes += [_SPEECH_NOTE, *media.idle(graph, graph.nodes[sampler])]
+    notes += [_SPEECH_NOTE, conditioning.OTHER_NOISE, *media.idle(graph, graph.nodes[sampler])]
     return Exported(validate(Settings(**values)), (*notes, *files.notes()))
 
 

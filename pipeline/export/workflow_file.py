@@ -21,6 +21,7 @@ REROUTES = ("Reroute", "Reroute (rgthree)")
 SETTERS, GETTERS = ("SetNode", "easy setNode"), ("GetNode", "easy getNode")
 INVISIBLE_LINKS = ("Anything Everywhere", "Anything Everywhere?", "Anything Everywhere3", "Prompts Everywhere")
 CONTROLS = ("fixed", "increment", "decrement", "randomize")
+_GROUPS = ("workflow>", "workflow/")
 
 _MUTED, _BYPASSED = 2, 4  # litegraph's modes
 _INPUTS, _OUTPUTS = "-10", "-20"  # what stands for a subgraph's own inputs and outputs among its nodes
@@ -114,6 +115,11 @@ class _Scope:
                 raise InputError(
                     f"{self.name}: node {self.prefix}{identity} ({kind}) makes links that are not in the file; "
                     "save the workflow with Export (API), which has them."
+                )
+            if kind.startswith(_GROUPS):
+                raise InputError(
+                    f"{self.name}: node {self.prefix}{identity} ({kind}) is a group node of old, which is not unfolded "
+                    "here; save the workflow with Export (API)."
                 )
             if kind in NOTES + REROUTES + SETTERS + GETTERS:
                 continue
