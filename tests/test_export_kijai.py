@@ -296,6 +296,20 @@ def test_a_chain_of_loras_keeps_its_order(api):
     assert found.lora_scale == (-0.5, 0.25, 0.8, 1.0)
 
 
+def test_blocks_may_be_swapped_behind_the_loader(api):
+    api["304"] = {"class_type": "WanVideoBlockSwap", "inputs": {"blocks_to_swap": 12}}
+    api["305"] = {"class_type": "WanVideoSetBlockSwap", "inputs": {"model": ["122", 0], "block_swap_args": ["304", 0]}}
+    assert export(changed(api, "WanVideoSampler", model=["305", 0])).settings.blocks_to_swap == 12
+
+
+def test_the_image_encoder_must_see_the_same_picture(api):
+    api["306"] = {"class_type": "LoadImage", "inputs": {"image": "other.png"}}
+    with pytest.raises(
+        InputError, match="node 193 .*: encodes another picture than the one that is shown; link the same"
+    ):
+        export(changed(api, "WanVideoClipVisionEncode", image_1=["306", 0]))
+
+
 def test_samplers_in_parts_say_the_same(api):
     """The second sampler node, and the first one from its settings, and with a schedule of its own."""
     sampler = api.pop("128")["inputs"]

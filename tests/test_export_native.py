@@ -255,6 +255,14 @@ def test_windows_that_differ_are_refused(api, node, inputs, sentence):
         export(api)
 
 
+def test_frames_that_no_window_made_are_refused(api):
+    one_window(api)["20"]["inputs"]["previous_frames"] = ["12", 0]
+    with pytest.raises(
+        InputError, match=r"previous_frames comes from node 12 \(LoadImage\), which no window is behind"
+    ):
+        export(api)
+
+
 def test_two_videos_in_a_graph_are_listed_by_their_last_windows(api):
     for name in ("20", "21", "22"):
         api[f"1{name}"] = copy.deepcopy(api[name])

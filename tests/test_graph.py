@@ -213,6 +213,18 @@ def test_widgets_promoted_without_an_input_reach_the_node_inside():
     assert [strength(data, f"{number_}:2") for number_ in (10, 11, 12)] == [0.25, 0.5, 0.75]
 
 
+def test_a_widget_promoted_through_two_subgraphs_has_the_outermost_value():
+    inner = subgraph(INNER, [node(2, "Blur", [("a", "IMAGE", None)], ["IMAGE"], [0.25])], [])
+    holder = node(3, INNER, [], [], [0.5], properties={"proxyWidgets": [["2", "strength"]]})
+    outer = subgraph(SUBGRAPH, [holder], [])
+
+    def instance(identity, values):
+        return node(identity, SUBGRAPH, [], [], values, properties={"proxyWidgets": [["3", "strength"]]})
+
+    data = with_subgraphs([instance(10, []), instance(11, [0.75])], [], outer, inner)
+    assert [strength(data, f"{number_}:3:2") for number_ in (10, 11)] == [0.5, 0.75]
+
+
 def test_a_subgraph_may_pass_an_input_straight_on():
     inside = subgraph(SUBGRAPH, [], [[1, -10, 0, -20, 0, "IMAGE"]], [("a", "IMAGE")], [("out", "IMAGE")])
     nodes = [source(), node(10, SUBGRAPH, [("a", "IMAGE", 1)], ["IMAGE"]), sink(2)]
@@ -313,6 +325,7 @@ ORDERS = {"K": ({"seed": int, CONTROL: str, "steps": int, "cfg": float}, {"seed"
     [
         ([1, "fixed", 4, 1], {"seed": 1, CONTROL: "fixed", "steps": 4, "cfg": 1}),
         ([1, 4, 1.5], {"seed": 1, "steps": 4, "cfg": 1.5}),
+        ([1, 4, 1], {"seed": 1, "steps": 4, "cfg": 1}),
         ([1, "fixed", 4], {"seed": 1, CONTROL: "fixed", "steps": 4}),
         ([1, 4, 1.5, "of a later version"], {"seed": 1, "steps": 4, "cfg": 1.5}),
     ],

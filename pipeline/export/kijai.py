@@ -173,5 +173,5 @@ def _advise(values: dict[str, object], notes: list[str]) -> None:
     if values.get("lora_dir") and values["sample_audio_guide_scale"] == 1:
         notes.append(
             f"--sample_audio_guide_scale 1 is the graph's. The guide suggests {_AUDIO_SCALE} with a LoRA: lips follow "
-            "the speech more, and each step takes twice as long."
+            "the speech more, for one pass more in each step."
         )

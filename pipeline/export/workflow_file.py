@@ -16,7 +16,15 @@ from ..errors import InputError
 from .graph import BYPASSED, MUTED, Graph, Node, Origin, Skipped
 
 VERSIONS = (0.4, 1)
-NOTES = ("Note", "MarkdownNote", "Note Plus (mtb)", "Label (rgthree)")
+INERT = (  # notes, and switches for other nodes, which the frontend keeps to itself
+    ("Note", "MarkdownNote", "Note Plus (mtb)", "Label (rgthree)", "Bookmark (rgthree)")
+    + (
+        "Fast Groups Bypasser (rgthree)",
+        "Fast Groups Muter (rgthree)",
+        "Fast Bypasser (rgthree)",
+        "Fast Muter (rgthree)",
+    )
+)
 REROUTES = ("Reroute", "Reroute (rgthree)")
 SETTERS, GETTERS = ("SetNode", "easy setNode"), ("GetNode", "easy getNode")
 INVISIBLE_LINKS = ("Anything Everywhere", "Anything Everywhere?", "Anything Everywhere3", "Prompts Everywhere")
@@ -121,7 +129,7 @@ class _Scope:
                     f"{self.name}: node {self.prefix}{identity} ({kind}) is a group node of old, which is not unfolded "
                     "here; save the workflow with Export (API)."
                 )
-            if kind in NOTES + REROUTES + SETTERS + GETTERS:
+            if kind in INERT + REROUTES + SETTERS + GETTERS:
                 continue
             if mode in (_MUTED, _BYPASSED):
                 skipped.append(Skipped(self._node(identity, {}), MUTED if mode == _MUTED else BYPASSED))
