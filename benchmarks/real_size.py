@@ -130,7 +130,6 @@ def real_transformer(streamer: BlockStreamer) -> WanTransformer:
     for index, block in enumerate(model.blocks):
         materialise(block, CUDA)
         randomise(block)
-        block.to(streamer.loading_device(index))
         streamer.add(block)
     for child in [child for child in model.children() if child is not model.blocks]:
         randomise(child)

@@ -111,7 +111,7 @@ REAL = TransformerSize(40, 464_200_000, 315_600_000, 5120, 13824, 928_400_000, 6
 
 
 def test_memory_of_the_real_model_is_near_what_was_measured():
-    """At 640x640 on an H200 (benchmarks/README.md): forwards alone, where blocks are copied in a bit less, and a run."""
+    """At 640x640 on an H200 (benchmarks/README.md): forwards, a bit less where blocks are copied in, and a run."""
     fp8 = transformer_size(WAN_14B, quantised=True, itemsize=2)
     for size, resident, passes, measured, slack in (
         (REAL, 40, 2, 42.37, 0.02),

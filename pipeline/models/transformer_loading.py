@@ -171,21 +171,20 @@ def load_transformer(
     device = streamer.device
     fill(model, tensors, BASE, dtype=stored_as, device=device, skip=lambda n: n.startswith("blocks."), change=changed)
     for index, block in enumerate(model.blocks):
-        prefix, living = f"blocks.{index}.", streamer.loading_device(index)
+        prefix = f"blocks.{index}."
         layers = {f"{name}.weight": layer for name, layer in block.named_modules() if isinstance(layer, Linear)}
         fill(
             block,
             tensors.under(prefix),
             BASE,
             dtype=stored_as,
-            device=living,
+            device=device,
             skip=layers.__contains__,
             change=lambda name, tensor, prefix=prefix: changed(prefix + name, tensor),
         )
         for name, layer in layers.items():
             packed, branch = keep_matrix(prefix + name, tensors.packed(prefix + name), loras, keeping, device)
-            branch = branch and tuple(factor.to(living) for factor in branch)
-            layer.keep(packed.to(living), operations.matmuls.of(packed.storage), branch)
+            layer.keep(packed.to(device), operations.matmuls.of(packed.storage), branch)
         streamer.add(block)
         loaded(index + 1, config.num_layers)
     return model.eval().requires_grad_(False)

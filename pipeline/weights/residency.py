@@ -43,10 +43,11 @@ class _Slab:
             self._slices.append(_Slice(parameter, tensor.dtype, tensor.shape, size, size + tensor.nbytes))
             size += -(-tensor.nbytes // _ALIGNMENT) * _ALIGNMENT
         self.host = torch.empty(size, dtype=torch.uint8)
+        if device.type == "cuda":
+            self.host.zero_()  # by all cores: the pages are made here, not one after the other
+            _pin(self, self.host, device)
         for part in self._slices:
             self._view(self.host, part).copy_(part.parameter.data)
-        if device.type == "cuda":
-            _pin(self, self.host, device)
         self.leave()
 
     @staticmethod
@@ -125,18 +126,11 @@ class BlockStreamer:
         self._copying = torch.cuda.Stream(device) if device.type == "cuda" else None
         self._at_home = True  # whether all blocks that are kept in host memory are there
 
-    def loading_device(self, index: int) -> torch.device:
-        """Where block ``index`` is to be filled before ``add``."""
-        return torch.device("cpu") if self._waits(index) else self.device
-
-    def _waits(self, index: int) -> bool:
-        return index >= self.resident or self.offload
-
     def add(self, block: nn.Module) -> None:
-        """Take the next block, filled on ``loading_device``."""
+        """Take the next block, filled on ``device``."""
         index = len(self._blocks)
         self._blocks.append(block)
-        if self._waits(index):
+        if index >= self.resident or self.offload:
             self._slabs[index] = _Slab(block, self.device)
 
     def to_device(self) -> None:
