@@ -13,8 +13,8 @@ import folder_paths
 from ..pipeline.errors import InputError
 from ..pipeline.export.command import Command, command, own_shell
 from ..pipeline.export.exported import Exported
-from ..pipeline.export.graph import from_prompt, of_kind
-from ..pipeline.export.read import READERS, settings_of
+from ..pipeline.export.graph import from_prompt
+from ..pipeline.export.read import samplers, settings_of
 from . import host
 from .files import FILES
 
@@ -40,9 +40,9 @@ def of_graph(graph: dict[str, dict], shell: str, full: bool = False, node: str |
         InputError: there is none, there are several, or something in the graph has no equivalent.
     """
     read = from_prompt(graph)
-    samplers = of_kind(read, *READERS)
-    if node is None and len(samplers) > 1:
-        listed = ", ".join(str(sampler) for sampler in samplers)
+    found = samplers(read)
+    if node is None and len(found) > 1:
+        listed = ", ".join(str(sampler) for sampler in found)
         raise InputError(f"The graph has several samplers ({listed}): link the video of one to the export node.")
     exported = settings_of(read, FILES, node)
     if host.device() == "cpu" and host.has_cards():  # where ComfyUI was told so; the command would take the card

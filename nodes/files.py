@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 import folder_paths
 
 from ..pipeline.errors import InputError
-from ..pipeline.export.places import FOLDERS, posix_name
+from ..pipeline.export.places import ALSO, FOLDERS, posix_name
 
 GGUF = ("dit_path", "infinitetalk_dir", "text_encoder")
 TOKENIZERS = ("tokenizer.json", "spiece.model")
@@ -46,7 +46,13 @@ class ComfyFiles:
     """ComfyUI's own folders, for what reads a graph (``pipeline.export.exported.Files``)."""
 
     def model(self, setting: str, name: str) -> Path:
-        return path(setting, name)
+        try:
+            return path(setting, name)
+        except InputError:  # a graph of another pack may mean that pack's folder
+            for also in (also for folder in FOLDERS[setting] for also in ALSO.get(folder, ())):
+                if (place := Path(folder_paths.models_dir, also, posix_name(name))).exists():
+                    return place.absolute()
+            raise
 
     def preset_file(self, setting: str, name: str) -> Path | None:
         found = find(setting, name)

@@ -25,7 +25,7 @@ FOLDERS: dict[str, tuple[str, ...]] = {
     "lora_dir": ("loras",),
 }
 # other folders that mean the same: ComfyUI's old names, and those of other packs
-_ALSO = {
+ALSO = {
     "diffusion_models": ("unet",),
     "text_encoders": ("clip",),
     "audio_encoders": ("wav2vec2", "transformers"),
@@ -117,7 +117,7 @@ class FolderFiles:
         return ()
 
     def _roots(self, setting: str) -> tuple[Path, ...]:
-        folders = [name for folder in FOLDERS[setting] for name in (folder, *_ALSO.get(folder, ()))]
+        folders = [name for folder in FOLDERS[setting] for name in (folder, *ALSO.get(folder, ()))]
         usual = [self.base / "models" / folder for folder in folders]
         return (*usual, *(path for folder in folders for path in self._extra.get(folder, ())))
 

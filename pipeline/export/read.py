@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from . import kijai, native, ours
 from .exported import Exported, Files
-from .graph import Graph, only
+from .graph import Graph, Node, of_kind, only
 
 Reader = Callable[[Graph, str, Files], Exported]
 READERS: dict[str, Reader] = {kind: family.read for family in (ours, kijai, native) for kind in family.SAMPLERS}
@@ -25,7 +25,16 @@ def settings_of(graph: Graph, files: Files, node: str | None = None) -> Exported
     Raises:
         InputError: there is none, there are several, or something in the graph has no equivalent.
     """
-    earlier = native.earlier_windows(graph)
-    ends = dataclasses.replace(graph, nodes={name: n for name, n in graph.nodes.items() if name not in earlier})
-    sampler = only(ends, READERS, "sampler", node)
+    sampler = only(_videos(graph), READERS, "sampler", node)
     return READERS[sampler.kind](graph, sampler.id, files)
+
+
+def samplers(graph: Graph) -> list[Node]:
+    """The nodes that each make a video, of which one can be chosen."""
+    return of_kind(_videos(graph), *READERS)
+
+
+def _videos(graph: Graph) -> Graph:
+    """The graph without windows that others go on from, which are no video by themselves."""
+    earlier = native.earlier_windows(graph)
+    return dataclasses.replace(graph, nodes={name: n for name, n in graph.nodes.items() if name not in earlier})
