@@ -6,14 +6,15 @@ How a graph becomes a command is the engine's (``pipeline.export``); the same se
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import folder_paths
 
 from ..pipeline.errors import InputError
 from ..pipeline.export.command import Command, command, own_shell
-from ..pipeline.export.exported import Exported
-from ..pipeline.export.graph import from_prompt
+from ..pipeline.export.graph import from_prompt, graph_of
+from ..pipeline.export.ours import seed_note
 from ..pipeline.export.read import samplers, settings_of
 from . import host
 from .files import FILES
@@ -27,7 +28,9 @@ def default_shell() -> str:
     return next(shown for shown, shell in SHELLS.items() if shell == own_shell())
 
 
-def of_graph(graph: dict[str, dict], shell: str, full: bool = False, node: str | None = None) -> Command:
+def of_graph(
+    graph: dict[str, dict], shell: str, full: bool = False, node: str | None = None, workflow: dict | None = None
+) -> Command:
     """The command that makes the video of a graph's sampler.
 
     Args:
@@ -35,6 +38,7 @@ def of_graph(graph: dict[str, dict], shell: str, full: bool = False, node: str |
         shell: one of SHELLS.
         full: every setting that has a value.
         node: id of the sampler, where there are several.
+        workflow: what the page would save; it tells whether the seed is that of the next run.
 
     Raises:
         InputError: there is none, there are several, or something in the graph has no equivalent.
@@ -45,9 +49,18 @@ def of_graph(graph: dict[str, dict], shell: str, full: bool = False, node: str |
         listed = ", ".join(str(sampler) for sampler in found)
         raise InputError(f"The graph has several samplers ({listed}): link the video of one to the export node.")
     exported = settings_of(read, FILES, node)
+    if workflow is not None:
+        exported = replace(exported, notes=(*_seed_note(workflow, node or found[0].id), *exported.notes))
     if host.device() == "cpu" and host.has_cards():  # where ComfyUI was told so; the command would take the card
-        exported = Exported(exported.settings.replace(device="cpu"), exported.notes)
+        exported = replace(exported, settings=exported.settings.replace(device="cpu"))
     return command(exported, SHELLS[shell], full, (sys.executable, str(SCRIPT)))
+
+
+def _seed_note(workflow: dict, sampler: str) -> tuple[str, ...]:
+    try:
+        return seed_note(graph_of(workflow), sampler)
+    except InputError:  # the command comes from the prompt; a page that saves otherwise does not forbid it
+        return ()
 
 
 def save(made: Command, name: str) -> Path:

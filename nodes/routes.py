@@ -32,7 +32,8 @@ async def presets(request: web.Request) -> web.Response:
 async def export(request: web.Request) -> web.Response:
     content = await request.json()
     try:
-        command = commands.of_graph(content.get("prompt") or {}, content.get("shell") or commands.default_shell())
+        shell = content.get("shell") or commands.default_shell()
+        command = commands.of_graph(content.get("prompt") or {}, shell, workflow=content.get("workflow"))
     except InputError as error:
         return web.json_response({"error": str(error)})
     return web.json_response({"command": command.text, "notes": command.notes, "file": command.file})

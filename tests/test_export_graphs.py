@@ -188,7 +188,7 @@ def test_the_seed_is_the_one_of_the_next_run_where_the_workflow_changes_it():
     position = sampler["widgets_values"].index("fixed")
     sampler["widgets_values"][position - 1 : position + 1] = [2**63 + 1, "randomize"]
     found = ours_of_ui(saved)
-    assert found.settings.base_seed == 2**63 + 1 and "next" in found.notes[0]
+    assert found.settings.base_seed == 2**63 + 1 and "randomize" in found.notes[0]
 
 
 def ours_of_ui(saved, tmp=None):

@@ -30,6 +30,7 @@ def read(graph: Graph, sampler: str, files: Files) -> Exported:
     Raises:
         InputError: something in the graph has no equivalent, is missing, or is not allowed.
     """
+    notes = seed_note(graph, sampler)
     graph = _with_names(graph)
     owner = graph.nodes[sampler]
     model = _linked(graph, owner, "model", "InfiniteTalkModelLoader")
@@ -43,7 +44,7 @@ def read(graph: Graph, sampler: str, files: Files) -> Exported:
     values |= _ruled(_preset(graph, model), _preset(graph, owner), bool(loras), files)
     prefix = str(value(graph, owner, widgets.PREFIX, widgets.PREFIX_DEFAULT))
     values |= {"save_file": save_name(prefix), **sources(graph, sampler, files)}
-    return Exported(validate(Settings(**values)), (*_seed_note(owner), *files.notes()))
+    return Exported(validate(Settings(**values)), (*notes, *files.notes()))
 
 
 def _with_names(graph: Graph) -> Graph:
@@ -135,14 +136,15 @@ def save_name(prefix: str) -> Path:
     return Path(re.sub(r'[<>:"|?*\x00-\x1f]', "_", name) or "InfiniteTalk")
 
 
-def _seed_note(sampler: Node) -> tuple[str, ...]:
-    """ComfyUI's frontend changes a seed after a run, so a saved workflow may hold the next one."""
-    control = sampler.values.get(CONTROL, "fixed")
+def seed_note(graph: Graph, sampler: str) -> tuple[str, ...]:
+    """ComfyUI's page changes a seed from run to run unless told not to; a saved workflow tells."""
+    node = _with_names(graph).nodes.get(sampler)
+    control = "fixed" if node is None else node.values.get(CONTROL, "fixed")
     if control == "fixed":
         return ()
     return (
-        f"The workflow changes its seed after every run ({control}), so this is the one that would run next; for "
-        "the seed of a finished video, export that video.",
+        f"The workflow changes its seed from run to run ({control}), so this may be that of the next run; for the seed "
+        "of a finished video, export that video.",
     )
 
 

@@ -30,6 +30,18 @@ def test_the_menus_address_tells_the_command_and_its_file(host, graph):
     assert answer["file"] == "infinitetalk_command.sh" and "teacache" in answer["notes"][0]
 
 
+def test_the_menu_says_where_the_seed_is_that_of_the_next_run(host):
+    """The page sends what it would save beside what it would queue."""
+    workflow = json.loads((ROOT / "workflows" / "infinitetalk_demo.json").read_text(encoding="utf-8"))
+    prompt = json.loads((ROOT / "tests" / "data" / "workflows" / "infinitetalk_demo.json").read_text(encoding="utf-8"))
+    assert asked(host, prompt, workflow=workflow)["notes"] == []
+    (sampler,) = (each for each in workflow["nodes"] if each["type"] == "InfiniteTalkSampler")
+    sampler["widgets_values"][sampler["widgets_values"].index("fixed")] = "randomize"
+    (note,) = asked(host, prompt, workflow=workflow)["notes"]
+    assert "seed" in note and "randomize" in note
+    assert asked(host, prompt, workflow={"version": 99})["notes"] == []
+
+
 def test_bad_graphs_are_answered_with_a_sentence(host, graph):
     two = graph()
     two["other"] = two["sampler"]
