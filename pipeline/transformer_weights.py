@@ -14,7 +14,7 @@ from .lora import Loras, open_loras
 from .memory import TransformerSize
 from .model_files import TransformerFiles
 from .models.transformer import parameter_shapes
-from .models.transformer_files import open_transformer, transformer_config
+from .models.transformer_files import holds_audio, open_transformer, transformer_config
 from .models.transformer_loading import QUANTISERS, Keeping, check_fusing, is_matrix, transformer_size
 from .quantisation.matmul import Matmuls
 from .quantisation.storage import Storage
@@ -57,8 +57,9 @@ def open_weights(
         InputError: files missing, of another kind, a LoRA that does not fit, or settings that ask for what
             these files or this device cannot give.
     """
-    tensors = open_transformer(files.base, files.infinitetalk, whole=settings.quant_dir is not None)
-    if settings.quant_dir is not None:
+    whole = settings.quant_dir is not None
+    tensors = open_transformer(files.base, files.infinitetalk, whole)
+    if whole:
         _check_quant_dir(tensors, files, settings.quant)
     keeping = Keeping(dtype, settings.quant, settings.lora_mode)
     loras = None
@@ -69,7 +70,7 @@ def open_weights(
     inside = tensors.metadata.get(LORA_METADATA, "")
     given = ", ".join(f"{path.name} ({scale:g})" for path, scale in zip(files.loras, settings.lora_scale, strict=False))
     found = _storages(tensors, keeping)
-    notices = [*_kept_notice(found, matmuls), *(loras.describe() if loras else ())]
+    notices = [*_kept_notice(found, matmuls), *(loras.describe() if loras else ()), *_audio_notice(files, whole)]
     if inside:
         again = " and gets what --lora_dir gives on top" if given else ""
         notices.append(f"{files.base} holds fused LoRAs already: {inside}{again}.")
@@ -102,6 +103,15 @@ def _check_quant_dir(tensors: Tensors, files: TransformerFiles, quant: str) -> N
             f"--quant_dir: {files.base} keeps its matrices as {kept}, but --quant says {quant}; give the file "
             f"of {quant}, or the file with --dit_path and no --quant_dir to convert it while loading."
         )
+
+
+def _audio_notice(files: TransformerFiles, whole: bool) -> tuple[str, ...]:
+    """That a single file's own audio layers give way to those of --infinitetalk_dir, if so."""
+    if whole or files.infinitetalk is None or files.base.is_dir() or not holds_audio(files.base):
+        return ()
+    return (
+        f"{files.base} holds audio layers too, but those of --infinitetalk_dir are used; leave it out to use them.",
+    )
 
 
 def _kept_notice(found: dict[Storage, int], matmuls: Matmuls) -> tuple[str, ...]:

@@ -25,6 +25,7 @@ _USUAL_HEAD_DIM = 128
 HEADS_METADATA = "num_heads"
 BASE = "the Wan 2.1 I2V transformer (--ckpt_dir or --dit_path)"
 _AUDIO = "the InfiniteTalk weights (--infinitetalk_dir)"
+_AUDIO_MARK = "audio_proj.proj1.weight"
 _AUDIO_FILES = ("infinitetalk.safetensors", "single/infinitetalk.safetensors")
 
 
@@ -43,16 +44,21 @@ def open_transformer(base: Path, audio: Path | None, whole: bool = False) -> Ten
     if not base.exists():
         raise InputError(f"{BASE}: {base} does not exist. Get it with: {downloads.BASE}")
     tensors = _open_wan(base, BASE)
-    if audio is not None and not (whole and "audio_proj.proj1.weight" in tensors):
+    if audio is not None and not (whole and _AUDIO_MARK in tensors):
         audio_tensors = _open_audio(audio)
         _check_one_size(tensors, audio_tensors)
         tensors = tensors.merged_with(audio_tensors)
-    if "audio_proj.proj1.weight" not in tensors:
+    if _AUDIO_MARK not in tensors:
         raise InputError(
             f"--infinitetalk_dir is missing: {tensors.source} holds no audio layers. "
             f"Give infinitetalk.safetensors; get it with: {downloads.INFINITETALK}"
         )
     return tensors
+
+
+def holds_audio(base: Path) -> bool:
+    """Whether a transformer's file has audio layers inside."""
+    return _AUDIO_MARK in _open_wan(base, BASE)
 
 
 def _open_wan(path: Path, what: str) -> Tensors:
@@ -80,7 +86,7 @@ def _open_audio(path: Path) -> Tensors:
             f"get it with: {downloads.INFINITETALK}"
         )
     tensors = open_tensors(path, _AUDIO).without_prefix("model.diffusion_model.")
-    if "audio_proj.proj1.weight" not in tensors:
+    if _AUDIO_MARK not in tensors:
         raise InputError(
             f"{_AUDIO}: {path} holds no audio layers (it holds {_some(tensors)}). Give infinitetalk.safetensors; "
             f"get it with: {downloads.INFINITETALK}"
@@ -133,7 +139,7 @@ def _part(name: str) -> str:
 
 
 def _sources(tensors: Tensors) -> dict[str, Path]:
-    return {BASE: tensors.source, _AUDIO: tensors.source_of("audio_proj.proj1.weight")}
+    return {BASE: tensors.source, _AUDIO: tensors.source_of(_AUDIO_MARK)}
 
 
 def transformer_config(tensors: Tensors) -> TransformerConfig:
