@@ -14,7 +14,7 @@ from .lora import Loras, open_loras
 from .memory import TransformerSize
 from .model_files import TransformerFiles
 from .models.transformer import parameter_shapes
-from .models.transformer_files import holds_audio, open_transformer, transformer_config
+from .models.transformer_files import holds_audio, multitalk_notice, open_transformer, transformer_config
 from .models.transformer_loading import QUANTISERS, Keeping, check_fusing, is_matrix, transformer_size
 from .quantisation.matmul import Matmuls
 from .quantisation.storage import Storage
@@ -106,8 +106,13 @@ def _check_quant_dir(tensors: Tensors, files: TransformerFiles, quant: str) -> N
 
 
 def _audio_notice(files: TransformerFiles, whole: bool) -> tuple[str, ...]:
-    """That a single file's own audio layers give way to those of --infinitetalk_dir, if so."""
-    if whole or files.infinitetalk is None or files.base.is_dir() or not holds_audio(files.base):
+    """That a single file's own audio layers give way to those of --infinitetalk_dir, or that these are MultiTalk's."""
+    if files.infinitetalk is None or (whole and holds_audio(files.base)):
+        return ()
+    multitalk = multitalk_notice(files.infinitetalk)
+    if multitalk is not None:
+        return (multitalk,)
+    if files.base.is_dir() or not holds_audio(files.base):
         return ()
     return (
         f"{files.base} holds audio layers too, but those of --infinitetalk_dir are used; leave it out to use them.",

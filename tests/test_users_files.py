@@ -200,6 +200,38 @@ def state(tensors, keeping):
     return load_transformer(tensors, operations, keeping, BlockStreamer(device, resident=99)).state_dict()
 
 
+def test_multitalk_in_infinitetalks_place_is_a_warning(there, tmp_path, capsys):
+    path = tmp_path / "multitalk.safetensors"
+    save_file(infinitetalk_weights(TINY), path)
+    words = [*FLAGS[:4], "--infinitetalk_dir", str(path), *QUICK, "--dry_run", "--image", "examples/ref_image.png"]
+    assert main([*words, "--audio", "examples/1.wav", "--prompt", "p"]) == 0
+    assert f"{path} is MultiTalk's by its name, not InfiniteTalk's" in capsys.readouterr().out
+
+
+LORA = "diffusion_model.blocks.{}.ffn.0.lora_{}.weight"
+
+
+@pytest.mark.parametrize(
+    ("tensors", "sentence"),
+    [
+        (lambda: {**lightx2v(), LORA.format(7, "up"): torch.ones(256, 2), LORA.format(7, "down"): torch.ones(2, 128)},
+         "keys with no place in this transformer"),
+        (lambda: {f"lora_unet_double_blocks_0_img.lora_{x}.weight": torch.ones(4, 4) for x in ("up", "down")},
+         "was made for another model (it looks like one for Flux or HunyuanVideo)"),
+        (lambda: {LORA.format(0, "up"): torch.ones(1536, 2), LORA.format(0, "down"): torch.ones(2, 128)},
+         "it was made for Wan 2.1 1.3B"),
+    ],
+    ids=["in part", "another model", "the small Wan"],
+)  # fmt: skip
+def test_loras_that_do_not_fit_are_refused_by_the_command(there, tmp_path, capsys, tensors, sentence):
+    path = tmp_path / "lora.safetensors"
+    save_file(tensors(), path)
+    words = [*FLAGS, *QUICK, "--image", "examples/ref_image.png", "--audio", "examples/1.wav", "--prompt", "p"]
+    assert main([*words, "--lora_dir", str(path), "--save_file", str(tmp_path / "x")]) == 2
+    told = capsys.readouterr().err
+    assert f"--lora_dir: {path}" in told and sentence in told and told.count("error: ") == 1
+
+
 @pytest.mark.parametrize("quant", ["fp8", "int8"])
 class TestConvert:
     @pytest.mark.parametrize("lora", [False, True])
