@@ -33,7 +33,7 @@ from .media.buckets import target_size
 from .media.reference import Reference, open_reference
 from .media.speech import speech_for_model
 from .media.writer import VideoWriter, partial_path
-from .memory import MARGIN
+from .memory import MARGIN, TEXT_ENCODER_ROOM
 from .model_files import check_model_files, find_model_files
 from .models.image_encoder import ImageEncoder, load_image_encoder
 from .models.speech_encoder import SpeechEncoder, load_speech_encoder
@@ -132,7 +132,6 @@ class Generator:
         check_model_files(self.files)
         self._weights = open_weights(self.settings, self.files.transformer, self.operations.matmuls, self.dtype)
         self._transformer: tuple[WanTransformer, BlockStreamer] | None = None
-        self._text_encoder: TextEncoder | None = None
         self._free: int | None = None
         self._keep = keep
 
@@ -209,8 +208,6 @@ class Generator:
         for name in ("speech_encoder", "image_encoder", "vae"):
             if name in self.__dict__:  # loaded
                 getattr(self, name).to("cpu")
-        if self._text_encoder is not None:
-            self._text_encoder.to("cpu")
 
     @cached_property
     def _weights_identity(self) -> dict[str, str]:
@@ -284,27 +281,19 @@ class Generator:
         return Inputs(opened.reference, encoder.encode(opened.speech), prompt, *negative)
 
     def _encode_prompts(self, prompts: list[str]) -> list[torch.Tensor]:
-        """umT5 embeddings; the encoder is loaded only for prompts that are not in the cache, and not kept."""
+        """umT5 embeddings; the encoder is opened only for prompts that are not in the cache."""
         device = torch.device("cpu") if self.settings.t5_cpu else self.device
         files = self.files.text_encoder, self.settings.tokenizer, self.settings.ckpt_dir
 
         def load() -> TextEncoder:
             if device.type == "cuda":
-                size = int(1.2 * self.files.text_encoder.stat().st_size)
-                self._make_room(size)
-                if (free_memory(device) or 0) < size:
+                self._make_room(TEXT_ENCODER_ROOM)
+                if (free_memory(device) or 0) < TEXT_ENCODER_ROOM:
                     self.release()  # what an earlier video left there
-            if self._text_encoder is not None:
-                return self._text_encoder.to(device)
-            self.progress(Loading("loading the text encoder"))
-            encoder = load_text_encoder(*files, device, self.dtype)
-            self._text_encoder = encoder if self._keep else None
-            return encoder
+            self.progress(Loading("encoding the prompt"))
+            return load_text_encoder(*files, device, self.dtype)
 
-        embeddings = encode_prompts(prompts, load, f"{self._text_identity} {device.type}", default_cache_dir())
-        if self._text_encoder is not None:
-            self._text_encoder.to("cpu")
-        return embeddings
+        return encode_prompts(prompts, load, f"{self._text_identity} {device.type}", default_cache_dir())
 
     @cached_property
     def _text_identity(self) -> str:

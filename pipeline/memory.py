@@ -17,6 +17,7 @@ BLOCK_VECTORS = 11
 # The VAE in float32, four frames at once with what it remembers of those before.
 VAE_BYTES_PER_PIXEL = 29_000
 MARGIN = GIB
+TEXT_ENCODER_ROOM = 2 * GIB  # of one block of umT5 at a time
 
 
 @dataclass(frozen=True)

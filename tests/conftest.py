@@ -24,6 +24,24 @@ def weights(tmp_path_factory):
     return random_checkpoint.write(tmp_path_factory.mktemp("weights"), random_checkpoint.TINY)
 
 
+@pytest.fixture
+def text_weights():
+    """Gives every weight that a block of a text encoder has while it runs, by name."""
+
+    def used(encoder):
+        seen = {}
+        for index, block in enumerate(encoder._model.encoder.block):
+
+            def look(module, *_, index=index):
+                seen.update({f"{index}.{name}": weight.clone() for name, weight in module.named_parameters()})
+
+            block.register_forward_pre_hook(look)
+        encoder.encode_ids([5, 1])
+        return seen
+
+    return used
+
+
 @pytest.fixture(scope="module")
 def model_files(weights):
     """The settings that name the small checkpoint's models."""

@@ -1,7 +1,8 @@
 """umT5's encoder: prompts to the embeddings that the transformer attends to.
 
-The network is transformers' ``UMT5EncoderModel``; this module finds out the dimensions, brings the
-names of every publisher's file to transformers' and loads the weights once. It does not know about
+The network is transformers' ``UMT5EncoderModel``; this module finds out the dimensions and brings the names of
+every publisher's file to transformers'. Weights are read block by block as a prompt goes through them and dropped
+again, so that 11 GB of them need the memory of one block, on the card as in the computer. It does not know about
 caching (``text_cache``), guidance or the transformer's text length.
 """
 
@@ -12,23 +13,26 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from torch import nn
 
 from ..errors import InputError
 from ..weights import downloads
 from ..weights.files import Tensors, open_tensors
-from ..weights.load import check_names, dimensions, fill
+from ..weights.load import check_names, check_shape, dimensions, fill
 from .tokenizer import Tokenizer, find_tokenizer, load_tokenizer, tokenizer_from_sentencepiece
 
 if TYPE_CHECKING:  # seconds to import, and not needed where every prompt is in the cache
-    from transformers import UMT5Config, UMT5EncoderModel
+    from transformers import UMT5Config
 
 WHAT = "the text encoder (umT5, --text_encoder)"
 EMBEDDED_TOKENIZER = "spiece_model"  # ComfyUI's files carry the bytes of spiece.model under this name
 
+_TABLES = ("shared.weight", "encoder.embed_tokens.weight")  # one table; files have it under either name
+_LAST_NORM = "encoder.final_layer_norm."
 _NAMES = {
-    "token_embedding.weight": "shared.weight",
-    "encoder.embed_tokens.weight": "shared.weight",
-    "norm.weight": "encoder.final_layer_norm.weight",
+    "token_embedding.weight": _TABLES[0],
+    _TABLES[1]: _TABLES[0],
+    "norm.weight": f"{_LAST_NORM}weight",
 }
 _BLOCK_NAMES = {
     "norm1": "layer.0.layer_norm",
@@ -48,21 +52,51 @@ class TextEncoder:
     """Prompts in, embeddings out.
 
     Args:
-        model: an encoder with its weights.
+        config: the network's dimensions.
+        tensors: its weights, by transformers' names.
         tokenizer: its tokenizer.
+        device, dtype: where and in what it computes.
+
+    Raises:
+        InputError: weights are missing or of another shape.
     """
 
-    def __init__(self, model: UMT5EncoderModel, tokenizer: Tokenizer) -> None:
-        self.model = model
-        self.tokenizer = tokenizer
+    def __init__(
+        self, config: UMT5Config, tensors: Tensors, tokenizer: Tokenizer, device: torch.device, dtype: torch.dtype
+    ) -> None:
+        from transformers import UMT5EncoderModel
 
-    def to(self, device: torch.device | str) -> TextEncoder:
-        """Move the weights."""
-        self.model.to(device)
-        return self
+        self.tokenizer = tokenizer
+        self.device, self.dtype = device, dtype
+        self._tensors = tensors
+        with torch.device("meta"):
+            self._model = UMT5EncoderModel(config).to(dtype).eval()
+        shapes = {name: tuple(parameter.shape) for name, parameter in self._model.state_dict().items()}
+        check_names(list(shapes), tensors, WHAT, optional=frozenset(_TABLES[1:]))
+        for name in shapes.keys() - set(_TABLES[1:]):
+            check_shape(name, shapes[name], tensors, WHAT)
+        fill(self._model.encoder.final_layer_norm, tensors.under(_LAST_NORM), WHAT, dtype=dtype, device=device)
+        for index, block in enumerate(self._model.encoder.block):
+            self._stream(block, tensors.under(f"encoder.block.{index}."))
+
+    def _stream(self, block: nn.Module, tensors: Tensors) -> None:
+        """Have a block's weights there while it runs."""
+
+        def stored_as(name: str) -> torch.dtype:
+            # umT5's feed-forward output overflows fp16; transformers keeps this weight in fp32 for that reason
+            return torch.float32 if self.dtype == torch.float16 and name.endswith(".wo.weight") else self.dtype
+
+        def arrive(block: nn.Module, inputs: object) -> None:
+            fill(block, tensors, WHAT, dtype=stored_as, device=self.device)
+
+        def leave(block: nn.Module, inputs: object, output: object) -> None:
+            block.to("meta")
+
+        block.register_forward_pre_hook(arrive)
+        block.register_forward_hook(leave, always_call=True)
 
     def encode(self, prompts: list[str]) -> list[torch.Tensor]:
-        """Embeddings [n, dim] of each prompt, n <= 512 tokens with ``</s>``, in the model's dtype and on its device.
+        """Embeddings [n, dim] of each prompt, n <= 512 tokens with ``</s>``, in ``dtype`` on ``device``.
 
         Longer prompts are cut, as upstream does.
         """
@@ -75,7 +109,9 @@ class TextEncoder:
         Upstream pads to 512 tokens, masks the padding and drops its rows; without padding the same
         rows come at a fraction of the work.
         """
-        return self.model(input_ids=torch.tensor([ids], device=self.model.device)).last_hidden_state[0]
+        table = self._tensors.packed(_TABLES[0])
+        rows = table.storage.unpack({name: part[ids] for name, part in table.parts.items()})
+        return self._model(inputs_embeds=rows[None].to(self.device, self.dtype)).last_hidden_state[0]
 
 
 def load_text_encoder(
@@ -85,15 +121,15 @@ def load_text_encoder(
     device: torch.device | str,
     dtype: torch.dtype,
 ) -> TextEncoder:
-    """Load umT5's encoder and its tokenizer.
+    """Open umT5's encoder and its tokenizer.
 
     Args:
         path: ``models_t5_umt5-xxl-enc-bf16.pth``, the same as safetensors, or a file with transformers'
-            names such as ``umt5_xxl_fp16.safetensors``; also quantised, which is read back while loading.
+            names such as ``umt5_xxl_fp16.safetensors``; also quantised.
         tokenizer_path: a tokenizer file or its folder; None takes the one inside the checkpoint, else
             the one beside it (see ``find_tokenizer``).
         ckpt_dir: the base model's folder, searched for the tokenizer.
-        device, dtype: where and in what the weights are kept.
+        device, dtype: where and in what it computes.
 
     Raises:
         InputError: the file is missing, damaged or another model's; no tokenizer is found, or it has
@@ -108,22 +144,7 @@ def load_text_encoder(
             f"{WHAT}: the tokenizer {tokenizer.source} has {tokenizer.vocab_size} tokens, the model {path} only "
             f"{config.vocab_size}; give the tokenizer that belongs to it with --tokenizer."
         )
-    return TextEncoder(_model(config, tensors, device, dtype), tokenizer)
-
-
-def _model(config: UMT5Config, tensors: Tensors, device: torch.device | str, dtype: torch.dtype) -> UMT5EncoderModel:
-    from transformers import UMT5EncoderModel
-
-    with torch.device("meta"):
-        model = UMT5EncoderModel(config)
-
-    def stored_as(name: str) -> torch.dtype:
-        # umT5's feed-forward output overflows fp16; transformers keeps this weight in fp32 for that reason
-        return torch.float32 if dtype == torch.float16 and name.endswith(".wo.weight") else dtype
-
-    fill(model, tensors, WHAT, dtype=stored_as, device=device, optional=frozenset({"encoder.embed_tokens.weight"}))
-    model.set_input_embeddings(model.shared)
-    return model.eval()
+    return TextEncoder(config, tensors, tokenizer, torch.device(device), dtype)
 
 
 def _transformers_name(name: str) -> str:
