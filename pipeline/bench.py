@@ -19,7 +19,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from .device import choose_dtype, free_memory
+from .device import choose_dtype, choose_vae_dtype, free_memory
 from .errors import InputError
 from .media.audio import FPS
 from .media.buckets import target_size
@@ -35,7 +35,7 @@ from .plan import latent_frames, plan_memory, tokens_per_window
 from .presets import preset_names, settings_with_preset
 from .quantisation.matmul import choose_matmuls
 from .sampling.guidance import guidance_branches
-from .settings import resolve
+from .settings import Settings, resolve
 
 WAN_14B = TransformerConfig(
     dim=5120,
@@ -223,7 +223,7 @@ def _random_vae(width: int, device: torch.device) -> WanVAE:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "vae.safetensors")
         save_file(random_checkpoint.vae_weights(replace(random_checkpoint.DEMO, vae_dim=width)), path)
-        return load_vae(path, device)
+        return load_vae(path, device, choose_vae_dtype(Settings(), device))
 
 
 def predict(measured: Measured, preset: str) -> Prediction | None:
@@ -243,8 +243,8 @@ def predict(measured: Measured, preset: str) -> Prediction | None:
     size = transformer_size(measured.sizes.transformer, settings.quant is not None, measured.itemsize)
     forward = size.blocks * ((block - attention) * growth + attention * growth**2)
     passes = len(guidance_branches(settings.sample_text_guide_scale, settings.sample_audio_guide_scale))
-    free = free_memory(measured.device)
-    resident, memory = plan_memory(size, settings, height, width, measured.itemsize, free)
+    free, vae = free_memory(measured.device), choose_vae_dtype(settings, measured.device).itemsize
+    resident, memory = plan_memory(size, settings, height, width, measured.itemsize, free, vae)
     copies = 0.0 if measured.copying is None else (size.blocks - resident) * size.block_bytes / measured.copying
     pixels = height * width / (measured.sizes.height * measured.sizes.width)
     decoding = measured.decoding * pixels * latent_frames(settings.frame_num)

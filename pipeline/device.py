@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 
 from .errors import InputError
+from .media.buckets import target_size
+from .memory import GIB, VAE_BYTES_PER_PIXEL, VAE_SHARE
 from .models.attention import choose_attention
 from .models.pointwise import choose_pointwise
 from .models.transformer import Operations
@@ -50,19 +52,42 @@ def choose_operations(settings: Settings, device: torch.device, dtype: torch.dty
     )
 
 
-def free_memory(device: torch.device) -> int | None:
-    """Bytes that this process can still use on a card; None for a CPU."""
+def choose_vae_dtype(settings: Settings, device: torch.device) -> torch.dtype:
+    """The VAE's dtype: as asked for; for "auto" float32, or bf16 where that would take most of the card's memory.
+
+    Follows from the settings and the card alone, never from what happens to be free: it decides the last bits.
+    """
+    if settings.vae_dtype != "auto":
+        return DTYPES[settings.vae_dtype]
+    if device.type != "cuda":
+        return torch.float32
+    there = torch.cuda.get_device_properties(device).total_memory
+    if settings.vram_limit is not None:
+        there = min(there, int(settings.vram_limit * GIB))
+    height, width = target_size(settings.size, 1, 1)  # a bucket's square
+    return torch.float32 if height * width * VAE_BYTES_PER_PIXEL[4] <= VAE_SHARE * there else torch.bfloat16
+
+
+def free_memory(device: torch.device, limit: float | None = None) -> int | None:
+    """Bytes that this process can still use on a card; None for a CPU.
+
+    Args:
+        limit: GiB that the process may use in all.
+    """
     if device.type != "cuda":
         return None
-    cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    return torch.cuda.mem_get_info(device)[0] + cached
+    used = torch.cuda.memory_allocated(device)
+    free = torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device) - used
+    return free if limit is None else max(0, min(free, int(limit * GIB) - used))
 
 
-def describe_computation(device: torch.device, dtype: torch.dtype, operations: Operations) -> str:
-    """Where and with what the transformer runs, and why, for people."""
+def describe_computation(
+    device: torch.device, dtype: torch.dtype, operations: Operations, vae_dtype: torch.dtype
+) -> str:
+    """Where and with what a run computes, and why, for people."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "the CPU"
     attend, pointwise = operations.attend, operations.pointwise
     return (
         f"{name} in {str(dtype).removeprefix('torch.')}, attention by {attend.name} ({attend.reason}), "
-        f"kernels: {pointwise.name} ({pointwise.reason})"
+        f"kernels: {pointwise.name} ({pointwise.reason}), the VAE in {str(vae_dtype).removeprefix('torch.')}"
     )

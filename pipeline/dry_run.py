@@ -8,7 +8,14 @@ from __future__ import annotations
 
 import torch
 
-from .device import choose_device, choose_dtype, choose_operations, describe_computation, free_memory
+from .device import (
+    choose_device,
+    choose_dtype,
+    choose_operations,
+    choose_vae_dtype,
+    describe_computation,
+    free_memory,
+)
 from .job import Job
 from .media.audio import frame_count, open_audio
 from .media.buckets import target_size
@@ -43,9 +50,10 @@ def plan_run(settings: Settings, job: Job) -> Plan:
     reference = open_reference(job.reference)
     height, width = target_size(settings.size, reference.height, reference.width)
     passes = guidance_branches(settings.sample_text_guide_scale, settings.sample_audio_guide_scale)
-    _, memory = plan_memory(weights.size, settings, height, width, dtype.itemsize, free_memory(device))
+    free, vae_dtype = free_memory(device, settings.vram_limit), choose_vae_dtype(settings, device)
+    _, memory = plan_memory(weights.size, settings, height, width, dtype.itemsize, free, vae_dtype.itemsize)
     return Plan(
-        computes=describe_computation(device, dtype, operations),
+        computes=describe_computation(device, dtype, operations, vae_dtype),
         height=height,
         width=width,
         speech_frames=speech_frames,

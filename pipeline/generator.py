@@ -14,6 +14,7 @@ belong to the generator; all others may change from video to video.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,7 +26,14 @@ import numpy as np
 import torch
 
 from .. import __version__
-from .device import choose_device, choose_dtype, choose_operations, describe_computation, free_memory
+from .device import (
+    choose_device,
+    choose_dtype,
+    choose_operations,
+    choose_vae_dtype,
+    describe_computation,
+    free_memory,
+)
 from .errors import InputError
 from .job import Job
 from .media.audio import FPS, Audio, frame_count, open_audio
@@ -33,7 +41,7 @@ from .media.buckets import target_size
 from .media.reference import Reference, open_reference
 from .media.speech import speech_for_model
 from .media.writer import VideoWriter, partial_path
-from .memory import MARGIN, TEXT_ENCODER_ROOM
+from .memory import GIB, MARGIN, TEXT_ENCODER_ROOM
 from .model_files import check_model_files, find_model_files
 from .models.image_encoder import ImageEncoder, load_image_encoder
 from .models.speech_encoder import SpeechEncoder, load_speech_encoder
@@ -132,6 +140,7 @@ class Generator:
         check_model_files(self.files)
         self._weights = open_weights(self.settings, self.files.transformer, self.operations.matmuls, self.dtype)
         self._transformer: tuple[WanTransformer, BlockStreamer] | None = None
+        self._vae: WanVAE | None = None
         self._free: int | None = None
         self._keep = keep
 
@@ -172,6 +181,8 @@ class Generator:
             check_same_run(before.identity, identity)
         continued = before and before.written
         metadata = _metadata(settings, job)
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
         with VideoWriter(path, *opened.size, FPS, settings.crf, opened.audio, metadata, continued, tags) as writer:
             done = before.windows if before else 0
             try:
@@ -188,12 +199,16 @@ class Generator:
                     self.progress(Kept(path, writer.partial, done, settings.base_seed))
                 raise
             remove_state(path)
+        if self.device.type == "cuda":
+            peak = torch.cuda.max_memory_reserved(self.device) / GIB
+            self.progress(Notice(f"the card's memory at its peak: {peak:.1f} GiB"))
         self.progress(Finished(path))
         return path
 
     def identity(self, job: Job, settings: Settings | None = None) -> dict[str, object]:
         """Everything that decides the frames of a video, by name, as JSON has it."""
-        return run_identity(self._for_video(settings), job, self._weights_identity, self._computes())
+        settings = self._for_video(settings)
+        return run_identity(settings, job, self._weights_identity, self._computes(settings))
 
     def release(self) -> None:
         """Give the card's memory back after a video; what was made with ``keep`` waits in host memory."""
@@ -205,19 +220,22 @@ class Generator:
             transformer, blocks = self._transformer
             blocks.to_host()
             transformer.to_without_blocks("cpu")
-        for name in ("speech_encoder", "image_encoder", "vae"):
+        for name in ("speech_encoder", "image_encoder"):
             if name in self.__dict__:  # loaded
                 getattr(self, name).to("cpu")
+        if self._vae is not None:
+            self._vae.to("cpu")
 
     @cached_property
     def _weights_identity(self) -> dict[str, str]:
         return weights_identity(self.files)
 
-    def _computes(self) -> dict[str, str]:
+    def _computes(self, settings: Settings) -> dict[str, str]:
         """What besides the settings decides the last bits."""
         return {
             "device": self.device.type,
             "dtype": str(self.dtype).removeprefix("torch."),
+            "VAE's dtype": str(choose_vae_dtype(settings, self.device)).removeprefix("torch."),
             "attention": self.operations.attend.name,
             "kernels": self.operations.pointwise.name,
             "products": self._weights.products,
@@ -309,23 +327,28 @@ class Generator:
         self.progress(Loading("loading the image encoder"))
         return load_image_encoder(self.files.clip_vision, self.device, self.dtype)
 
-    @cached_property
-    def vae(self) -> WanVAE:
-        self.progress(Loading("loading the VAE"))
-        return load_vae(self.files.vae, self.device)
+    def _vae_in(self, dtype: torch.dtype) -> WanVAE:
+        """The VAE, loaded anew where the video before wanted it in another dtype."""
+        if self._vae is None or self._vae.conv1.weight.dtype != dtype:
+            self._vae = None
+            self.progress(Loading("loading the VAE"))
+            self._vae = load_vae(self.files.vae, self.device, dtype)
+        return self._vae
 
     def _models(self, size: tuple[int, int], settings: Settings) -> Models:
         """All models for a video of this size; the transformer anew where less of it can stay on the card."""
-        image_encoder, vae = self.image_encoder, self.vae
+        vae_dtype = choose_vae_dtype(settings, self.device)
+        image_encoder, vae = self.image_encoder, self._vae_in(vae_dtype)
         itemsize, offload = self.dtype.itemsize, bool(self.settings.offload_model)
         weights, keep = self._weights, self._keep and self.device.type != "cpu"
         if keep and self._transformer is not None:
             self._transformer[1].to_host()
         if self._transformer is None or keep:
-            _, ideal = plan_memory(weights.size, settings, *size, itemsize, None)
-            self._make_room(ideal.peak + MARGIN)
-            self._free = free_memory(self.device)
-        resident, _ = plan_memory(weights.size, settings, *size, itemsize, self._free)
+            _, ideal = plan_memory(weights.size, settings, *size, itemsize, None, vae_dtype.itemsize)
+            limit = math.inf if settings.vram_limit is None else int(settings.vram_limit * GIB)
+            self._make_room(min(ideal.peak + MARGIN, limit))
+            self._free = free_memory(self.device, settings.vram_limit)
+        resident, _ = plan_memory(weights.size, settings, *size, itemsize, self._free, vae_dtype.itemsize)
         if keep and self._transformer is not None:
             transformer, blocks = self._transformer
             transformer.to_without_blocks(self.device)
@@ -345,7 +368,7 @@ class Generator:
                 lambda done, count: self.progress(BlockLoaded(done, count)),
             )
             self._transformer = transformer, blocks
-            computation = describe_computation(self.device, self.dtype, self.operations)
+            computation = describe_computation(self.device, self.dtype, self.operations, vae_dtype)
             self.progress(Notice(f"transformer: {computation}; {resident} of {weights.size.blocks} blocks stay there"))
         return Models(*self._transformer, image_encoder, vae, self.device, offload)
 
@@ -392,7 +415,7 @@ def memory_errors() -> Iterator[None]:
         if isinstance(error, torch.OutOfMemoryError) or "CUDA" in text and any(m in text for m in _OUT_OF_MEMORY):
             raise InputError(
                 f"The card's memory does not suffice ({text.splitlines()[0]}) What helps, in this order: "
-                "--t5_cpu, --offload_model true, --blocks_to_swap 40, a smaller --size."
+                "--vram_limit with less than the card has, --offload_model true, --blocks_to_swap 40, a smaller --size."
             ) from error
         if isinstance(error, MemoryError) or any(mark in text for mark in _OUT_OF_MEMORY):
             raise InputError(

@@ -13,9 +13,10 @@ SLOTS = 2  # on the device, for blocks that are copied in
 TEXT_TOKENS, IMAGE_TOKENS, AUDIO_TOKENS_PER_LATENT = 512, 257, 32
 # What a block holds at its worst moment, in vectors of width dim for every token: attention's
 # inputs and outputs, float32 copies for the rotation, and what the allocator cannot reuse.
-BLOCK_VECTORS = 11
-# The VAE in float32, four frames at once with what it remembers of those before.
-VAE_BYTES_PER_PIXEL = 29_000
+BLOCK_VECTORS = 9
+# The VAE, four frames at once with what it remembers of those before, by the bytes of its numbers.
+VAE_BYTES_PER_PIXEL = {4: 29_000, 2: 12_100}
+VAE_SHARE = 0.6  # of the memory that there is, at most, for a VAE in float32 that nobody asked for
 MARGIN = GIB
 TEXT_ENCODER_ROOM = 2 * GIB  # of one block of umT5 at a time
 
@@ -69,6 +70,7 @@ def estimate_memory(
     pixels: int,
     itemsize: int,
     teacache: bool = False,
+    vae_itemsize: int = 4,
 ) -> MemoryEstimate:
     """Memory of a run with whole blocks copied in through slots where they do not stay.
 
@@ -79,6 +81,7 @@ def estimate_memory(
         pixels: of one frame.
         itemsize: bytes of an activation.
         teacache: whether each pass keeps what the blocks added.
+        vae_itemsize: bytes of the VAE's numbers.
     """
     vectors = BLOCK_VECTORS + passes * (2 if teacache else 1)
     on_device = resident + min(SLOTS, size.blocks - resident)
@@ -88,7 +91,7 @@ def estimate_memory(
         weights=size.other_bytes + on_device * size.block_bytes + size.scratch,
         contexts=size.blocks * context * 2 * size.dim * itemsize,
         activations=tokens * (vectors * size.dim + 2 * size.ffn_dim) * itemsize,
-        vae=pixels * VAE_BYTES_PER_PIXEL,
+        vae=pixels * VAE_BYTES_PER_PIXEL[vae_itemsize],
     )
 
 

@@ -71,7 +71,13 @@ def tokens_per_window(frame_num: int, height: int, width: int) -> int:
 
 
 def plan_memory(
-    size: TransformerSize, settings: Settings, height: int, width: int, itemsize: int, free: int | None
+    size: TransformerSize,
+    settings: Settings,
+    height: int,
+    width: int,
+    itemsize: int,
+    free: int | None,
+    vae_itemsize: int = 4,
 ) -> tuple[int, MemoryEstimate]:
     """How many blocks stay on the device, and what the run needs then.
 
@@ -80,13 +86,15 @@ def plan_memory(
         height, width: of the video, in pixels.
         itemsize: bytes of a weight and of an activation.
         free: bytes that are free on the device; None if that does not matter.
+        vae_itemsize: bytes of the VAE's numbers.
     """
     tokens = tokens_per_window(settings.frame_num, height, width)
     passes = len(guidance_branches(settings.sample_text_guide_scale, settings.sample_audio_guide_scale))
 
     def estimate(resident: int) -> MemoryEstimate:
         latents = latent_frames(settings.frame_num)
-        return estimate_memory(size, resident, tokens, latents, passes, height * width, itemsize, settings.use_teacache)
+        counts = size, resident, tokens, latents, passes, height * width, itemsize
+        return estimate_memory(*counts, settings.use_teacache, vae_itemsize)
 
     resident = resident_blocks(size, settings.num_persistent_param_in_dit, settings.blocks_to_swap, estimate, free)
     return resident, estimate(resident)

@@ -34,6 +34,7 @@ _FREE = {
     *("ckpt_dir", "infinitetalk_dir", "wav2vec_dir", "dit_path", "text_encoder", "clip_vision", "vae", "tokenizer"),
     *("lora_dir", "lora_ignore_unmatched", "quant_dir", "quant_matmul"),
     *("offload_model", "num_persistent_param_in_dit", "blocks_to_swap", "device", "dtype", "attention", "kernels"),
+    *("vae_dtype", "vram_limit"),
 }
 _EDGE = 1 << 20
 

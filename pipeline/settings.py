@@ -245,6 +245,19 @@ class Settings:
         group=SPEED,
         choices=("auto", "bf16", "fp16", "fp32"),
     )
+    vae_dtype: str = setting(
+        "auto",
+        "precision of the VAE (auto: fp32; bf16 where fp32 would take most of the card or of --vram_limit)",
+        group=SPEED,
+        choices=("auto", "fp32", "bf16"),
+    )
+    vram_limit: float | None = setting(
+        None,
+        "graphics memory to get by with; decides how many blocks stay on the card (left out: what is free)",
+        group=SPEED,
+        min=2,
+        unit="GiB",
+    )
     attention: str = setting(
         "auto",
         "attention kernel",

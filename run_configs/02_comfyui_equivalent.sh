@@ -44,6 +44,7 @@ exec "$PYTHON" generate_infinitetalk.py \
     --num_persistent_param_in_dit 0 \
     --device auto \
     --dtype auto \
+    --vae_dtype auto \
     --attention auto \
     --kernels auto \
     --save_file infinitetalk_fast \

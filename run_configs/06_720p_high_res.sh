@@ -41,6 +41,7 @@ exec "$PYTHON" generate_infinitetalk.py \
     --t5_cpu false \
     --device auto \
     --dtype auto \
+    --vae_dtype auto \
     --attention auto \
     --kernels auto \
     --save_file output_720p \

@@ -52,6 +52,8 @@ UPSTREAM_DEFAULTS = {
 }
 DELIBERATE = {"mode": "streaming", "max_frame_num": None}
 OURS = {
+    "vae_dtype",
+    "vram_limit",
     "kernels",
     "resume",
     "preset",

@@ -24,7 +24,7 @@ MODELS = ("dit_path", "infinitetalk_dir", "text_encoder", "clip_vision", "vae", 
 KEPT = ("quant", "quant_dir", "quant_matmul", "lora_mode", "lora_ignore_unmatched")
 RUN = (
     *("dtype", "attention", "kernels", "offload_model", "t5_cpu"),
-    *("blocks_to_swap", "num_persistent_param_in_dit"),
+    *("blocks_to_swap", "num_persistent_param_in_dit", "vae_dtype", "vram_limit"),
 )
 LOADER = (*MODELS, *KEPT, *RUN)
 RULED = (*KEPT, *RUN, "lora_dir", "lora_scale")  # in the loader by a linked preset, where it names them
