@@ -163,7 +163,11 @@ def prepare(base: Path, pack: Path, name: str) -> None:
 
 @contextmanager
 def running(
-    source: Path, python: Path, base: Path, environment: dict[str, str] | None = None, flags: tuple[str, ...] = ()
+    source: Path,
+    python: Path,
+    base: Path,
+    environment: dict[str, str] | None = None,
+    flags: tuple[str, ...] = ("--disable-api-nodes",),
 ) -> Iterator[Host]:
     """A server while the context lasts.
 
@@ -171,12 +175,12 @@ def running(
         source: folder of ComfyUI's ``main.py``.
         python: an interpreter that has ComfyUI's requirements.
         base: see ``prepare``.
-        flags: further ones for ``main.py``.
+        flags: further ones for ``main.py``. Without nodes for paid services it starts sooner, but then its page may
+            show no video.
     """
     port, log = free_port(), base / "server.log"
     command = [str(python), "main.py", "--cpu", "--listen", "127.0.0.1", "--port", str(port)]
-    command += ["--base-directory", str(base), "--disable-api-nodes", "--disable-auto-launch"]
-    command += ["--database-url", "sqlite:///:memory:", *flags]
+    command += ["--base-directory", str(base), "--disable-auto-launch", "--database-url", "sqlite:///:memory:", *flags]
     with log.open("wb") as output:
         process = subprocess.Popen(
             command, cwd=source, stdout=output, stderr=output, env={**os.environ, **(environment or {})}

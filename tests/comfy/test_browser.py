@@ -12,6 +12,7 @@ from infinitetalk.tools import browser, comfy_host
 ROOT = Path(infinitetalk.__file__).resolve().parent
 NAME = "ComfyUI-InfiniteTalk"
 PICTURES = os.environ.get("SAVE_PICTURES")  # a folder, to keep pictures for the README
+LOSES_TEXTS = (1, 28), (1, 36)  # these pages forget a node pack's translations (ComfyUI_frontend, pull request 7214)
 READY = "!!(window.app?.graph && app.extensionManager && LiteGraph.registered_node_types.InfiniteTalkSampler)"
 NODE = "(type => app.graph.nodes.find((node) => node.type === type))"
 CENTRE = """
@@ -34,7 +35,7 @@ def own_host(installed, environment, tmp_path_factory):
     """A server with nothing but the pack, as after a fresh installation."""
     base = tmp_path_factory.mktemp("comfyui")
     comfy_host.prepare(base, ROOT, NAME)
-    with comfy_host.running(installed.source, installed.python, base, environment) as host:
+    with comfy_host.running(installed.source, installed.python, base, environment, flags=()) as host:
         yield host
 
 
@@ -53,11 +54,23 @@ def open_page(page, host):
     time.sleep(2)
 
 
-def click_text(page, text, move=False):
+def click_text(page, text):
+    page.click(*point_at(page, text))
+
+
+def point_at(page, text):
     x, y = page.wait(f"({CENTRE})({json.dumps(text)})", 20)
     page.move(x, y)
-    if not move:
-        page.click(x, y)
+    return x, y
+
+
+def click(page, selector):
+    x, y = page.run(
+        f"(() => {{ const box = document.querySelector({json.dumps(selector)}).getBoundingClientRect();"
+        " return [box.x + box.width / 2, box.y + box.height / 2] })()"
+    )
+    page.move(x, y)
+    page.click(x, y)
 
 
 def picture(page, name):
@@ -98,11 +111,7 @@ def test_template_browser_offers_the_demo_and_it_runs(page, own_host):
         f"(() => {{ const w = {widget('InfiniteTalkSampler', 'size')}; w.value = '96x96'; w.callback?.(w.value) }})()"
     )
     page.run("app.extensionManager.command.execute('Comfy.Canvas.FitView')")
-    x, y = page.run(
-        "(() => { const b = document.querySelector('[data-testid=queue-button]').getBoundingClientRect();"
-        " return [b.x + b.width / 2, b.y + b.height / 2] })()"
-    )
-    page.click(x, y)
+    click(page, "[data-testid=queue-button]")
     page.wait(f"app.nodePreviewImages['{sampler}']?.length > 0", 120)
     picture(page, "preview.png")
     saved = page.wait(f"app.nodeOutputs['{sampler}']?.images?.[0]", 120)
@@ -116,8 +125,9 @@ def test_template_browser_offers_the_demo_and_it_runs(page, own_host):
 
 def test_export_command_is_in_the_file_menu_and_fills_the_clipboard(page):
     page.call("Page.bringToFront")
-    page.run("document.querySelector('.comfyui-logo, .comfy-menu-button-wrapper, [class*=logo]')?.click()")
-    click_text(page, "File", move=True)
+    click(page, ".comfyui-logo")
+    point_at(page, "File")
+    page.wait(f"({CENTRE})('Export InfiniteTalk command')", 20)
     picture(page, "menu.png")
     click_text(page, "Export InfiniteTalk command")
     page.wait("document.body.innerText.includes('Command copied')", 30)
@@ -156,12 +166,15 @@ def test_linked_preset_rules_widgets_and_unlinking_keeps_them(page):
     page.wait(f"{state}[0][0] === 4")
     assert page.run(state)[1] == [2, True]
     picture(page, "preset.png")
+    assert page.run(f"{widget('InfiniteTalkSampler', 'sample_shift')}.label") == "sample_shift: 2"
     page.run(
         f"(() => {{ const n = {NODE}('InfiniteTalkSampler'); "
         "n.disconnectInput(n.inputs.findIndex((i) => i.name === 'preset')) })()"
     )
     page.wait(f"!{state}[0][1]")
     assert page.run(state)[:2] == [[4, False], [2, False]]
+    assert page.run(f"{widget('InfiniteTalkSampler', 'sample_shift')}.label ?? 'sample_shift'") == "sample_shift"
+    assert ours(page.console) == []
 
 
 def test_subgraphs_reroutes_and_muted_nodes_make_the_same_prompt(page, own_host):
@@ -190,7 +203,10 @@ def test_subgraphs_reroutes_and_muted_nodes_make_the_same_prompt(page, own_host)
 def test_saved_workflows_are_what_the_page_would_queue(page, name):
     load(page, name)
     prompt = page.run("app.graphToPrompt().then((made) => made.output)")
-    assert prompt == json.loads((ROOT / "tests" / "data" / "workflows" / f"{name}.json").read_text(encoding="utf-8"))
+    saved = json.loads((ROOT / "tests" / "data" / "workflows" / f"{name}.json").read_text(encoding="utf-8"))
+    for node in (*prompt.values(), *saved.values()):
+        node["inputs"].pop("audioUI", None)  # the player of older pages' LoadAudio
+    assert prompt == saved
     if name == "infinitetalk_single_image":
         picture(page, "graph.png")
 
@@ -199,9 +215,11 @@ def test_help_opens_in_both_languages_and_nodes_speak_chinese(page, own_host):
     page.run("app.extensionManager.setting.set('Comfy.Locale', 'zh')")
     open_page(page, own_host)
     title = page.wait("LiteGraph.registered_node_types.InfiniteTalkSampler.title")
-    assert title == "流式采样器 (InfiniteTalk)"
+    version = page.run("window.__COMFYUI_FRONTEND_VERSION__ ?? ''")
     load(page, "infinitetalk_demo")
-    assert page.run(f"{widget('InfiniteTalkSampler', 'sample_steps')}.label") == "步数"
+    if not LOSES_TEXTS[0] <= tuple(map(int, version.split(".")[:2])) < LOSES_TEXTS[1]:
+        assert title == "流式采样器 (InfiniteTalk)"
+        assert page.run(f"{widget('InfiniteTalkSampler', 'sample_steps')}.label") == "步数"
     picture(page, "chinese.png")
     for language, word in (("zh", "流式采样器"), ("en", "Streaming Sampler")):
         page.open(f"{own_host.url}/extensions/{NAME}/help.html?lang={language}")

@@ -4,9 +4,12 @@ import { api } from "../../../scripts/api.js"
 import { presetOf } from "./presets.js"
 
 const PRESET = "InfiniteTalkPreset"
-const RULED = ["InfiniteTalkModelLoader", "InfiniteTalkSampler"]
+const LOADER = "InfiniteTalkModelLoader"
+const SAMPLER = "InfiniteTalkSampler"
+const RULED = [LOADER, SAMPLER]
 
 let presets = {}
+const ruled = new WeakMap() // widget that a preset rules -> its own label
 
 function toast(severity, summary, detail, life = 8000) {
   app.extensionManager.toast.add({ severity, summary, detail, life })
@@ -50,21 +53,50 @@ function applyPresets() {
 }
 
 function applyPreset(node, root) {
+  const kind = node.comfyClass ?? node.type
   const name = presetOf(node, root, PRESET)
-  const values = presets[name]?.[node.comfyClass ?? node.type] ?? {}
-  const before = node.infinitetalkRuled ?? {}
-  if (before.lora && !name) toast("info", "InfiniteTalk", `${text("lora")} ${before.lora}`)
+  const values = { ...presets[name]?.[kind] }
+  if ("base_seed" in values) values.control_after_generate = "fixed"
+  const lora = kind === LOADER && name ? presets[name]?.lora : undefined
+  if (node.infinitetalkLora && !name) toast("info", "InfiniteTalk", `${text("lora")} ${node.infinitetalkLora}`)
+  node.infinitetalkLora = lora
   for (const widget of node.widgets ?? []) {
-    const ruled = widget.name in values || (widget.name === "control_after_generate" && "base_seed" in values)
-    if (ruled) {
-      widget.value = widget.name === "control_after_generate" ? "fixed" : values[widget.name]
-      widget.disabled = true
-    } else if (before.widgets?.includes(widget.name)) {
-      widget.disabled = false
-    }
+    if (widget.name in values) rule(widget, values[widget.name])
+    else if (ruled.has(widget)) release(widget)
   }
-  const widgets = (node.widgets ?? []).filter((widget) => widget.disabled).map((widget) => widget.name)
-  node.infinitetalkRuled = name ? { widgets, lora: node.type === RULED[0] ? presets[name]?.lora : undefined } : {}
+}
+
+function rule(widget, value) {
+  if (!ruled.has(widget)) ruled.set(widget, widget.label)
+  widget.value = value
+  grey(widget, true)
+  // the canvas hides the value of a grey widget; nodes drawn by Vue show it
+  const label = ruled.get(widget)
+  widget.label = LiteGraph.vueNodesMode ? label : `${label ?? widget.name}: ${String(value).split("/").at(-1)}`
+}
+
+function release(widget) {
+  widget.label = ruled.get(widget)
+  ruled.delete(widget)
+  grey(widget, false)
+}
+
+function grey(widget, on) {
+  Reflect.set(widget, "disabled", on) // no error where the page decides it, as for what follows a seed
+}
+
+function forgetPreview(executionId) {
+  // The finished video takes the place of the last preview, which the page would go on showing.
+  let graph = app.graph?.rootGraph ?? app.graph
+  const keys = []
+  let node
+  for (const id of String(executionId).split(":")) {
+    node = graph?.getNodeById(id)
+    keys.push(graph === (app.graph?.rootGraph ?? app.graph) ? id : `${graph.id}:${id}`)
+    graph = node?.subgraph
+  }
+  if (node?.comfyClass !== SAMPLER) return
+  for (const key of keys) delete app.nodePreviewImages?.[key]
 }
 
 async function exportCommand() {
@@ -114,6 +146,7 @@ app.registerExtension({
   ],
   async setup() {
     api.addEventListener("infinitetalk.notice", ({ detail }) => toast("warn", "InfiniteTalk", detail.text, 15000))
+    api.addEventListener("executed", ({ detail }) => forgetPreview(detail.display_node ?? detail.node))
     api.addEventListener("graphChanged", applyPresets)
     presets = await (await api.fetchApi("/infinitetalk/presets")).json()
     applyPresets()
