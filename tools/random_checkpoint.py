@@ -104,7 +104,7 @@ def write(out: Path, sizes: Sizes = DEMO, seed: int = 0) -> Paths:
     vocabulary = write_tokenizer(base / TOKENIZER_DIR)
 
     write_json(base / "config.json", transformer_config(sizes))
-    _write_shards(transformer_weights(sizes, seed), base)
+    write_shards(transformer_weights(sizes, seed), base)
     save_file(infinitetalk_weights(sizes, seed), paths.infinitetalk)
     t5 = text_encoder_weights(sizes, vocabulary, seed)
     torch.save({name: tensor.bfloat16() for name, tensor in t5.items()}, base / T5_FILE)
@@ -421,7 +421,8 @@ def _speech_encoder_table(sizes: Sizes) -> Table:
     return table
 
 
-def _write_shards(weights: Weights, folder: Path) -> None:
+def write_shards(weights: Weights, folder: Path) -> None:
+    """Write the base model as Wan publishes it: seven files and their index."""
     names = list(weights)
     per_shard = math.ceil(len(names) / SHARDS)
     where: dict[str, str] = {}

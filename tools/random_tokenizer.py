@@ -48,10 +48,10 @@ deformed, disfigured, fused fingers, still picture, messy background, three legs
 """.strip().splitlines()
 
 
-def write_tokenizer(folder: Path) -> int:
+def write_tokenizer(folder: Path, sentences: list[str] = SENTENCES, pieces: int = PIECES) -> int:
     """Write the tokenizer's files into ``folder`` and return the number of pieces."""
     folder.mkdir(parents=True, exist_ok=True)
-    model = train_sentencepiece()
+    model = train_sentencepiece(sentences, pieces)
     (folder / "spiece.model").write_bytes(model)
     processor = sentencepiece.SentencePieceProcessor(model_proto=model)
     hugging_face_tokenizer(processor).save(str(folder / "tokenizer.json"))
@@ -62,14 +62,14 @@ def write_tokenizer(folder: Path) -> int:
     return processor.vocab_size()
 
 
-def train_sentencepiece() -> bytes:
+def train_sentencepiece(sentences: list[str] = SENTENCES, pieces: int = PIECES) -> bytes:
     """The serialized SentencePiece model (the content of ``spiece.model``)."""
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(SENTENCES),
+        sentence_iterator=iter(sentences),
         model_writer=model,
         model_type="unigram",
-        vocab_size=PIECES,
+        vocab_size=pieces,
         hard_vocab_limit=False,
         character_coverage=1.0,
         byte_fallback=True,

@@ -1,0 +1,1 @@
+"""Measuring a video of the demo's drawn faces against its speech."""

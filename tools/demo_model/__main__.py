@@ -1,0 +1,138 @@
+"""``python -m infinitetalk.tools.demo_model STAGE``: one stage of the demo model's training.
+
+speech           renders speech.npz (needs espeak-ng; no card)
+speech_encoder   wav2vec2                        30 s
+reader           the network that measures       30 s
+vae              the VAE                         300 s
+transformer      latents, then the transformer   400 s
+assemble         the model set in the published file formats (no card)
+
+A stage takes what those before it left in --out; --resume goes on from its own weights there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import time
+from pathlib import Path
+
+import torch
+
+from . import speech
+
+STAGES = ("speech", "speech_encoder", "reader", "vae", "transformer", "assemble")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m infinitetalk.tools.demo_model",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("stage", choices=STAGES)
+    parser.add_argument("--data", type=Path, default=Path(".training"), help="folder of speech.npz")
+    parser.add_argument("--out", type=Path, default=Path(".training"), help="folder of weights, reports and pictures")
+    parser.add_argument("--seconds", type=float, default=60, help="time for the stage, preparations included")
+    parser.add_argument("--prepare_seconds", type=float, default=90, help="most time for the transformer's latents")
+    parser.add_argument("--people", type=int, default=1600, help="most people for the transformer")
+    parser.add_argument("--clips", type=int, default=1400, help="clips for the VAE; of speech, for the stage speech")
+    parser.add_argument("--batch", type=int, default=24, help="of the transformer")
+    parser.add_argument("--resume", action="store_true", help="go on from the stage's own weights")
+    parser.add_argument("--no_graph", action="store_true", help="no CUDA graphs")
+    parser.add_argument("--no_compile", action="store_true", help="no torch.compile")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    arguments = parser.parse_args()
+    torch.backends.cudnn.benchmark, torch.backends.cudnn.benchmark_limit = True, 4
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+    started = time.monotonic()
+    {
+        "speech": lambda a: speech.render(a.data / "speech.npz", a.clips),
+        "speech_encoder": _speech_encoder,
+        "reader": _reader,
+        "vae": _vae,
+        "transformer": _transformer,
+        "assemble": _assemble,
+    }[arguments.stage](arguments)
+    print(f"{arguments.stage}: {time.monotonic() - started:.0f} s in all", flush=True)
+
+
+def _sounds(a: argparse.Namespace, part: str) -> torch.Tensor:
+    return torch.from_numpy(speech.load(a.data / "speech.npz", part)).to(a.device)
+
+
+def _resumed(a: argparse.Namespace, file: str) -> Path | None:
+    return a.out / file if a.resume else None
+
+
+def _speech_encoder(a: argparse.Namespace) -> None:
+    from . import speech_encoder
+
+    speech_encoder.train(_sounds(a, "train"), _sounds(a, "held_out"), a.out, a.seconds, not a.no_graph)
+
+
+def _reader(a: argparse.Namespace) -> None:
+    from . import reader
+
+    reader.train(torch.device(a.device), a.out, a.seconds, not a.no_graph)
+
+
+def _vae(a: argparse.Namespace) -> None:
+    from . import vae
+
+    vae.train(_sounds(a, "train"), a.out, a.seconds, _resumed(a, vae.FILE), a.clips, not a.no_graph)
+
+
+def _transformer(a: argparse.Namespace) -> None:
+    from ...pipeline.evaluation.reader import load_reader
+    from . import frozen, generating, latents, reader, speech_encoder, transformer, vae
+    from .prompts import ASIDE, CALM, SAD, SMILING, SURPRISED
+    from .vae_network import Whole
+
+    started, device = time.monotonic(), torch.device(a.device)
+    cuda = device.type == "cuda"
+    with torch.no_grad():
+        whole = Whole(vae.load(a.out / vae.FILE, device), torch.bfloat16 if cuda else torch.float32, fused=cuda)
+    hearing = speech_encoder.load(a.out / speech_encoder.FILE, device)
+    if not (a.out / "frozen").is_dir():
+        frozen.write(a.out / "frozen")
+    reading, sight = frozen.load(a.out / "frozen", device)
+    judge = load_reader(a.out / reader.FILE)[0].to(device)
+    texts = latents.encode_texts(reading)
+    print(f"transformer: texts ready at {time.monotonic() - started:.0f} s", flush=True)
+    new = _sounds(a, "held_out")
+    moods = [CALM, SMILING, SAD, SURPRISED, ASIDE] * 2
+    trials = {
+        "speech": generating.make_trial(8, new, whole, hearing, sight, reading),
+        "moods": generating.make_trial(10, new, whole, hearing, sight, reading, moods),
+    }
+    data = latents.build(
+        0, a.people, _sounds(a, "train"), whole, hearing, sight, lambda: time.monotonic() - started < a.prepare_seconds
+    )
+    left = a.seconds - (time.monotonic() - started)
+    transformer.train(
+        data,
+        texts,
+        a.out,
+        left,
+        whole,
+        judge,
+        trials,
+        _resumed(a, transformer.FILE),
+        a.batch,
+        not a.no_graph,
+        not a.no_compile,
+    )
+
+
+def _assemble(a: argparse.Namespace) -> None:
+    from . import assemble
+
+    folder = a.out / "demo_model"
+    if folder.exists():
+        shutil.rmtree(folder)
+    assemble.write(a.out, folder)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,129 @@
+"""Training clips: which person speaks what in which mood, drawn on the device.
+
+One sample is a person, a timeline of 12 s, and windows of it. Deterministic by seed. Does not know what
+learns from them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from ...pipeline.evaluation.opening import mouth_curves
+from .drawing import Pose, draw, head_point
+from .motion import portrait_pose, timeline
+from .people import Person, people
+from .prompts import ASIDE, CALM, SAD, SMILING, SURPRISED
+
+SIDE = 192
+FRAMES = 81
+_MOOD_ODDS = (CALM, CALM, CALM, SMILING, SMILING, SAD, SAD, SURPRISED, SURPRISED, ASIDE, ASIDE)
+
+
+@dataclass(frozen=True)
+class Scenes:
+    """People speaking.
+
+    Attributes:
+        heard: what is heard, float32 [people, samples]: the speech, perhaps with noise or music.
+        pose: their timelines, fields [people, frames].
+        moods: one a person.
+    """
+
+    person: Person
+    pose: Pose
+    heard: torch.Tensor
+    moods: list[int]
+
+
+def make_scenes(seeds: list[int], speech: torch.Tensor, moods: list[int] | None = None, clean: bool = False) -> Scenes:
+    """People of these seeds, each with some clip of ``speech`` [clips, samples] on the device.
+
+    Args:
+        moods: given rather than by chance.
+        clean: no noise, no pauses put in.
+    """
+    chance = [np.random.default_rng([77, seed]) for seed in seeds]
+    chosen = torch.stack([speech[int(one.integers(len(speech)))] for one in chance])
+    spoken = chosen if clean else torch.stack([_cut(one, x) for one, x in zip(chance, chosen, strict=True)])
+    opening, width = mouth_curves(spoken)
+    heard = spoken if clean else torch.stack([_spoil(one, x) for one, x in zip(chance, spoken, strict=True)])
+    if moods is None:
+        moods = [_MOOD_ODDS[int(one.integers(len(_MOOD_ODDS)))] for one in chance]
+    return Scenes(people(seeds, speech.device), timeline(seeds, opening, width, moods), heard, moods)
+
+
+def part_of(pose: Pose, start: int, stop: int) -> Pose:
+    return {name: value[:, start:stop] for name, value in pose.items()}
+
+
+def one_person(person: Person, index: int) -> Person:
+    return {name: value[index : index + 1] for name, value in person.items()}
+
+
+def draw_clip(scenes: Scenes, index: int, start: int, frames: int = FRAMES, side: int = SIDE) -> torch.Tensor:
+    """Frames [frames, 3, side, side] in [-1, 1] of one person."""
+    pose = {name: value[index : index + 1, start : start + frames] for name, value in scenes.pose.items()}
+    return draw(one_person(scenes.person, index), pose, side)[0]
+
+
+def draw_portraits(person: Person, side: int = SIDE) -> torch.Tensor:
+    """The pictures that videos begin with, [people, 3, side, side]."""
+    count = len(person["x"])
+    return draw(person, portrait_pose(count, person["x"].device), side)[:, 0]
+
+
+def mouth_places(scenes: Scenes) -> torch.Tensor:
+    """The middle of the mouth in the picture, x and y in [-1, 1]: [people, frames, 2]."""
+    down = scenes.person["mouth_y"][:, None] + 0.12 * scenes.pose["opening"]
+    return torch.stack(head_point(scenes.person, scenes.pose, 0.1 * scenes.pose["yaw"], down), dim=-1)
+
+
+def _cut(chance: np.random.Generator, speech: torch.Tensor) -> torch.Tensor:
+    """Sometimes another beginning, seldom a long silence."""
+    speech = torch.roll(speech, int(chance.integers(len(speech))))
+    if chance.random() < 0.12:
+        speech = speech.clone()
+        start, length = chance.integers(len(speech) // 2), chance.integers(16_000, 80_000)
+        speech[start : start + length] = 0
+    return speech
+
+
+def _spoil(chance: np.random.Generator, speech: torch.Tensor) -> torch.Tensor:
+    """Another tone colour, and in part of the clips noise or music; in a few nothing else is heard."""
+    seed = int(chance.integers(1 << 31))
+    generator = torch.Generator().manual_seed(seed)
+    if chance.random() < 0.5:
+        speech = _coloured(speech, chance.uniform(-0.5, 0.5))
+    kind = chance.random()
+    if kind < 0.55:
+        return speech
+    loudness = speech.square().mean().sqrt().clamp(min=0.01) * 10 ** (-chance.uniform(8, 40) / 20)
+    if kind < 0.8:
+        noise = _coloured(torch.randn(len(speech), generator=generator).to(speech.device), chance.uniform(-0.9, 0.5))
+    else:
+        noise = _music(chance, len(speech)).to(speech.device)
+    return speech + noise * (loudness / noise.square().mean().sqrt())
+
+
+def _coloured(sound: torch.Tensor, tilt: float) -> torch.Tensor:
+    """Darker (negative) or brighter by a first-order filter."""
+    before = torch.nn.functional.pad(sound, (1, 0))[:-1]
+    return sound - tilt * before
+
+
+def _music(chance: np.random.Generator, samples: int) -> torch.Tensor:
+    """Chords that change twice a second."""
+    times = np.arange(samples) / 16_000
+    sound = np.zeros(samples, np.float32)
+    for start in range(0, samples, 8_000):
+        root = 110 * 2 ** (chance.integers(0, 24) / 12)
+        piece = times[start : start + 8_000]
+        fade = np.exp(-3 * (piece - piece[0]))
+        for step in (0, 4, 7):
+            sound[start : start + 8_000] += (fade * np.sin(2 * np.pi * root * 2 ** (step / 12) * piece)).astype(
+                np.float32
+            )
+    return torch.from_numpy(sound)

@@ -1,0 +1,232 @@
+"""Trains the VAE: first on crops of a few frames, then on whole clips of 81 frames.
+
+A causal VAE that never saw long clips breaks after the last frame it knew; hence the second part. Clips
+are drawn into a pool on the device beforehand. Ends with the latents' statistics and a report.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from pathlib import Path
+
+import torch
+
+from ...pipeline.models.vae import WanVAE
+from .clips import FRAMES, SIDE, draw_clip, draw_portraits, make_scenes, mouth_places
+from .sheets import save_sheet
+from .training import Averaged, Clock, Optimizer, graphed, load_weights, save_weights
+from .vae_network import Whole, Z, build, fold, initialise
+
+FILE = "vae.safetensors"
+RATE, OTHER_RATE, KL = 4e-3, 2.4e-3, 3e-4
+_HELD_OUT = 900_000  # seeds from here on are for reports
+
+
+class Pool:
+    """Clips on the device as levels of 0 to 255, with where the mouth is in each frame."""
+
+    def __init__(self, first: int, clips: int, speech: torch.Tensor, side: int, frames: int) -> None:
+        self.video = torch.empty(clips, frames, 3, side, side, dtype=torch.uint8, device=speech.device)
+        self.mouth = torch.empty(clips, frames, 2, device=speech.device)
+        self.portrait = torch.empty(clips, 3, side, side, dtype=torch.uint8, device=speech.device)
+        for start in range(0, clips, 16):
+            scenes = make_scenes([first + k for k in range(start, min(start + 16, clips))], speech, clean=True)
+            places = mouth_places(scenes)
+            portraits = _levels(draw_portraits(scenes.person, side))
+            for k in range(len(scenes.moods)):
+                at = 0 if k % 4 == 0 else int(torch.randint(200, (1,), generator=_generator(first + start + k)))
+                self.video[start + k] = _levels(draw_clip(scenes, k, at, frames, side))
+                self.mouth[start + k] = places[k, at : at + frames]
+                self.portrait[start + k] = portraits[k]
+
+        self.places = self.mouth.cpu()  # so that choosing a crop does not wait for the device
+
+    def __len__(self) -> int:
+        return len(self.video)
+
+
+def _generator(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def _levels(frames: torch.Tensor) -> torch.Tensor:
+    return ((frames + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+
+
+def _pixels(levels: torch.Tensor) -> torch.Tensor:
+    return levels.float() / 127.5 - 1
+
+
+class Batch:
+    """Input of one kind of step, in tensors that stay where they are.
+
+    Args:
+        count, frames, side: of the crops.
+    """
+
+    def __init__(self, pool: Pool, count: int, frames: int, side: int) -> None:
+        self.pool, self.frames, self.side = pool, frames, side
+        device = pool.video.device
+        self.video = torch.zeros(count, 3, frames, side, side, device=device)
+        self.mouth = torch.zeros(count, frames, 2, device=device)
+        self.steps = 0
+
+    def fill(self) -> None:
+        """Random crops; one of the clips is now and then a still with grey after it, as references are encoded."""
+        pool, full = self.pool, self.pool.video.shape[-1]
+        for k in range(len(self.video)):
+            clip = int(torch.randint(len(pool), (1,)))
+            start = int(torch.randint(pool.video.shape[1] - self.frames + 1, (1,)))
+            left, top = (int(torch.randint((full - self.side) // 8 + 1, (1,))) * 8 for _ in range(2))
+            if torch.rand(1) < 0.6 and self.side < full:  # look at the mouth more often
+                x, y = ((pool.places[clip, start] + 1) / 2 * full).tolist()
+                left, top = (min(max(int(at - self.side / 2), 0), full - self.side) for at in (x, y))
+            rows, columns = slice(top, top + self.side), slice(left, left + self.side)
+            self.video[k] = _pixels(pool.video[clip, start : start + self.frames, :, rows, columns]).transpose(0, 1)
+            scale = full / self.side
+            middle = torch.tensor([(left + self.side / 2) / full * 2 - 1, (top + self.side / 2) / full * 2 - 1])
+            self.mouth[k] = (pool.mouth[clip, start : start + self.frames] - middle.to(self.mouth)) * scale
+            if k == 0 and self.steps % (1 if len(self.video) > 1 else 6) == 0:
+                self.video[k] = 0
+                self.video[k, :, 0] = _pixels(pool.portrait[clip, :, rows, columns])
+        self.steps += 1
+
+
+def loss_of(whole: Whole, video: torch.Tensor, mouth: torch.Tensor, reach: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """The training loss and the mean squared error. ``reach``: half the size of the weighted box in [-1, 1]."""
+    mean, log_variance = whole.moments(video)
+    log_variance = log_variance.clamp(-20, 10)
+    latents = mean + (0.5 * log_variance).exp() * torch.randn_like(mean)
+    error = whole.decode(latents) - video
+    side = video.shape[-1]
+    steps = (torch.arange(side, device=video.device) + 0.5) * (2 / side) - 1
+    near_x = (steps - mouth[..., 0:1]).abs() < reach
+    near_y = (steps - mouth[..., 1:2]).abs() < 0.7 * reach
+    weight = (1 + 3 * (near_y[..., :, None] & near_x[..., None, :]).float())[:, None]
+    across = (error[..., 1:] - error[..., :-1]).abs() * weight[..., 1:]
+    down = (error[..., 1:, :] - error[..., :-1, :]).abs() * weight[..., 1:, :]
+    later = (error[:, :, 1:] - error[:, :, :-1]).abs() * weight[:, :, 1:]
+    loss = (error.abs() * weight).mean() + 0.5 * (across.mean() + down.mean() + 0.5 * later.mean())
+    kl = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).mean()
+    return loss + KL * kl, error.detach().square().mean()
+
+
+def train(
+    speech: torch.Tensor,
+    out: Path,
+    seconds: float,
+    resume: Path | None = None,
+    clips: int = 1400,
+    graph: bool = True,
+    side: int = SIDE,
+    width: int = 16,
+    frames: int = FRAMES,
+) -> None:
+    """Train for so many seconds, drawing included, and write ``vae.safetensors`` and ``vae.png``."""
+    device = speech.device
+    cuda = device.type == "cuda"
+    clock = Clock(seconds, flat=0.35)
+    pool = Pool(0, clips, speech, side, frames)
+    held_out = Pool(_HELD_OUT, 8, speech, side, frames)
+    _synchronise(device)
+    print(f"vae: {clips} clips drawn in {clock.elapsed():.1f} s", flush=True)
+    vae = build(width)
+    initialise(vae)
+    if resume is not None:
+        load_weights(vae, resume)
+    vae.to(device)
+    whole = Whole(vae, torch.bfloat16 if cuda else torch.float32, fused=cuda)
+    # gammas are stored with axes behind them, and the last layer goes to colours: neither is Muon's business
+    matrices = [p for n, p in vae.named_parameters() if p.dim() >= 4 and "gamma" not in n and p.shape[0] != 3]
+    chosen = {id(p) for p in matrices}
+    others = [p for p in vae.parameters() if id(p) not in chosen]
+    optimizer = Optimizer(matrices, others, RATE, OTHER_RATE)
+    for p in vae.parameters():
+        p.grad = torch.zeros_like(p)
+
+    def step_on(batch: Batch, reach: float) -> tuple[torch.Tensor, torch.Tensor]:
+        torch._foreach_zero_([p.grad for p in vae.parameters()])
+        loss, error = loss_of(whole, batch.video, batch.mouth, reach)
+        loss.backward()
+        optimizer.step()
+        return loss.detach(), error
+
+    crop = side // 3 // 8 * 8
+    small, large = Batch(pool, 8, min(17, frames), crop), Batch(pool, 1, frames, side)
+    steps, counts, last_print, kind = {}, {"small": 0, "large": 0}, time.monotonic(), "small"
+    # only the second part sees late frames and everything around the mouth
+    begin_large = 0.0 if resume is not None else clock.part() + 0.42 * (1 - clock.part())
+    number = 0
+    while clock.part() < 1:
+        kind = "large" if clock.part() >= begin_large or number % 40 == 39 else "small"
+        batch, reach = (large, 0.3) if kind == "large" else (small, 0.3 * side / crop)
+        batch.fill()
+        optimizer.scale.fill_(clock.rate(number))
+        if kind not in steps:
+            steps[kind] = graphed(lambda batch=batch, reach=reach: step_on(batch, reach), graph and cuda)
+            _synchronise(device)
+            print(f"vae: {kind} steps ready at {clock.elapsed():.1f} s", flush=True)
+        loss, error = steps[kind]()
+        number += 1
+        counts[kind] += 1
+        if time.monotonic() - last_print > max(10.0, seconds / 30) or number == 20:
+            last_print = time.monotonic()
+            psnr = 10 * math.log10(4 / max(float(error), 1e-9))
+            print(
+                f"vae: {clock.elapsed():.0f} s, steps {counts}, {kind} loss {float(loss):.4f} {psnr:.2f} dB", flush=True
+            )
+            if not math.isfinite(float(loss)):
+                raise RuntimeError("the VAE's loss is not finite")
+            with Averaged(optimizer):
+                save_weights(vae, out / FILE, steps=number)
+    optimizer.load_average()
+    finish(vae, whole, pool, held_out, out, number)
+
+
+@torch.no_grad()
+def finish(vae: WanVAE, whole: Whole, pool: Pool, held_out: Pool, out: Path, steps: int) -> None:
+    """Measure the latents' statistics, store them with the weights, and report on clips never trained on."""
+    sums, squares, count = 0.0, 0.0, 0
+    for k in range(0, min(len(pool), 64)):
+        mean = whole.moments(_pixels(pool.video[k]).transpose(0, 1)[None])[0][0].double()
+        sums, squares = sums + mean.sum(dim=(1, 2, 3)), squares + mean.square().sum(dim=(1, 2, 3))
+        count += mean[0].numel()
+    mean = sums / count
+    std = (squares / count - mean.square()).clamp(min=1e-8).sqrt()
+    vae.register_buffer("latent_mean", mean.float())
+    vae.register_buffer("latent_std", std.float())
+    save_weights(vae, out / FILE, steps=steps)
+    print(f"vae: latents' mean {_few(mean)}, deviation {_few(std)}")
+    errors, rows, bias = [], [], []
+    for k in range(len(held_out)):
+        video = _pixels(held_out.video[k]).transpose(0, 1)[None]
+        made = whole.decode(whole.moments(video)[0]).clamp(-1, 1)
+        errors.append((made - video).square().mean(dim=(0, 1, 3, 4)))
+        bias.append((made - video).mean(dim=(0, 3, 4)) * 127.5)
+        picks = torch.linspace(0, video.shape[2] - 1, 6).long().tolist()
+        rows.append(torch.stack([*video[0, :, picks].transpose(0, 1), *made[0, :, picks].transpose(0, 1)]))
+    psnr = 10 * torch.log10(4 / torch.stack(errors).mean(dim=0))
+    print(f"vae: held out {psnr.mean():.2f} dB; by frame {_few(psnr[:: max(1, len(psnr) // 10)])}")
+    print(f"vae: worst colour bias of a frame {torch.stack(bias).mean(dim=0).abs().max():.2f} levels; {steps} steps")
+    save_sheet(torch.stack(rows), out / "vae.png")
+
+
+def _few(values: torch.Tensor) -> str:
+    return " ".join(f"{value:.2f}" for value in values.tolist())
+
+
+def _synchronise(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def load(path: Path, device: torch.device, folded: bool = True, width: int = 16) -> WanVAE:
+    """The trained VAE; folded, so that the engine's statistics fit."""
+    vae = build(width)
+    vae.register_buffer("latent_mean", torch.zeros(Z))
+    vae.register_buffer("latent_std", torch.ones(Z))
+    load_weights(vae, path)
+    if folded:
+        fold(vae, vae.latent_mean, vae.latent_std)
+    return vae.to(device).eval()
