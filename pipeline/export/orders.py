@@ -46,7 +46,9 @@ def _is_a(stored: object, name: str, kind: type) -> bool:
     if name == CONTROL:
         return stored in CONTROLS
     if kind is int:
-        return not isinstance(stored, bool) and isinstance(stored, int | float) and stored == int(stored)
+        return not isinstance(stored, bool) and (
+            isinstance(stored, int) or isinstance(stored, float) and stored.is_integer()
+        )
     if kind is float:
         return not isinstance(stored, bool) and isinstance(stored, int | float)
     return isinstance(stored, kind)

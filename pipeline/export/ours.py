@@ -123,10 +123,8 @@ def _loras(graph: Graph, model: Node, files: Files) -> list[tuple[Path, float]]:
     chain, slot, owner = [], "lora", model
     while slot in owner.links:
         owner, slot = _linked(graph, owner, slot, "InfiniteTalkLoRA"), "previous"
-        scale = value(graph, owner, "scale")
-        if isinstance(scale, bool) or not isinstance(scale, int | float):
-            raise refusal(graph, owner, f"its scale is {scale!r}, a number expected")
-        chain.append((files.model("lora_dir", str(value(graph, owner, "lora"))), float(scale)))
+        lora, scale = (value(graph, owner, name) for name in ("lora", "scale"))
+        chain.append((files.model("lora_dir", str(lora)), widgets.strength(scale)))
     return chain[::-1]
 
 

@@ -34,7 +34,7 @@ _SILENT = {  # say nothing that upstream would have to know, or are dealt with b
     *("image", "video", "audio", "prompt", "negative_prompt", "input_json", "preset", "save_file", "crf"),
     *("overwrite", "resume", "quiet", "dry_run", "audio_mode", "audio_save_dir", "device", "dtype"),
     *("attention", "kernels", "quant_matmul", "lora_ignore_unmatched", "blocks_to_swap", "sample_solver"),
-    *("vae_dtype", "vram_limit"),
+    "vae_dtype",
 }
 
 

@@ -100,11 +100,21 @@ def _of_switch(name: str, value: object) -> bool | None:
 
 def _number(name: str, value: object) -> object:
     expected = setting_types()[name]
+    kind = "a whole number" if expected.kind is int else "a number"
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise InputError(f"{name}: {value!r} found, a number expected.")
-    if expected.kind is int and value != int(value):
-        raise InputError(f"{name}: {value!r} found, a whole number expected.")
-    return None if expected.optional and value == unset(name) else expected.kind(value)
+        raise InputError(f"{name}: {value!r} found, {kind} expected.")
+    try:
+        converted = expected.kind(value)
+    except (OverflowError, ValueError):
+        raise InputError(f"{name}: {value!r} found, {kind} expected.") from None
+    if expected.kind is int and converted != value:
+        raise InputError(f"{name}: {value!r} found, {kind} expected.")
+    return None if expected.optional and value == unset(name) else converted
+
+
+def strength(value: object) -> float:
+    """A LoRA's strength, from its widget."""
+    return _number("lora_scale", value)
 
 
 def file_setting(name: str, value: object, files: Files) -> dict[str, object]:
