@@ -50,6 +50,7 @@ def open_page(page, host):
     page.open(host.url)
     page.wait(READY, 120)
     page.run("app.extensionManager.setting.set('Comfy.Workflow.ShowMissingModelsWarning', false)")
+    page.run("app.extensionManager.setting.set('LiteGraph.Canvas.MinFontSizeForLOD', 0)")
     page.run("app.extensionManager.setting.set('Comfy.NodeBadge.NodeSourceBadgeMode', 'None')")
     time.sleep(2)
 
@@ -126,6 +127,7 @@ def test_template_browser_offers_the_demo_and_it_runs(page, own_host):
 def test_export_command_is_in_the_file_menu_and_fills_the_clipboard(page):
     page.call("Page.bringToFront")
     click(page, ".comfyui-logo")
+    time.sleep(1)  # the menu follows the mouse only when it has opened
     point_at(page, "File")
     page.wait(f"({CENTRE})('Export InfiniteTalk command')", 20)
     picture(page, "menu.png")

@@ -97,6 +97,9 @@ function forgetPreview(executionId) {
   }
   if (node?.comfyClass !== SAMPLER) return
   for (const key of keys) delete app.nodePreviewImages?.[key]
+  const picture = node.widgets?.find((each) => each.name === "$$canvas-image-preview")
+  if (picture) node.widgets.splice(node.widgets.indexOf(picture), 1)
+  node.imgs = undefined
 }
 
 async function exportCommand() {
