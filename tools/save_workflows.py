@@ -93,8 +93,8 @@ WORKFLOWS: dict[str, dict[str, Node]] = {
             "and lies under `output/video` from its first window on.\n\n"
             + downloads(*IMAGE_MODELS, *WAV2VEC.values(), LIGHTX2V)
             + "\n\n一张照片加一段语音即可生成说话视频：选择图片和音频，填写提示词，然后运行。",
-            (-420, 0),
-            (380, 560),
+            (-600, 0),
+            (560, 480),
         ),
         "image": Node("LoadImage", (0, 0), {"image": "portrait.png"}, size=(320, 330)),
         "audio": Node("LoadAudio", (0, 400), {"audio": "speech.wav"}, size=(320, 140)),
@@ -135,8 +135,8 @@ WORKFLOWS: dict[str, dict[str, Node]] = {
             "unlink it to change them.\n\n"
             + downloads(*VIDEO_MODELS, *WAV2VEC.values())
             + "\n\n为视频中的人物换上新的语音：选择视频和音频，然后运行。预设会锁定它所设置的参数，断开即可修改。",
-            (-420, 0),
-            (380, 520),
+            (-600, 0),
+            (560, 480),
         ),
         "video": Node("LoadVideo", (0, 0), {"file": "person.mp4"}, size=(320, 330)),
         "audio": Node("LoadAudio", (0, 400), {"audio": "speech.wav"}, size=(320, 140)),
@@ -163,9 +163,9 @@ WORKFLOWS: dict[str, dict[str, Node]] = {
     "infinitetalk_demo": {
         "note": note(
             "# Runs at once, without downloads\n\n"
-            "A small checkpoint with random weights: it shows how everything works, not how it looks. With real "
-            "weights only the loader and the size change.\n\n"
-            "无需下载即可运行：使用随机权重的小模型，演示流程而非画质。",
+            "A small model trained on drawn faces: it shows how everything works, not how the real one looks. With "
+            "real weights only the loader and the size change.\n\n"
+            "无需下载即可运行：使用在手绘人脸上训练的小模型，演示流程而非真实画质。",
             (-420, 0),
             (380, 260),
         ),
@@ -181,12 +181,12 @@ WORKFLOWS: dict[str, dict[str, Node]] = {
             "InfiniteTalkSampler",
             (720, 0),
             {
-                "prompt": "A cat is talking to the camera.",
+                "prompt": "A woman is talking to the camera.",
                 "size": "192x192",
                 "sample_steps": 4,
-                "sample_shift": 7.0,
+                "sample_shift": 5.0,
                 "sample_text_guide_scale": 1.0,
-                "sample_audio_guide_scale": 2.0,
+                "sample_audio_guide_scale": 1.0,
             },
             {"model": ("model", 0), "speech": ("speech", 0), "image": ("demo", 0)},
             size=(440, 1180),
@@ -278,7 +278,8 @@ def thumbnail(name: str, path: Path) -> None:
     import numpy as np
     from PIL import Image, ImageDraw, ImageFilter
 
-    picture = Image.open(ROOT / "assets" / "portrait.png").convert("RGB").resize((480, 480), Image.Resampling.LANCZOS)
+    portrait = "drawn_portrait.png" if name.endswith("demo") else "portrait.png"
+    picture = Image.open(ROOT / "assets" / portrait).convert("RGB").resize((480, 480), Image.Resampling.LANCZOS)
     if name.endswith("video"):
         strip = [picture.resize((150, 150)) for _ in range(3)]
         picture = picture.filter(ImageFilter.GaussianBlur(6))

@@ -118,9 +118,9 @@ def test_template_browser_offers_the_demo_and_it_runs(page, own_host):
     saved = page.wait(f"app.nodeOutputs['{sampler}']?.images?.[0]", 120)
     assert (own_host.base / "output" / saved["subfolder"] / saved["filename"]).is_file()
     page.wait("[...document.querySelectorAll('video')].some((video) => video.videoWidth === 96)", 60)
-    picture(page, "finished.png")
     export = page.run(f"{NODE}('InfiniteTalkExport').id")
     assert "generate_infinitetalk.py" in page.wait(f"app.nodeOutputs['{export}']?.text?.[0]", 60)
+    picture(page, "finished.png")
     assert ours(page.console) == []
 
 

@@ -138,7 +138,7 @@ function openHelp() {
 }
 
 app.registerExtension({
-  name: "InfiniteTalk",
+  name: "infinitetalk.nodes",
   commands: [
     { id: "InfiniteTalk.ExportCommand", label: "Export InfiniteTalk command", icon: "pi pi-code", function: exportCommand },
     { id: "InfiniteTalk.Help", label: "InfiniteTalk help", icon: "pi pi-question-circle", function: openHelp },
