@@ -70,6 +70,8 @@ def open_weights(
     inside = tensors.metadata.get(LORA_METADATA, "")
     given = ", ".join(f"{path.name} ({scale:g})" for path, scale in zip(files.loras, settings.lora_scale, strict=False))
     found = _storages(tensors, keeping)
+    if settings.quant_matmul == "on" and not any(storage.quantised for storage in found):
+        raise InputError("--quant_matmul on: no matrix is kept in 8 bits; give --quant fp8 or int8, or leave it out.")
     notices = [*_kept_notice(found, matmuls), *(loras.describe() if loras else ()), *_audio_notice(files, whole)]
     if inside:
         again = " and gets what --lora_dir gives on top" if given else ""

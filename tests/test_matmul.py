@@ -12,6 +12,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from infinitetalk.pipeline.errors import InputError
+from infinitetalk.pipeline.model_files import find_transformer_files
 from infinitetalk.pipeline.quantisation import matmul, products, rows
 from infinitetalk.pipeline.quantisation.matmul import (
     WEIGHT_ONLY,
@@ -26,6 +27,8 @@ from infinitetalk.pipeline.quantisation.products import Product, integer_sums, s
 from infinitetalk.pipeline.quantisation.rows import Rows, quantise_rows
 from infinitetalk.pipeline.quantisation.rowwise import FP8_E4M3, FP8_E5M2, INT8, pack_fp8, pack_int8, packed_rows
 from infinitetalk.pipeline.quantisation.storage import PLAIN, SideBranch, Storage
+from infinitetalk.pipeline.settings import Settings
+from infinitetalk.pipeline.transformer_weights import open_weights
 
 CPU = torch.device("cpu")
 FP8 = torch.float8_e4m3fn
@@ -326,3 +329,13 @@ def test_triton_kernels_equal_plain_pytorch_on_the_card():
 
     errors = compare_kernels("cuda", [None, Tile(64, 128, 32, stages=3, warps=4, group=2)])
     assert max(errors.values()) < 1e-6, errors
+
+
+def test_products_in_8_bits_need_matrices_in_8_bits(weights):
+    """As on a card, where asking for them is allowed."""
+    files = {"ckpt_dir": weights.ckpt_dir, "infinitetalk_dir": weights.infinitetalk, "wav2vec_dir": weights.wav2vec_dir}
+    settings = Settings(**files, quant_matmul="on")
+    with pytest.raises(InputError, match="--quant_matmul on: no matrix is kept in 8 bits; give --quant fp8 or int8"):
+        open_weights(settings, find_transformer_files(settings), WEIGHT_ONLY, torch.bfloat16)
+    settings = settings.replace(quant="int8")
+    assert open_weights(settings, find_transformer_files(settings), WEIGHT_ONLY, torch.bfloat16).keeping.quant == "int8"
