@@ -8,29 +8,28 @@ PY_OLDEST := .venv-oldest/bin/python
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 PYTEST := -m pytest -q -n auto --maxprocesses=4 --dist loadgroup
 DEMO := .demo
+MODEL := assets/demo_model
 
 .PHONY: help demo test test-oldest lint format golden clean
 
 help:
-	@echo "make demo         a talking video from the bundled portrait and speech, on a small random checkpoint"
+	@echo "make demo         a talking video from the bundled portrait, speech and small model, and what can be measured on it"
 	@echo "make test         lint and tests"
 	@echo "make test-oldest  the same tests with the oldest supported transformers and diffusers"
 	@echo "make lint         ruff only;  make format  rewrites"
 	@echo "make golden UPSTREAM=path/to/InfiniteTalk   recomputes tests/data from upstream's own code"
 	@echo "make clean        removes the environments and everything that was built"
 
-demo: .venv/installed $(DEMO)/weights/complete
+demo: .venv/installed
+	@mkdir -p $(DEMO)
 	$(PY) generate_infinitetalk.py \
-		--ckpt_dir $(DEMO)/weights/Wan2.1-I2V-14B-480P \
-		--infinitetalk_dir $(DEMO)/weights/InfiniteTalk/single/infinitetalk.safetensors \
-		--wav2vec_dir $(DEMO)/weights/chinese-wav2vec2-base \
-		--image assets/portrait.png --audio assets/speech.wav --prompt "A cat is talking to the camera." \
-		--size 192x192 --sample_steps 4 --sample_shift 7 --sample_text_guide_scale 1 --sample_audio_guide_scale 2 \
+		--ckpt_dir $(MODEL)/Wan2.1-I2V-14B-480P \
+		--infinitetalk_dir $(MODEL)/InfiniteTalk/single/infinitetalk.safetensors \
+		--wav2vec_dir $(MODEL)/chinese-wav2vec2-base \
+		--image assets/drawn_portrait.png --audio assets/speech.wav --prompt "A woman is talking to the camera." \
+		--size 192x192 --sample_steps 4 --sample_shift 5 --sample_text_guide_scale 1 --sample_audio_guide_scale 1 \
 		--save_file $(DEMO)/talking --overwrite
-
-$(DEMO)/weights/complete: tools/random_checkpoint.py | .venv/installed
-	$(PY) -m infinitetalk.tools.random_checkpoint $(DEMO)/weights
-	@touch $@
+	$(PY) generate_infinitetalk.py evaluate $(DEMO)/talking.mp4 assets/speech.wav --picture $(DEMO)/talking.png
 
 test: lint
 	$(PY) $(PYTEST)

@@ -18,7 +18,7 @@ class InfiniteTalkDemo(io.ComfyNode):
             category="InfiniteTalk",
             description="The portrait and the speech that come with InfiniteTalk, to try it without files of your own.",
             outputs=[
-                io.Image.Output(display_name="image", tooltip="A portrait, 300x300."),
+                io.Image.Output(display_name="image", tooltip="A drawn portrait, 384x384."),
                 io.Audio.Output(display_name="audio", tooltip="5.6 seconds of speech."),
             ],
         )

@@ -129,6 +129,13 @@ def _info(argv: list[str]) -> int:
     return 0
 
 
+def _evaluate(argv: list[str]) -> int:
+    from .evaluation.command import evaluate_command
+
+    _write(sys.stdout, evaluate_command(argv))
+    return 0
+
+
 def _export(argv: list[str]) -> int:
     from .export.cli import export
 
@@ -188,6 +195,7 @@ def _ask(question: str) -> str:
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "generate": _generate,
     "info": _info,
+    "evaluate": _evaluate,
     "inspect": _inspect,
     "convert": _convert,
     "export": _export,

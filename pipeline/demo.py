@@ -1,6 +1,6 @@
-"""The small checkpoint that comes without a download: where it lies, and making it where it is missing.
+"""The small model that comes with the program: drawn faces that talk, without a download.
 
-It is what ``make demo`` uses: random weights in the real layout.
+It is what ``make demo`` and the loader's "demo (bundled)" use; its card is ``assets/demo_model/README.md``.
 """
 
 from __future__ import annotations
@@ -8,7 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-FOLDER = Path(__file__).parent.parent / ".demo" / "weights"
+ASSETS = Path(__file__).parent.parent / "assets"
+FOLDER = ASSETS / "demo_model"
+FACE_READER = FOLDER / "face_reader.safetensors"  # what ``infinitetalk evaluate`` reads frames with
 
 
 @dataclass(frozen=True)
@@ -21,11 +23,5 @@ class DemoCheckpoint:
 
 
 def demo_checkpoint() -> DemoCheckpoint:
-    """The checkpoint; it is written first if it is not there (some megabytes, about a second)."""
-    complete = FOLDER / "complete"
-    if not complete.exists():
-        from ..tools.random_checkpoint import write
-
-        write(FOLDER)
-        complete.touch()
+    """Where the bundled model lies."""
     return DemoCheckpoint()

@@ -28,6 +28,7 @@ A picture and a voice, without a JSON file:
 
 Other commands:
   infinitetalk info video.mp4        the settings that a video was made with
+  infinitetalk evaluate VIDEO AUDIO  does a drawn face's mouth follow the speech: numbers, --json, --picture
   infinitetalk inspect FILE ...      what a weights file or a LoRA is, where it fits, what would be refused
   infinitetalk convert --quant int8 --save_file FILE --ckpt_dir DIR --infinitetalk_dir FILE [--lora_dir FILE]
                                      the transformer with 8-bit matrices in one file that loads in seconds

@@ -20,7 +20,7 @@ from .graph import Graph, Node, linked, refusal, value
 from .orders import CONTROL, with_names
 
 SAMPLERS = ("InfiniteTalkSampler",)
-PORTRAIT, SPEECH = BUNDLED / "portrait.png", BUNDLED / "speech.wav"
+PORTRAIT, SPEECH = BUNDLED / "drawn_portrait.png", BUNDLED / "speech.wav"
 _LOADERS = {"image": ("LoadImage", "image"), "video": ("LoadVideo", "file"), "audio": ("LoadAudio", "audio")}
 
 

@@ -6,6 +6,7 @@ reader           the network that measures       30 s
 vae              the VAE                         300 s
 transformer      latents, then the transformer   400 s
 assemble         the model set in the published file formats (no card)
+measure          figures of the model in assets/, through the engine (a quarter of an hour; no card)
 
 A stage takes what those before it left in --out; --resume goes on from its own weights there.
 """
@@ -21,7 +22,7 @@ import torch
 
 from . import speech
 
-STAGES = ("speech", "speech_encoder", "reader", "vae", "transformer", "assemble")
+STAGES = ("speech", "speech_encoder", "reader", "vae", "transformer", "assemble", "measure")
 
 
 def main() -> None:
@@ -53,6 +54,7 @@ def main() -> None:
         "vae": _vae,
         "transformer": _transformer,
         "assemble": _assemble,
+        "measure": _measure,
     }[arguments.stage](arguments)
     print(f"{arguments.stage}: {time.monotonic() - started:.0f} s in all", flush=True)
 
@@ -132,6 +134,12 @@ def _assemble(a: argparse.Namespace) -> None:
     if folder.exists():
         shutil.rmtree(folder)
     assemble.write(a.out, folder)
+
+
+def _measure(a: argparse.Namespace) -> None:
+    from . import measuring
+
+    measuring.run(speech.load(a.data / "speech.npz", "held_out"), a.out, long_windows=10)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,227 @@
+"""The bundled model: small, readable by the loaders, and its mouth follows the speech it is given and no other."""
+
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from infinitetalk.pipeline.demo import ASSETS, FACE_READER, FOLDER, demo_checkpoint
+from infinitetalk.pipeline.evaluation.measures import evaluate_frames
+from infinitetalk.pipeline.evaluation.reader import load_reader
+from infinitetalk.pipeline.generator import Generator
+from infinitetalk.pipeline.job import Job
+from infinitetalk.pipeline.media.audio import Sound, open_audio
+from infinitetalk.pipeline.media.speech import speech_for_model
+from infinitetalk.pipeline.models.attention import choose_attention
+from infinitetalk.pipeline.models.pointwise import choose_pointwise
+from infinitetalk.pipeline.models.speech_encoder import SpeechEncoder
+from infinitetalk.pipeline.models.transformer import Context, Operations, WanTransformer
+from infinitetalk.pipeline.settings import Settings
+from infinitetalk.tools.demo_model import prompts, speech_encoder, transformer_network, vae_network
+from infinitetalk.tools.demo_model.clips import draw_clip, draw_portraits, make_scenes, part_of
+from infinitetalk.tools.demo_model.drawing import draw
+from infinitetalk.tools.demo_model.latents import reference_channels, speech_windows, still_latents
+from infinitetalk.tools.demo_model.training import Optimizer
+
+PORTRAIT = ASSETS / "drawn_portrait.png"
+CPU = torch.device("cpu")
+
+
+def babble(seconds, seed=0):
+    """Something like speech: a voiced tone that comes and goes."""
+    chance = np.random.default_rng(seed)
+    times = np.arange(int(seconds * 16_000)) / 16_000
+    beats = np.interp(times, np.arange(0, seconds + 1, 0.15), chance.random(len(np.arange(0, seconds + 1, 0.15))) ** 2)
+    voice = sum(np.sin(2 * np.pi * 140 * k * times) / k for k in range(1, 12))
+    return torch.from_numpy((0.2 * beats * voice).astype(np.float32))
+
+
+def test_the_files_are_small():
+    sizes = [path.stat().st_size for path in FOLDER.rglob("*") if path.is_file()]
+    assert sum(sizes) < 25e6 and max(sizes) < 16e6
+
+
+@pytest.fixture(scope="module")
+def talking():
+    """One window on the bundled portrait and speech, as ``make demo`` makes it: frames, and what it heard."""
+    speech = speech_for_model(open_audio(ASSETS / "speech.wav"))[: 81 * 640]
+    checkpoint = demo_checkpoint()
+    settings = Settings(
+        ckpt_dir=checkpoint.ckpt_dir,
+        infinitetalk_dir=checkpoint.infinitetalk_dir,
+        wav2vec_dir=checkpoint.wav2vec_dir,
+        device="cpu",
+        size="192x192",
+        sample_steps=3,
+        sample_shift=5.0,
+        sample_text_guide_scale=1.0,
+        sample_audio_guide_scale=1.0,
+    )
+    job = Job(PORTRAIT, Sound(np.array(speech)[None], 16_000), "A woman is talking to the camera.")
+    (window,) = Generator(settings).windows(job)
+    return window.frames.numpy(), np.array(speech)
+
+
+@pytest.fixture(scope="module")
+def reader():
+    return load_reader(FACE_READER)[0]
+
+
+def test_the_mouth_follows_the_speech(talking, reader):
+    frames, speech = talking
+    result = evaluate_frames(frames, speech, reader)
+    assert result.frames == 81 and result.best_lag == 0
+    assert result.correlation > 0.93 and result.error < 0.12
+    assert result.background_db > 28 and result.colour_drift < 3
+
+
+def test_the_mouth_does_not_follow_another_speech(talking, reader):
+    frames, speech = talking
+    backwards = evaluate_frames(frames, speech[::-1], reader).correlation
+    babbled = evaluate_frames(frames, babble(3.3).numpy(), reader).correlation
+    assert max(backwards, babbled) < 0.6
+
+
+def test_the_face_reader_knows_a_mouth_it_never_saw(reader):
+    scenes = make_scenes([950_001, 950_002], babble(2)[None], [prompts.CALM] * 2, clean=True)
+    frames = draw(scenes.person, part_of(scenes.pose, 0, 24), 192)
+    with torch.no_grad():
+        told = reader(frames.flatten(0, 1))[:, 0]
+    true = scenes.pose["opening"][:, :24].flatten()
+    assert (told - true).abs().mean() < 0.06
+    assert torch.corrcoef(torch.stack([told, true]))[0, 1] > 0.97
+
+
+# Training: the same arithmetic as the engine's
+
+
+def test_the_vae_in_training_is_the_engines():
+    torch.manual_seed(0)
+    vae = vae_network.build(8)
+    vae_network.initialise(vae)
+    whole = vae_network.Whole(vae)
+    video = torch.rand(3, 9, 32, 48) * 2 - 1
+    with torch.no_grad():
+        latents = vae.encode(video)
+        torch.testing.assert_close(whole.encode(video[None])[0], latents, rtol=1e-4, atol=1e-4)
+        mean, std = vae_network.wan_statistics(CPU)
+        pixels = whole.decode((latents * std + mean)[None])[0].clamp(-1, 1)
+        torch.testing.assert_close(pixels, vae.decode(latents), rtol=1e-4, atol=1e-4)
+
+        raw = whole.moments(video[None])[0]
+        before = whole.decode(raw)
+        vae_network.fold(vae, raw.mean(dim=(0, 2, 3, 4)), raw.std(dim=(0, 2, 3, 4)))
+        folded = vae.encode(video)
+        torch.testing.assert_close(folded.std(dim=(1, 2, 3)), torch.ones(16), rtol=1e-2, atol=1e-2)
+        torch.testing.assert_close(whole.decode(whole.moments(video[None])[0]), before, rtol=1e-3, atol=1e-3)
+
+
+def test_the_transformer_in_training_is_the_engines():
+    config = replace(transformer_network.CONFIG, dim=64, ffn_dim=96, num_heads=2, num_layers=2)
+    generator = torch.Generator().manual_seed(1)
+    parameters = {
+        name: value + 0.1 * torch.randn(value.shape, generator=generator)
+        for name, value in transformer_network.initial_parameters(config).items()
+    }
+    operations = Operations(choose_attention("sdpa", CPU, torch.float32), choose_pointwise("plain", CPU))
+    engine = WanTransformer(config, operations)
+    engine.load_state_dict(parameters)
+    latents, reference = torch.randn(2, 16, 3, 4, 6), torch.randn(2, 20, 3, 4, 6)
+    text, image = torch.randn(2, 7, config.text_dim), torch.randn(2, 9, config.image_dim)
+    speech = torch.randn(2, 9, 5, 4, 96)
+    padded = torch.nn.functional.pad(text, (0, 0, 0, 505))
+    given = transformer_network.Conditions(reference, padded, image, speech)
+    network = transformer_network.Network(config, parameters)
+    with torch.no_grad():
+        batch = network(latents, torch.tensor([700.0, 123.0]), given)
+        for k, timestep in enumerate((700.0, 123.0)):
+            parts = engine.text_part(text[k]), engine.image_part(image[k]), engine.audio_part(speech[k])
+            (alone,) = engine(latents[k], reference[k], timestep, [Context(*parts)], engine.blocks)
+            torch.testing.assert_close(batch[k], alone, rtol=1e-3, atol=1e-3)
+
+
+def test_speech_features_in_training_are_the_engines():
+    torch.manual_seed(0)
+    model = speech_encoder.build().eval()
+    sound = babble(2)
+    features = SpeechEncoder(model).encode(sound.numpy())
+    ours = speech_encoder.encode(model, sound[None])
+    torch.testing.assert_close(ours[0], features.windows(0, 50)[:, 2], rtol=1e-4, atol=1e-4)
+    start = torch.tensor([3])
+    torch.testing.assert_close(speech_windows(ours, start, 5)[0], features.windows(3, 8), rtol=1e-4, atol=1e-4)
+
+
+def test_conditions_in_training_are_the_engines():
+    torch.manual_seed(0)
+    vae = vae_network.build(8)
+    vae_network.initialise(vae)
+    portrait = torch.rand(3, 32, 32) * 2 - 1
+    with torch.no_grad():
+        channels = reference_channels(still_latents(vae_network.Whole(vae), portrait), 12)[0]
+        latents = vae.encode_still(portrait, 45)
+    assert channels.shape == (20, 12, 4, 4)
+    assert channels[:4, 0].eq(1).all() and channels[:4, 1:].eq(0).all()
+    torch.testing.assert_close(channels[4:, :9], latents[:, :9], rtol=1e-4, atol=1e-4)
+
+
+def test_the_norms_kernel_agrees_with_plain_pytorch():
+    code = """
+import torch
+from infinitetalk.tools.demo_model.norm_kernel import NormSilu
+x = torch.randn(2, 50, 16, requires_grad=True)
+gamma = (1 + 0.1 * torch.randn(16)).requires_grad_()
+fused = NormSilu.apply(x, gamma, 6)
+length = x.square().sum(-1, keepdim=True).add(1e-6).sqrt()
+plain = torch.nn.functional.pad(torch.nn.functional.silu(x / length * gamma * 4), (0, 0, 6, 0))
+torch.testing.assert_close(fused, plain, rtol=1e-5, atol=1e-5)
+towards = torch.randn_like(plain)
+ours, theirs = (torch.autograd.grad(y, (x, gamma), towards) for y in (fused, plain))
+torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+"""
+    pytest.importorskip("triton")
+    environment = {"TRITON_INTERPRET": "1", "PATH": "", "HOME": str(Path.home())}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_optimizer_solves_a_small_task():
+    torch.manual_seed(0)
+    wanted = torch.randn(12, 8)
+    matrix, bias = torch.nn.Parameter(torch.zeros(12, 8)), torch.nn.Parameter(torch.zeros(12))
+    optimizer = Optimizer([matrix], [bias], rate=0.1)
+    losses = []
+    for step in range(150):
+        x = torch.randn(64, 8)
+        loss = (x @ matrix.T + bias - x @ wanted.T - 1).square().mean()
+        matrix.grad, bias.grad = torch.autograd.grad(loss, (matrix, bias))
+        optimizer.scale.fill_(1 - step / 150)
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    assert losses[-1] < 0.05 * losses[0]
+
+
+# Data
+
+
+def test_people_and_their_movements_are_the_same_again():
+    first, again = (make_scenes([5, 6], babble(2)[None]) for _ in range(2))
+    torch.testing.assert_close(draw_clip(first, 1, 3, 2, 48), draw_clip(again, 1, 3, 2, 48), rtol=0, atol=0)
+    other = make_scenes([7, 6], babble(2)[None])
+    assert not torch.allclose(draw_portraits(first.person, 48)[0], draw_portraits(other.person, 48)[0])
+
+
+def test_a_timeline_begins_with_the_portrait():
+    scenes = make_scenes([11], babble(2)[None], [prompts.SAD])
+    torch.testing.assert_close(draw_clip(scenes, 0, 0, 1, 48)[0], draw_portraits(scenes.person, 48)[0])
+    assert scenes.pose["opening"][0, 5:].max() > 0.5 and scenes.pose["smile"][0, 30] < -0.5
+
+
+def test_training_never_sees_the_prompts_held_out():
+    held_out = {text for texts in prompts.HELD_OUT.values() for text in texts}
+    for mood in range(len(prompts.MOODS)):
+        texts = prompts.training_prompts(mood, 60)
+        assert len(set(texts)) == 60 and not held_out & set(texts)
+        assert texts == prompts.training_prompts(mood, 60)
