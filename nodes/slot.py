@@ -21,12 +21,12 @@ class Slot:
     def __init__(self) -> None:
         self._key: object = None
         self._generator: Generator | None = None
-        self._holders: weakref.WeakSet = weakref.WeakSet()
+        self._holders = 0
 
     def hold(self, holder: object) -> None:
         """Keep what is loaded at least until ``holder`` is gone."""
-        self._holders.add(holder)
-        weakref.finalize(holder, self._emptied_by_last)
+        self._holders += 1
+        weakref.finalize(holder, self._let_go)
 
     def get(self, settings: Settings, make_room: Callable[[int], None]) -> Generator:
         """A generator for these settings: the one that is here if its models are the same, else a new one.
@@ -46,8 +46,9 @@ class Slot:
     def empty(self) -> None:
         self._generator = self._key = None
 
-    def _emptied_by_last(self) -> None:
-        if len(self._holders) == 0:
+    def _let_go(self) -> None:
+        self._holders -= 1
+        if self._holders == 0:
             self.empty()
 
 

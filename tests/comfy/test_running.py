@@ -77,6 +77,27 @@ def test_same_graph_runs_nothing_and_a_lost_video_is_made_again(run, graph, vide
     assert executed(seen) == []
 
 
+def test_free_empties_host_memory_and_the_next_run_loads_again(host, run, graph):
+    run(graph(base_seed=6))
+    host.post("/free", {"unload_models": True, "free_memory": True})
+    time.sleep(3)  # the queue looks for it now and then
+    _, seen = run(graph(base_seed=7))
+    assert any("loading the transformer" in text for text in texts(seen))
+
+
+def test_a_change_runs_again_only_what_follows_from_it(run, graph):
+    run(graph(base_seed=8))
+    for change, again in (
+        ({"prompt": "Other words."}, {"sampler"}),
+        ({"blocks_to_swap": 1}, {"model", "sampler"}),
+    ):
+        _, seen = run(graph(base_seed=8, **change))
+        assert set(executed(seen)) == again
+    words = {"class_type": "PrimitiveString", "inputs": {"value": "Linked words."}}
+    entry, seen = run(graph(base_seed=8, prompt=["words", 0], nodes={"words": words}))
+    assert entry["status"]["status_str"] == "success" and "speech" not in executed(seen)
+
+
 def test_interrupt_stops_within_a_block_and_the_run_goes_on_later(host, run, graph, video_of):
     slow = {"size": "256x256", "frame_num": 33, "sample_steps": 5, "base_seed": 5, "max_frame_num": 61}
     made = graph(**slow, nodes={"audio": {"class_type": "LoadAudio", "inputs": {"audio": "speech.wav"}}})
