@@ -10,9 +10,10 @@ import pytest
 import torch
 from infinitetalk.pipeline.demo import ASSETS, FACE_READER, FOLDER, demo_checkpoint
 from infinitetalk.pipeline.evaluation.measures import evaluate_frames
-from infinitetalk.pipeline.evaluation.reader import load_reader
+from infinitetalk.pipeline.evaluation.reader import FaceReader, load_reader
 from infinitetalk.pipeline.generator import Generator
 from infinitetalk.pipeline.job import Job
+from infinitetalk.pipeline.lora.reading import read_lora
 from infinitetalk.pipeline.media.audio import Sound, open_audio
 from infinitetalk.pipeline.media.speech import speech_for_model
 from infinitetalk.pipeline.models.attention import choose_attention
@@ -20,11 +21,24 @@ from infinitetalk.pipeline.models.pointwise import choose_pointwise
 from infinitetalk.pipeline.models.speech_encoder import SpeechEncoder
 from infinitetalk.pipeline.models.transformer import Context, Operations, WanTransformer
 from infinitetalk.pipeline.settings import Settings
-from infinitetalk.tools.demo_model import prompts, speech_encoder, transformer_network, vae_network
-from infinitetalk.tools.demo_model.clips import draw_clip, draw_portraits, make_scenes, part_of
+from infinitetalk.tools.demo_model import (
+    assemble,
+    frozen,
+    generating,
+    latents,
+    lora,
+    prompts,
+    speech_encoder,
+    transformer,
+    transformer_network,
+    vae,
+    vae_network,
+)
+from infinitetalk.tools.demo_model.clips import Drawer, draw_clip, draw_portraits, make_scenes, part_of
 from infinitetalk.tools.demo_model.drawing import draw
 from infinitetalk.tools.demo_model.latents import reference_channels, speech_windows, still_latents
 from infinitetalk.tools.demo_model.training import Optimizer
+from safetensors.torch import load_file
 
 PORTRAIT = ASSETS / "drawn_portrait.png"
 CPU = torch.device("cpu")
@@ -225,3 +239,74 @@ def test_training_never_sees_the_prompts_held_out():
         texts = prompts.training_prompts(mood, 60)
         assert len(set(texts)) == 60 and not held_out & set(texts)
         assert texts == prompts.training_prompts(mood, 60)
+
+
+def test_drawing_in_chunks_is_drawing():
+    scenes = make_scenes([21], babble(2)[None], [prompts.CALM])
+    drawer = Drawer(False)
+    drawer._draw = draw  # what would be compiled
+    torch.testing.assert_close(drawer(scenes, 0, 3, 40, 32), draw_clip(scenes, 0, 3, 40, 32), rtol=0, atol=1e-6)
+
+
+# Stages, at the smallest sizes that are still the same code
+
+
+@pytest.fixture(scope="module")
+def stages(tmp_path_factory):
+    """A second or so of each stage; what they left, and what they said."""
+    folder = tmp_path_factory.mktemp("stages")
+    side, frames = 32, 17
+    sounds = torch.stack([babble(12, seed) for seed in range(3)])
+    vae.train(sounds, folder, 3, clips=2, side=side, width=8, frames=frames)
+    vae.train(sounds, folder, 1, folder / vae.FILE, clips=2, side=side, width=8, frames=frames)
+    whole = vae_network.Whole(vae.load(folder / vae.FILE, CPU, width=8).requires_grad_(False))
+    torch.manual_seed(0)
+    hearing = speech_encoder.build().eval()
+    frozen.write(folder / "frozen")
+    reading, sight = frozen.load(folder / "frozen", CPU)
+    texts = latents.encode_texts(reading, 4)
+    moods = [prompts.CALM, prompts.SMILING]
+    trial = generating.make_trial(2, sounds, whole, hearing, sight, reading, moods, side, frames)
+    data = latents.build(0, 2, sounds, whole, hearing, sight, side=side, frames=frames)
+    config = replace(transformer_network.CONFIG, dim=64, num_heads=1, num_layers=1, ffn_dim=64)
+    transformer.train(data, texts, folder, 2, whole, FaceReader(), {"moods": trial}, None, 2, config=config, looks=0)
+    sampler = transformer.Sampler(data, texts, 2, drop=False)
+    weights = {name: tensor.float() for name, tensor in load_file(folder / transformer.FILE).items()}
+    lora.train(weights, sampler, folder, 2, lambda *_: None, batches=1, config=config)
+    return folder, data, weights
+
+
+def test_stages_leave_weights_and_pictures(stages):
+    folder, data, _ = stages
+    assert len(data) == 3 * len(data.image) == 6
+    assert abs(float(data.latents.float().std()) - 1) < 0.2  # Wan's constants fit
+    left = {path.name for path in folder.iterdir()}
+    assert {vae.FILE, "vae.png", transformer.FILE, "transformer_moods.png", lora.FILE} <= left
+
+
+def test_the_second_window_begins_where_the_first_ends(stages):
+    _, data, _ = stages
+    first, second = data.latents[0].float(), data.motion[1].float()
+    assert data.mood[0] == data.mood[1]
+    torch.testing.assert_close(data.motion[0].float(), first[:, :3])
+    torch.testing.assert_close(data.speech[1, :12], data.speech[0, 8:20], rtol=0, atol=0)  # 8 frames later
+    assert second.shape == first[:, :3].shape and not torch.allclose(second, first[:, :3])
+
+
+def test_the_loras_keys_fit_the_engine(stages):
+    folder, _, weights = stages
+    shapes = {name: tuple(tensor.shape) for name, tensor in weights.items()}
+    found = read_lora(folder / lora.FILE, shapes)
+    assert found.unmatched == () and "blocks.0.audio_cross_attn.kv_linear.weight" in found.changes
+
+
+def test_the_shipped_model_comes_apart_and_together(tmp_path):
+    assemble.read_back(FOLDER, tmp_path / "stages")
+    assemble.write(tmp_path / "stages", tmp_path / "again")
+    for path in FOLDER.rglob("*.safetensors"):
+        ours, theirs = load_file(path), load_file(tmp_path / "again" / path.relative_to(FOLDER))
+        assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
+    file = Path("Wan2.1-I2V-14B-480P") / "Wan2.1_VAE.pth"
+    ours, theirs = (torch.load(folder / file, weights_only=True) for folder in (FOLDER, tmp_path / "again"))
+    for name, tensor in ours.items():
+        torch.testing.assert_close(theirs[name], tensor, rtol=2e-3, atol=2e-3)

@@ -5,6 +5,8 @@ speech_encoder   wav2vec2                        30 s
 reader           the network that measures       30 s
 vae              the VAE                         300 s
 transformer      latents, then the transformer   400 s
+lora             four steps for twenty            150 s
+disassemble      the stages' weights again, from the model in assets/, to go on from (no card)
 assemble         the model set in the published file formats (no card)
 measure          figures of the model in assets/, through the engine (a quarter of an hour; no card)
 
@@ -22,7 +24,7 @@ import torch
 
 from . import speech
 
-STAGES = ("speech", "speech_encoder", "reader", "vae", "transformer", "assemble", "measure")
+STAGES = ("speech", "speech_encoder", "reader", "vae", "transformer", "lora", "disassemble", "assemble", "measure")
 
 
 def main() -> None:
@@ -53,6 +55,8 @@ def main() -> None:
         "reader": _reader,
         "vae": _vae,
         "transformer": _transformer,
+        "lora": _lora,
+        "disassemble": _disassemble,
         "assemble": _assemble,
         "measure": _measure,
     }[arguments.stage](arguments)
@@ -85,46 +89,89 @@ def _vae(a: argparse.Namespace) -> None:
     vae.train(_sounds(a, "train"), a.out, a.seconds, _resumed(a, vae.FILE), a.clips, not a.no_graph)
 
 
-def _transformer(a: argparse.Namespace) -> None:
-    from ...pipeline.evaluation.reader import load_reader
-    from . import frozen, generating, latents, reader, speech_encoder, transformer, vae
-    from .prompts import ASIDE, CALM, SAD, SMILING, SURPRISED
-    from .vae_network import Whole
+class _Prepared:
+    """What transformer and LoRA learn from and are looked at with."""
 
-    started, device = time.monotonic(), torch.device(a.device)
-    cuda = device.type == "cuda"
-    with torch.no_grad():
-        whole = Whole(vae.load(a.out / vae.FILE, device), torch.bfloat16 if cuda else torch.float32, fused=cuda)
-    hearing = speech_encoder.load(a.out / speech_encoder.FILE, device)
-    if not (a.out / "frozen").is_dir():
-        frozen.write(a.out / "frozen")
-    reading, sight = frozen.load(a.out / "frozen", device)
-    judge = load_reader(a.out / reader.FILE)[0].to(device)
-    texts = latents.encode_texts(reading)
-    print(f"transformer: texts ready at {time.monotonic() - started:.0f} s", flush=True)
-    new = _sounds(a, "held_out")
-    moods = [CALM, SMILING, SAD, SURPRISED, ASIDE] * 2
-    trials = {
-        "speech": generating.make_trial(8, new, whole, hearing, sight, reading),
-        "moods": generating.make_trial(10, new, whole, hearing, sight, reading, moods),
-    }
-    data = latents.build(
-        0, a.people, _sounds(a, "train"), whole, hearing, sight, lambda: time.monotonic() - started < a.prepare_seconds
-    )
-    left = a.seconds - (time.monotonic() - started)
+    def __init__(self, a: argparse.Namespace) -> None:
+        from ...pipeline.evaluation.reader import load_reader
+        from . import frozen, generating, latents, reader, speech_encoder, vae
+        from .clips import Drawer
+        from .prompts import ASIDE, CALM, SAD, SMILING, SURPRISED
+        from .vae_network import Whole
+
+        started, device = time.monotonic(), torch.device(a.device)
+        cuda = device.type == "cuda"
+        trained = vae.load(a.out / vae.FILE, device).requires_grad_(False)
+        self.whole = Whole(trained, torch.bfloat16 if cuda else torch.float32, fused=cuda)
+        hearing = speech_encoder.load(a.out / speech_encoder.FILE, device)
+        if not (a.out / "frozen").is_dir():
+            frozen.write(a.out / "frozen")
+        reading, sight = frozen.load(a.out / "frozen", device)
+        self.reader = load_reader(a.out / reader.FILE)[0].to(device)
+        self.texts = latents.encode_texts(reading)
+        print(f"{a.stage}: texts ready at {time.monotonic() - started:.0f} s", flush=True)
+        new = _sounds(a, "held_out")
+        moods = [CALM, SMILING, SAD, SURPRISED, ASIDE] * 2
+        self.trials = {
+            "speech": generating.make_trial(8, new, self.whole, hearing, sight, reading),
+            "moods": generating.make_trial(10, new, self.whole, hearing, sight, reading, moods),
+        }
+        self.data = latents.build(
+            0,
+            a.people,
+            _sounds(a, "train"),
+            self.whole,
+            hearing,
+            sight,
+            lambda: time.monotonic() - started < a.prepare_seconds,
+            Drawer(cuda and not a.no_compile),
+        )
+        self.seconds_left = a.seconds - (time.monotonic() - started)
+
+
+def _transformer(a: argparse.Namespace) -> None:
+    from . import transformer
+
+    ready = _Prepared(a)
     transformer.train(
-        data,
-        texts,
+        ready.data,
+        ready.texts,
         a.out,
-        left,
-        whole,
-        judge,
-        trials,
+        ready.seconds_left,
+        ready.whole,
+        ready.reader,
+        ready.trials,
         _resumed(a, transformer.FILE),
         a.batch,
         not a.no_graph,
         not a.no_compile,
     )
+
+
+def _lora(a: argparse.Namespace) -> None:
+    from safetensors.torch import load_file
+
+    from . import lora, transformer
+    from .transformer_network import CONFIG, Network
+
+    ready = _Prepared(a)
+    weights = load_file(a.out / transformer.FILE)
+    parameters = {name: tensor.to(a.device, torch.float32) for name, tensor in weights.items()}
+    dtype = torch.bfloat16 if a.device == "cuda" else torch.float32
+
+    def look(parameters: dict[str, torch.Tensor], name: str) -> None:
+        network = Network(CONFIG, parameters, dtype)
+        transformer.look(network, ready.whole, ready.reader, {"speech": ready.trials["speech"]}, a.out, name)
+
+    sampler = transformer.Sampler(ready.data, ready.texts, a.batch, drop=False)
+    lora.train(parameters, sampler, a.out, ready.seconds_left, look, graph=not a.no_graph)
+
+
+def _disassemble(a: argparse.Namespace) -> None:
+    from ...pipeline.demo import FOLDER
+    from . import assemble
+
+    assemble.read_back(FOLDER, a.out)
 
 
 def _assemble(a: argparse.Namespace) -> None:

@@ -1,4 +1,4 @@
-"""Writes the trained parts as the published files are: Wan's folder, InfiniteTalk's file, wav2vec2's folder.
+"""Writes the trained parts as the published files are, Wan's folder, InfiniteTalk's file, wav2vec2's; or reads them.
 
 Half precision throughout, each file under 16 MB. Knows nothing of training.
 """
@@ -15,18 +15,23 @@ from safetensors.torch import load_file, save_file
 
 from ..random_checkpoint import (
     BASE_DIR,
+    CLIP_FILE,
     DEMO,
     INFINITETALK_FILE,
     SPEECH_PREPROCESSOR,
+    T5_FILE,
+    TOKENIZER_DIR,
     VAE_FILE,
     WAV2VEC_DIR,
     transformer_config,
     write_shards,
 )
 from ..random_tokenizer import write_json
-from . import reader, speech_encoder, transformer, vae
+from . import lora, reader, speech_encoder, transformer, vae
 from .transformer_network import CONFIG
+from .vae_network import wan_statistics
 
+LORA_FILE = "demo_lora_4_steps.safetensors"
 _AUDIO = re.compile(r"^audio_proj\.|\.audio_cross_attn\.|\.norm_x\.")
 
 
@@ -50,11 +55,37 @@ def write(stages: Path, folder: Path) -> None:
     heard = {name: tensor.half() for name, tensor in load_file(stages / speech_encoder.FILE).items()}
     save_file(heard, wav2vec / "model.safetensors", {"format": "pt"})
     shutil.copy(stages / reader.FILE, folder / reader.FILE)
+    if (stages / lora.FILE).is_file():
+        shutil.copy(stages / lora.FILE, folder / LORA_FILE)
     sizes = {path: path.stat().st_size for path in sorted(folder.rglob("*")) if path.is_file()}
     for path, size in sizes.items():
         path.chmod(0o644)
         print(f"{size:>10} {path.relative_to(folder)}")
     print(f"{sum(sizes.values()):>10} in all")
+
+
+def read_back(folder: Path, stages: Path) -> None:
+    """The stages' weights, as near as half precision kept them, from a model set: to train on from it."""
+    stages.mkdir(parents=True, exist_ok=True)
+    base = folder / BASE_DIR
+    weights = load_file(folder / INFINITETALK_FILE)
+    for shard in sorted(base.glob("diffusion_pytorch_model-*.safetensors")):
+        weights.update(load_file(shard))
+    save_file(weights, stages / transformer.FILE)
+    kept = torch.load(base / VAE_FILE, map_location="cpu", weights_only=True)
+    kept = {name: tensor.float().contiguous() for name, tensor in kept.items()}
+    # folded once: latents have Wan's statistics, so folding again changes nothing
+    mean, std = (one.flatten() for one in wan_statistics(torch.device("cpu")))
+    save_file({**kept, "latent_mean": mean, "latent_std": std}, stages / vae.FILE)
+    save_file(
+        {name: tensor.float() for name, tensor in load_file(folder / WAV2VEC_DIR / "model.safetensors").items()},
+        stages / speech_encoder.FILE,
+    )
+    shutil.copy(folder / reader.FILE, stages / reader.FILE)
+    frozen = stages / "frozen"
+    shutil.copytree(base / TOKENIZER_DIR, frozen / TOKENIZER_DIR, dirs_exist_ok=True)
+    for name in (T5_FILE, CLIP_FILE):
+        shutil.copy(base / name, frozen / name)
 
 
 def _transformer_config() -> dict:

@@ -38,10 +38,17 @@ class Scenes:
     moods: list[int]
 
 
-def make_scenes(seeds: list[int], speech: torch.Tensor, moods: list[int] | None = None, clean: bool = False) -> Scenes:
+def make_scenes(
+    seeds: list[int],
+    speech: torch.Tensor,
+    moods: list[int] | None = None,
+    clean: bool = False,
+    who: list[int] | None = None,
+) -> Scenes:
     """People of these seeds, each with some clip of ``speech`` [clips, samples] on the device.
 
     Args:
+        who: seeds of the people, where they are not those of what happens to them.
         moods: given rather than by chance.
         clean: no noise, no pauses put in.
     """
@@ -52,7 +59,7 @@ def make_scenes(seeds: list[int], speech: torch.Tensor, moods: list[int] | None 
     heard = spoken if clean else torch.stack([_spoil(one, x) for one, x in zip(chance, spoken, strict=True)])
     if moods is None:
         moods = [_MOOD_ODDS[int(one.integers(len(_MOOD_ODDS)))] for one in chance]
-    return Scenes(people(seeds, speech.device), timeline(seeds, opening, width, moods), heard, moods)
+    return Scenes(people(who or seeds, speech.device), timeline(seeds, opening, width, moods), heard, moods)
 
 
 def part_of(pose: Pose, start: int, stop: int) -> Pose:
@@ -69,16 +76,63 @@ def draw_clip(scenes: Scenes, index: int, start: int, frames: int = FRAMES, side
     return draw(one_person(scenes.person, index), pose, side)[0]
 
 
+class Drawer:
+    """``draw_clip``, compiled for a fixed number of frames, which is worth its half a minute for some thousand clips.
+
+    Args:
+        compile_drawing: through torch.compile, else plainly.
+    """
+
+    CHUNK = 27  # frames; a clip of 81 is three times as many
+
+    def __init__(self, compile_drawing: bool) -> None:
+        self._draw = torch.compile(draw, dynamic=False) if compile_drawing else None
+
+    def __call__(self, scenes: Scenes, index: int, start: int, frames: int = FRAMES, side: int = SIDE) -> torch.Tensor:
+        if self._draw is None:
+            return draw_clip(scenes, index, start, frames, side)
+        person = one_person(scenes.person, index)
+        pieces = []
+        for begin in range(start, start + frames, self.CHUNK):
+            # the last chunk begins earlier, so that every chunk has the same shape
+            first = min(begin, scenes.pose["x"].shape[1] - self.CHUNK)
+            pose = {name: value[index : index + 1, first : first + self.CHUNK] for name, value in scenes.pose.items()}
+            pieces.append(self._draw(person, pose, side)[0, begin - first :])
+        return torch.cat(pieces)[:frames]
+
+
 def draw_portraits(person: Person, side: int = SIDE) -> torch.Tensor:
     """The pictures that videos begin with, [people, 3, side, side]."""
     count = len(person["x"])
     return draw(person, portrait_pose(count, person["x"].device), side)[:, 0]
 
 
-def mouth_places(scenes: Scenes) -> torch.Tensor:
-    """The middle of the mouth in the picture, x and y in [-1, 1]: [people, frames, 2]."""
-    down = scenes.person["mouth_y"][:, None] + 0.12 * scenes.pose["opening"]
-    return torch.stack(head_point(scenes.person, scenes.pose, 0.1 * scenes.pose["yaw"], down), dim=-1)
+# Half the width and height around mouth and eyes that count more in losses, of half the picture's side.
+REACH = ((0.3, 0.22), (0.36, 0.12))
+
+
+def places(scenes: Scenes) -> torch.Tensor:
+    """The middle of mouth and eyes in the picture, x and y in [-1, 1]: [people, frames, 2 places, 2]."""
+    person, pose = scenes.person, scenes.pose
+    down = person["mouth_y"][:, None] + 0.12 * pose["opening"]
+    mouth = torch.stack(head_point(person, pose, 0.1 * pose["yaw"], down), dim=-1)
+    level = person["eye_y"][:, None].expand_as(down)
+    return torch.stack([mouth, torch.stack(head_point(person, pose, 0.1 * pose["yaw"], level), dim=-1)], dim=2)
+
+
+def near(where: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor, scale: float = 1.0) -> torch.Tensor:
+    """1 around mouth and eyes, else 0: [n, frames, rows, columns] of ``places`` [n, frames, 2, 2].
+
+    Args:
+        rows, columns: the middles of rows and columns in [-1, 1].
+        scale: how much larger things are than in the whole picture.
+    """
+    result = torch.zeros(*where.shape[:2], len(rows), len(columns), device=where.device)
+    for place, (wide, high) in enumerate(REACH):
+        across = (columns - where[:, :, place, 0, None]).abs() < wide * scale
+        down = (rows - where[:, :, place, 1, None]).abs() < high * scale
+        result = torch.maximum(result, (down[..., :, None] & across[..., None, :]).float())
+    return result
 
 
 def _cut(chance: np.random.Generator, speech: torch.Tensor) -> torch.Tensor:

@@ -1,7 +1,8 @@
 """The transformer's training set: clips of drawn people as latents, with all that a window is made from.
 
-Three windows of a timeline for each person: one that begins with the portrait, two anywhere, whose first
-nine frames stand for the frames before. All lies on the device. Knows no transformer.
+Three windows for each person: one that begins with the portrait; the one after it, which knows the first
+one's last frames as a decoder gives them; and one from the middle of another timeline, in another mood.
+All lies on the device. Knows no transformer.
 """
 
 from __future__ import annotations
@@ -16,16 +17,16 @@ from transformers import Wav2Vec2Model
 from ...pipeline.models.image_encoder import ImageEncoder
 from ...pipeline.models.text_encoder import TextEncoder
 from ...pipeline.settings import NEGATIVE_PROMPT
-from .clips import FRAMES, SIDE, draw_clip, draw_portraits, make_scenes, mouth_places
+from .clips import FRAMES, SIDE, Drawer, draw_portraits, make_scenes, places
 from .frozen import padded
 from .prompts import MOODS, training_prompts
 from .speech_encoder import encode as encode_speech
-from .vae_network import Whole
+from .vae_network import Whole, wan_statistics
 
-CLIPS = 3  # of a person
-MOTION_LATENTS = 3
+CLIPS = 3  # of a person: the first window, the window after it, and one of another timeline in another mood
+MOTION_FRAMES, MOTION_LATENTS = 9, 3
 _REFERENCE_LATENTS = 9  # the rest of a still's latents equal the last of these
-_LAST_START = 215
+_OTHER_TIMELINE = 5_000_000
 
 
 @dataclass(frozen=True)
@@ -34,19 +35,17 @@ class Set:
 
     Attributes:
         latents: float16 [clips, 16, T, h, w].
-        again: the motion latents decoded and encoded once more, [clips, 16, 3, h, w].
-        start: first frame of each clip in its timeline.
-        mouth: its place in the picture at each latent, [clips, T, 2] in [-1, 1].
+        motion: what a window knows of the frames before it, decoded and encoded, [clips, 16, 3, h, w].
+        where: mouth and eyes in the picture at each latent, [clips, T, 2, 2] in [-1, 1].
         reference: of the portraits, float16 [people, 16, 9, h, w].
         image: CLIP features [people, 257, dim].
-        speech: features of the timelines [people, frames, layers, channels].
-        mood: [people].
+        speech: features of the clips' frames and two on either side [clips, frames + 4, layers, channels].
+        mood: [clips].
     """
 
     latents: torch.Tensor
-    again: torch.Tensor
-    start: torch.Tensor
-    mouth: torch.Tensor
+    motion: torch.Tensor
+    where: torch.Tensor
     reference: torch.Tensor
     image: torch.Tensor
     speech: torch.Tensor
@@ -65,45 +64,56 @@ def build(
     hearing: Wav2Vec2Model,
     sight: ImageEncoder,
     in_time: Callable[[], bool] = lambda: True,
+    drawer: Drawer | None = None,
     side: int = SIDE,
     frames: int = FRAMES,
 ) -> Set:
     """Draw and encode at most ``people`` people from seed ``first`` on, as long as ``in_time``."""
     parts: dict[str, list[torch.Tensor]] = {name: [] for name in Set.__dataclass_fields__}
-    started, last_start = time.monotonic(), 300 - frames - 4
+    started, stride, drawer = time.monotonic(), frames - MOTION_FRAMES, drawer or Drawer(False)
+    at = torch.cat([torch.zeros(1), torch.arange(frames // 4) * 4 + 2.5]).round().long().to(speech.device)
     for begin in range(0, people, 16):
         if not in_time():
             break
-        scenes = make_scenes([first + begin + k for k in range(min(16, people - begin))], speech)
-        places = mouth_places(scenes)
-        parts["speech"].append(encode_speech(hearing, scenes.heard).half())
-        parts["mood"].append(torch.tensor(scenes.moods, device=speech.device))
+        who = [first + begin + k for k in range(min(16, people - begin))]
+        scenes = make_scenes(who, speech)
+        other = make_scenes([_OTHER_TIMELINE + seed for seed in who], speech, who=who)
+        heard = {id(one): encode_speech(hearing, one.heard).half() for one in (scenes, other)}
+        spots = {id(one): places(one) for one in (scenes, other)}
         portraits = draw_portraits(scenes.person, side)
-        for k in range(len(scenes.moods)):
-            generator = torch.Generator().manual_seed(first + begin + k)
-            starts = [0, *torch.randint(1, last_start, (CLIPS - 1,), generator=generator).tolist()]
-            for start in starts:
-                video = draw_clip(scenes, k, start, frames, side).transpose(0, 1)[None]
-                latents = whole.encode(video)
-                parts["latents"].append(latents.half())
-                parts["again"].append(_again(whole, latents[:, :, :MOTION_LATENTS]).half())
-                at = torch.cat([torch.zeros(1), torch.arange(frames // 4) * 4 + 2.5]).round().long() + start
-                parts["mouth"].append(places[k, at.to(places.device)][None])
-            parts["start"].append(torch.tensor(starts, device=speech.device))
+        for k, seed in enumerate(who):
+            generator = torch.Generator().manual_seed(seed)
+            later = int(torch.randint(1, 300 - frames - 4, (1,), generator=generator))
+            two = drawer(scenes, k, 0, frames + stride, side).transpose(0, 1)[None]
+            third = drawer(other, k, later, frames, side).transpose(0, 1)[None]
+            clips = [whole.encode(video) for video in (two[:, :, :frames], two[:, :, stride:], third)]
+            before = _decoded(whole, clips[0])[:, :, -MOTION_FRAMES:]
+            parts["latents"] += [latents.half() for latents in clips]
+            parts["motion"].append(clips[0][:, :, :MOTION_LATENTS].half())  # of which the portrait's latent is held
+            parts["motion"].append(whole.encode(before).half())
+            parts["motion"].append(whole.encode(_decoded(whole, clips[2][:, :, :MOTION_LATENTS])).half())
+            for scene, start in ((scenes, 0), (scenes, stride), (other, later)):
+                parts["speech"].append(speech_around(heard[id(scene)][k], start, frames)[None])
+                parts["where"].append(spots[id(scene)][k, at + start][None])
+                parts["mood"].append(torch.tensor([scene.moods[k]], device=speech.device))
             parts["reference"].append(still_latents(whole, portraits[k]).half())
             parts["image"].append(sight.encode(portraits[k])[None].half())
     result = Set(**{name: torch.cat(values) for name, values in parts.items()})
-    print(f"latents: {len(result.mood)} people, {len(result)} clips in {time.monotonic() - started:.0f} s", flush=True)
+    seconds = time.monotonic() - started
+    print(f"latents: {len(result.image)} people, {len(result)} clips in {seconds:.0f} s", flush=True)
     print(f"latents: deviation {float(result.latents.float().std()):.3f}", flush=True)
     return result
 
 
-def _again(whole: Whole, latents: torch.Tensor) -> torch.Tensor:
-    """What the motion frames' latents are after they were decoded and encoded, as between windows."""
-    from .vae_network import wan_statistics
-
+def _decoded(whole: Whole, latents: torch.Tensor) -> torch.Tensor:
     mean, std = wan_statistics(latents.device)
-    return whole.encode(whole.decode(latents * std + mean).clamp(-1, 1))
+    return whole.decode(latents * std + mean).clamp(-1, 1)
+
+
+def speech_around(features: torch.Tensor, start: int, frames: int) -> torch.Tensor:
+    """Features [n, layers, channels] of a clip's frames and of two on either side: [frames + 4, layers, channels]."""
+    at = torch.arange(start - 2, start + frames + 2, device=features.device)
+    return features[at.clamp(0, len(features) - 1)]
 
 
 def still_latents(whole: Whole, portrait: torch.Tensor) -> torch.Tensor:

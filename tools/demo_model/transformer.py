@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from ...pipeline.evaluation.reader import FaceReader
 from ...pipeline.models.transformer import TransformerConfig
+from .clips import near
 from .generating import Trial, generate, measure, pixels
 from .latents import CLIPS, MOTION_LATENTS, Set, Texts, reference_channels, speech_windows
 from .sheets import save_sheet
@@ -25,7 +26,7 @@ from .vae_network import Whole
 FILE = "transformer.safetensors"
 RATE = 1.5e-3
 _DROP_TEXT, _DROP_SPEECH = 0.12, 0.12
-_MOUTH_WEIGHT, _MOUTH_REACH = 4.0, (0.3, 0.24)
+_NEAR_WEIGHT = 4.0
 
 
 class Sampler:
@@ -33,15 +34,18 @@ class Sampler:
 
     Args:
         count: examples in a batch.
+        drop: leave speech or text out now and then.
     """
 
-    def __init__(self, data: Set, texts: Texts, count: int) -> None:
+    def __init__(self, data: Set, texts: Texts, count: int, drop: bool = True) -> None:
         self.data, self.texts, self.count = data, texts, count
+        self.drop_text, self.drop_speech = (_DROP_TEXT, _DROP_SPEECH) if drop else (-1.0, -1.0)
         self.length = data.latents.shape[2]
         height, width = data.latents.shape[-2:]
         device = data.latents.device
-        self.rows = ((torch.arange(height, device=device) + 0.5) * (2 / height) - 1).view(1, 1, -1, 1)
-        self.columns = ((torch.arange(width, device=device) + 0.5) * (2 / width) - 1).view(1, 1, 1, -1)
+        self.rows = (torch.arange(height, device=device) + 0.5) * (2 / height) - 1
+        self.columns = (torch.arange(width, device=device) + 0.5) * (2 / width) - 1
+        self.start = torch.full((count,), 2, device=device)
         self.latent = torch.arange(self.length, device=device)
 
     def draw(self) -> tuple[torch.Tensor, Conditions, torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -50,12 +54,12 @@ class Sampler:
         clip = torch.randint(len(data), (n,), device=device)
         person = clip // CLIPS
         clean = data.latents[clip].float()
-        speech = speech_windows(data.speech[person].float(), data.start.flatten()[clip], 4 * self.length - 3)
-        speech = speech * (torch.rand(n, device=device) > _DROP_SPEECH).float().view(-1, 1, 1, 1, 1)
+        speech = speech_windows(data.speech[clip].float(), self.start, 4 * self.length - 3)
+        speech = speech * (torch.rand(n, device=device) > self.drop_speech).float().view(-1, 1, 1, 1, 1)
         variant = torch.randint(self.texts.asked.shape[1], (n,), device=device)
-        text = self.texts.asked[data.mood[person], variant]
+        text = self.texts.asked[data.mood[clip], variant]
         dropped = self.texts.dropped[(torch.rand(n, device=device) < 0.25).long()]
-        drop = (torch.rand(n, device=device) < _DROP_TEXT).view(-1, 1, 1)
+        drop = (torch.rand(n, device=device) < self.drop_text).view(-1, 1, 1)
         text = torch.where(drop, dropped, text).float()
         reference = reference_channels(data.reference[person].float(), self.length)
         given = Conditions(reference, text, data.image[person].float(), speech)
@@ -64,15 +68,14 @@ class Sampler:
         held = self.latent < torch.where(first, 1, MOTION_LATENTS)[:, None]
         chance = torch.rand(n, 1, 1, 1, 1, device=device)
         known = clean.clone()
-        known[:, :, :MOTION_LATENTS] = torch.where(chance < 0.5, data.again[clip].float(), known[:, :, :MOTION_LATENTS])
+        known[:, :, :MOTION_LATENTS] = torch.where(
+            chance < 0.8, data.motion[clip].float(), known[:, :, :MOTION_LATENTS]
+        )
         known = known + torch.randn_like(known) * 0.08 * torch.rand(n, 1, 1, 1, 1, device=device) * (chance > 0.7)
         known = torch.where(first.view(-1, 1, 1, 1, 1), reference[:, 4:], known)
 
-        mouth = data.mouth[clip]
-        near = ((self.columns - mouth[..., 0, None, None]).abs() < _MOUTH_REACH[0]) & (
-            (self.rows - mouth[..., 1, None, None]).abs() < _MOUTH_REACH[1]
-        )
-        weight = (1 + _MOUTH_WEIGHT * near.float()) * (~held).float()[:, :, None, None]
+        weight = 1 + _NEAR_WEIGHT * near(data.where[clip], self.rows, self.columns)
+        weight = weight * (~held).float()[:, :, None, None]
         return clean, given, known, held, weight / weight.mean()
 
 

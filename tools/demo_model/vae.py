@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from ...pipeline.models.vae import WanVAE
-from .clips import FRAMES, SIDE, draw_clip, draw_portraits, make_scenes, mouth_places
+from .clips import FRAMES, SIDE, draw_clip, draw_portraits, make_scenes, near, places
 from .sheets import save_sheet
 from .training import Averaged, Clock, Optimizer, graphed, load_weights, save_weights
 from .vae_network import Whole, Z, build, fold, initialise
@@ -24,23 +24,23 @@ _HELD_OUT = 900_000  # seeds from here on are for reports
 
 
 class Pool:
-    """Clips on the device as levels of 0 to 255, with where the mouth is in each frame."""
+    """Clips on the device as levels of 0 to 255, with where mouth and eyes are in each frame."""
 
     def __init__(self, first: int, clips: int, speech: torch.Tensor, side: int, frames: int) -> None:
         self.video = torch.empty(clips, frames, 3, side, side, dtype=torch.uint8, device=speech.device)
-        self.mouth = torch.empty(clips, frames, 2, device=speech.device)
+        self.where = torch.empty(clips, frames, 2, 2, device=speech.device)
         self.portrait = torch.empty(clips, 3, side, side, dtype=torch.uint8, device=speech.device)
         for start in range(0, clips, 16):
             scenes = make_scenes([first + k for k in range(start, min(start + 16, clips))], speech, clean=True)
-            places = mouth_places(scenes)
+            where = places(scenes)
             portraits = _levels(draw_portraits(scenes.person, side))
             for k in range(len(scenes.moods)):
                 at = 0 if k % 4 == 0 else int(torch.randint(200, (1,), generator=_generator(first + start + k)))
                 self.video[start + k] = _levels(draw_clip(scenes, k, at, frames, side))
-                self.mouth[start + k] = places[k, at : at + frames]
+                self.where[start + k] = where[k, at : at + frames]
                 self.portrait[start + k] = portraits[k]
 
-        self.places = self.mouth.cpu()  # so that choosing a crop does not wait for the device
+        self.places = self.where.cpu()  # so that choosing a crop does not wait for the device
 
     def __len__(self) -> int:
         return len(self.video)
@@ -69,7 +69,7 @@ class Batch:
         self.pool, self.frames, self.side = pool, frames, side
         device = pool.video.device
         self.video = torch.zeros(count, 3, frames, side, side, device=device)
-        self.mouth = torch.zeros(count, frames, 2, device=device)
+        self.where = torch.zeros(count, frames, 2, 2, device=device)
         self.steps = 0
 
     def fill(self) -> None:
@@ -79,31 +79,31 @@ class Batch:
             clip = int(torch.randint(len(pool), (1,)))
             start = int(torch.randint(pool.video.shape[1] - self.frames + 1, (1,)))
             left, top = (int(torch.randint((full - self.side) // 8 + 1, (1,))) * 8 for _ in range(2))
-            if torch.rand(1) < 0.6 and self.side < full:  # look at the mouth more often
-                x, y = ((pool.places[clip, start] + 1) / 2 * full).tolist()
+            if torch.rand(1) < 0.7 and self.side < full:  # look at mouth and eyes more often
+                x, y = ((pool.places[clip, start, int(torch.randint(2, (1,)))] + 1) / 2 * full).tolist()
                 left, top = (min(max(int(at - self.side / 2), 0), full - self.side) for at in (x, y))
             rows, columns = slice(top, top + self.side), slice(left, left + self.side)
             self.video[k] = _pixels(pool.video[clip, start : start + self.frames, :, rows, columns]).transpose(0, 1)
             scale = full / self.side
             middle = torch.tensor([(left + self.side / 2) / full * 2 - 1, (top + self.side / 2) / full * 2 - 1])
-            self.mouth[k] = (pool.mouth[clip, start : start + self.frames] - middle.to(self.mouth)) * scale
+            self.where[k] = (pool.where[clip, start : start + self.frames] - middle.to(self.where)) * scale
             if k == 0 and self.steps % (1 if len(self.video) > 1 else 6) == 0:
                 self.video[k] = 0
                 self.video[k, :, 0] = _pixels(pool.portrait[clip, :, rows, columns])
         self.steps += 1
 
 
-def loss_of(whole: Whole, video: torch.Tensor, mouth: torch.Tensor, reach: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """The training loss and the mean squared error. ``reach``: half the size of the weighted box in [-1, 1]."""
+def loss_of(whole: Whole, video: torch.Tensor, where: torch.Tensor, scale: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """The training loss and the mean squared error; ``where`` and ``scale`` as ``clips.near`` takes them."""
     mean, log_variance = whole.moments(video)
     log_variance = log_variance.clamp(-20, 10)
     latents = mean + (0.5 * log_variance).exp() * torch.randn_like(mean)
     error = whole.decode(latents) - video
     side = video.shape[-1]
     steps = (torch.arange(side, device=video.device) + 0.5) * (2 / side) - 1
-    near_x = (steps - mouth[..., 0:1]).abs() < reach
-    near_y = (steps - mouth[..., 1:2]).abs() < 0.7 * reach
-    weight = (1 + 3 * (near_y[..., :, None] & near_x[..., None, :]).float())[:, None]
+    weight = (1 + 3 * near(where, steps, steps, scale))[:, None]
+    # the first frame is a latent of its own, and what a whole video looks like hangs on it
+    weight = torch.cat([weight[:, :, :1] * 4, weight[:, :, 1:]], dim=2)
     across = (error[..., 1:] - error[..., :-1]).abs() * weight[..., 1:]
     down = (error[..., 1:, :] - error[..., :-1, :]).abs() * weight[..., 1:, :]
     later = (error[:, :, 1:] - error[:, :, :-1]).abs() * weight[:, :, 1:]
@@ -134,7 +134,8 @@ def train(
     vae = build(width)
     initialise(vae)
     if resume is not None:
-        load_weights(vae, resume)
+        vae = load(resume, torch.device("cpu"), folded=False, width=width)
+        del vae.latent_mean, vae.latent_std
     vae.to(device)
     whole = Whole(vae, torch.bfloat16 if cuda else torch.float32, fused=cuda)
     # gammas are stored with axes behind them, and the last layer goes to colours: neither is Muon's business
@@ -145,9 +146,9 @@ def train(
     for p in vae.parameters():
         p.grad = torch.zeros_like(p)
 
-    def step_on(batch: Batch, reach: float) -> tuple[torch.Tensor, torch.Tensor]:
+    def step_on(batch: Batch, scale: float) -> tuple[torch.Tensor, torch.Tensor]:
         torch._foreach_zero_([p.grad for p in vae.parameters()])
-        loss, error = loss_of(whole, batch.video, batch.mouth, reach)
+        loss, error = loss_of(whole, batch.video, batch.where, scale)
         loss.backward()
         optimizer.step()
         return loss.detach(), error
@@ -160,11 +161,11 @@ def train(
     number = 0
     while clock.part() < 1:
         kind = "large" if clock.part() >= begin_large or number % 40 == 39 else "small"
-        batch, reach = (large, 0.3) if kind == "large" else (small, 0.3 * side / crop)
+        batch, scale = (large, 1.0) if kind == "large" else (small, side / crop)
         batch.fill()
         optimizer.scale.fill_(clock.rate(number))
         if kind not in steps:
-            steps[kind] = graphed(lambda batch=batch, reach=reach: step_on(batch, reach), graph and cuda)
+            steps[kind] = graphed(lambda batch=batch, scale=scale: step_on(batch, scale), graph and cuda)
             _synchronise(device)
             print(f"vae: {kind} steps ready at {clock.elapsed():.1f} s", flush=True)
         loss, error = steps[kind]()

@@ -136,8 +136,16 @@ class Whole:
         return self._conv3d(conv, F.pad(x, (0, 0, 0, 0, conv.reach, 0)))
 
     def _conv3d(self, conv: nn.Conv3d, x: torch.Tensor) -> torch.Tensor:
-        weight = conv.weight.to(self.dtype).contiguous(memory_format=torch.channels_last_3d)
-        return F.conv3d(x.to(self.dtype), weight, conv.bias.to(self.dtype), conv.stride, conv.padding)
+        x, weight, bias = x.to(self.dtype), conv.weight.to(self.dtype), conv.bias.to(self.dtype)
+        if x.is_cuda:
+            weight = weight.contiguous(memory_format=torch.channels_last_3d)
+            return F.conv3d(x, weight, bias, conv.stride, conv.padding)
+        # On a CPU as the engine does it: frames carry their neighbours in their channels.
+        taps, step = conv.kernel_size[0], conv.stride[0]
+        frames = x.shape[2] - taps + 1
+        seen = torch.cat([x[:, :, k : k + frames : step] for k in range(taps)], dim=1)
+        kernel = weight.transpose(1, 2).flatten(1, 2)
+        return _video(F.conv2d(_frames(seen), kernel, bias, padding=conv.padding[1:]), x.shape[0])
 
     def _conv2d(self, conv: nn.Conv2d, x: torch.Tensor) -> torch.Tensor:
         weight = conv.weight.to(self.dtype).contiguous(memory_format=torch.channels_last)
