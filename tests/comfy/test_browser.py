@@ -102,7 +102,7 @@ def test_template_browser_offers_the_demo_and_it_runs(page, own_host):
     click_text(page, NAME)
     page.wait("!!document.querySelector('[data-testid=\"template-workflow-infinitetalk_demo\"] img')?.naturalWidth")
     picture(page, "templates.png")
-    page.run("document.querySelector('[data-testid=\"template-workflow-infinitetalk_demo\"]').click()")
+    click(page, '[data-testid="template-workflow-infinitetalk_demo"] img')
     page.wait(f"!!{NODE}('InfiniteTalkSampler')")
     assert page.run("app.graph.nodes.filter((node) => !(node.type in LiteGraph.registered_node_types)).length") == 0
     assert "missing" not in page.run("document.body.innerText").lower()
