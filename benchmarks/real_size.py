@@ -127,7 +127,7 @@ def real_transformer(streamer: BlockStreamer) -> WanTransformer:
     for name, child in model.named_children():
         if name != "blocks":
             materialise(child, CUDA, f"{name}.")
-    for index, block in enumerate(model.blocks):
+    for block in model.blocks:
         materialise(block, CUDA)
         randomise(block)
         streamer.add(block)
