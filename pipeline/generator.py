@@ -2,10 +2,10 @@
 
     from infinitetalk.pipeline import Generator, Job, Settings
 
-    generator = Generator(Settings(ckpt_dir="…", infinitetalk_dir="…", wav2vec_dir="…"))
+    generator = Generator(Settings(ckpt_dir="...", infinitetalk_dir="...", wav2vec_dir="..."))
     job = Job(reference=Path("me.png"), speech=Path("hello.wav"), prompt="A woman talks")
     for window in generator.windows(job):      # uint8 frames, window by window
-        …
+        ...
     generator.save(job, Path("hello.mp4"))     # or the whole video with its sound
 
 Models are loaded when they are first needed and kept. Settings that name files, device or memory

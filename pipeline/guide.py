@@ -1,11 +1,13 @@
 """Which preset to take: ``infinitetalk presets`` tells all of them, ``infinitetalk recommend`` chooses one.
 
-The choice is by what the video is for and by the card's memory. Knows the presets' data and nothing of cards.
+The choice is by what the video is for and by the card's memory. Its texts, in English and Chinese, are data in
+guide.toml beside it. Knows the presets' data and nothing of cards.
 """
 
 from __future__ import annotations
 
 import argparse
+import tomllib
 import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,13 +19,8 @@ from .presets import Preset, load_preset, preset_names, settings_with_preset
 
 LOW_MEMORY = "05_low_vram"
 ENOUGH = 16  # GB; a smaller card is for LOW_MEMORY unless another preset is asked for that fits
-GOALS: dict[str, tuple[str, str, str]] = {  # goal -> preset, what it is for, in English and Chinese
-    "speed": ("01_ultra_fast", "a quick test or a draft", "快速测试、预览"),
-    "workflow": ("02_comfyui_equivalent", "what the ComfyUI workflow gives", "复现 ComfyUI 效果"),
-    "balance": ("03_balanced", "everyday production", "日常生产使用"),
-    "quality": ("04_high_quality", "final delivery", "最终交付、展示"),
-    "720p": ("06_720p_high_res", "high resolution", "需要高分辨率"),
-}
+_TEXTS = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
+GOALS: dict[str, dict[str, str]] = _TEXTS["goals"]  # goal -> preset, purpose_en, purpose_zh
 _PLACES = {"base": "ckpt_dir", "infinitetalk": "infinitetalk_dir", "wav2vec": "wav2vec_dir"}
 _WEIGHTS = "weights"
 
@@ -42,7 +39,7 @@ def recommend(goal: str | None, vram: float | None) -> Recommendation:
         goal = "balance"
         if vram is not None and vram < ENOUGH:
             return _for_little_memory(vram, f"The card has {vram:g} GB, less than {ENOUGH}.")
-    name, purpose, purpose_zh = GOALS[goal]
+    name, purpose = GOALS[goal]["preset"], GOALS[goal]["purpose_en"]
     preset = load_preset(name)
     needed = preset.about["peak_vram_gb"]
     if vram is not None and vram < needed:
@@ -50,7 +47,7 @@ def recommend(goal: str | None, vram: float | None) -> Recommendation:
             vram, f"{name} would be for {purpose}, but is meant for {needed} GB; here are {vram:g}."
         )
     memory = "" if vram is None else f" It is meant for {needed} GB; here are {vram:g}."
-    return Recommendation(preset, (f"It is for {purpose} ({purpose_zh}).{memory}",))
+    return Recommendation(preset, (f"It is for {purpose} ({GOALS[goal]['purpose_zh']}).{memory}",))
 
 
 def _for_little_memory(vram: float, reason: str) -> Recommendation:
@@ -133,15 +130,15 @@ def _gigabytes(text: str) -> float:
 
 
 def _asked(ask: Callable[[str], str]) -> tuple[str | None, float | None]:
-    menu = [f"  {n} {goal}: {p} / {p_zh}" for n, (goal, (_, p, p_zh)) in enumerate(GOALS.items(), 1)]
-    question = "\n".join(["What is the video for? / 你的需求是什么？", *menu, f"1-{len(GOALS)} [3]: "])
+    menu = [f"  {n} {goal}: {g['purpose_en']} / {g['purpose_zh']}" for n, (goal, g) in enumerate(GOALS.items(), 1)]
+    question = "\n".join([_TEXTS["questions"]["goal"], *menu, f"1-{len(GOALS)} [3]: "])
     answer = ask(question).strip() or "3"
     goals = list(GOALS)
     if answer not in goals:
         if not answer.isdecimal() or not 1 <= int(answer) <= len(goals):
             raise InputError(f"{answer!r} found, a number from 1 to {len(goals)} expected.")
         answer = goals[int(answer) - 1]
-    memory = ask("Memory of the card in GB, if you know it / 显存 GB（可留空）: ").strip()
+    memory = ask(_TEXTS["questions"]["memory"]).strip()
     return answer, _gigabytes(memory) if memory else None
 
 

@@ -78,7 +78,7 @@ def test_it_asks_on_a_terminal(monkeypatch, capsys):
     monkeypatch.setattr(command_line.sys, "stdin", terminal)
     assert main(["recommend"]) == 0
     out, err = capsys.readouterr()
-    assert out.startswith("01_ultra_fast") and all(zh in err for _, _, zh in GOALS.values())
+    assert out.startswith("01_ultra_fast") and all(goal["purpose_zh"] in err for goal in GOALS.values())
 
 
 @pytest.mark.parametrize("argv", [[], ["--vram", "much"], ["--vram", "0"], ["--goal", "fun"], ["--fast"]])

@@ -32,7 +32,7 @@ class Files(Protocol):
     """Where the files are that a graph names, as ComfyUI's lists have the names: ``folder/name.safetensors``."""
 
     def model(self, setting: str, name: str) -> Path:
-        """The weights file or folder for a setting (``lora_dir``, ``dit_path``, ``vae``, …).
+        """The weights file or folder for a setting (``lora_dir``, ``dit_path``, ``vae``, ...).
 
         Raises:
             InputError: it is not where it would have to be.

@@ -181,7 +181,7 @@ def _open_folder(folder: Path, what: str, advice: str) -> Tensors:
 
 
 def _check_shard_count(shards: list[Path], what: str, advice: str) -> None:
-    """Names like ``…-00002-of-00007`` say how many there must be."""
+    """Names like ``...-00002-of-00007`` say how many there must be."""
     stem, _, total = shards[0].stem.rpartition("-of-")
     if not total.isdigit():
         return
