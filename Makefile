@@ -6,7 +6,9 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3.14 python3 p
 PY := .venv/bin/python
 PY_OLDEST := .venv-oldest/bin/python
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
-PYTEST := -m pytest -q -n auto --maxprocesses=4 --dist loadgroup
+PYTEST := -m pytest -q -n auto --maxprocesses=4 --ignore=tests/comfy
+# one process for these, since each would start a server
+PYTEST_COMFY := -m pytest -q tests/comfy
 DEMO := .demo
 MODEL := assets/demo_model
 
@@ -33,6 +35,7 @@ demo: .venv/installed
 
 test: lint
 	$(PY) $(PYTEST)
+	$(PY) $(PYTEST_COMFY)
 
 test-oldest: .venv-oldest/installed-test
 	$(PY_OLDEST) $(PYTEST)

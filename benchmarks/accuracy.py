@@ -101,7 +101,7 @@ class Quantised:
     def __exit__(self, *_: object) -> None:
         for name, layer in self.layers.items():
             weight, multiply = self.kept.pop(name)
-            layer.keep(PLAIN[torch.bfloat16].fuse.pack(weight), multiply)
+            layer.keep(PLAIN[weight.dtype].fuse.pack(weight), multiply)
 
 
 def relative(result: torch.Tensor, expected: torch.Tensor) -> float:

@@ -43,11 +43,6 @@ SAMPLER = {
 }
 
 
-def pytest_collection_modifyitems(items):
-    for item in items:  # one process for all of them, since each would start a server
-        item.add_marker(pytest.mark.xdist_group("comfyui"))
-
-
 @pytest.fixture(scope="session")
 def installed():
     """Where ComfyUI is and what runs it."""
@@ -133,6 +128,27 @@ def graph(short_speech):
 
 def node(kind, **inputs):
     return {"class_type": kind, "inputs": inputs}
+
+
+def texts(messages):
+    return [m.payload[4:].decode(errors="replace") for m in messages if m.type == "progress_text"]
+
+
+def executed(messages):
+    return [m.data["node"] for m in messages if m.type == "executing" and m.data["node"]]
+
+
+@pytest.fixture(scope="session")
+def run(host):
+    """Queue a graph and wait for its end: its history entry, and all messages."""
+
+    def call(graph):
+        with host.listen() as listener:
+            prompt = host.queue(graph, listener.client)
+            seen = listener.until_end(prompt)
+        return host.wait(prompt), seen
+
+    return call
 
 
 @pytest.fixture(scope="session")

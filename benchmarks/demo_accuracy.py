@@ -1,0 +1,94 @@
+"""What 8-bit matrices do to a trained model: the bundled demo model, on a CPU.
+
+    python -m infinitetalk.benchmarks.demo_accuracy [--steps 4 40] [--out FILE]
+
+The first window of the bundled portrait and speech, against the same weights in float32: PSNR of the frames and
+the correlation of the mouth with the speech for whole runs, and the PSNR at 4 steps with one group of layers in 8
+bits. Only the weights are in 8 bits (products need a card: accuracy.py). It is a small model: the real one's
+layers are twenty times as wide, so more of the rounding averages out there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import torch
+
+from ..pipeline import Generator, Job, Settings
+from ..pipeline.demo import ASSETS, FACE_READER, demo_checkpoint
+from ..pipeline.evaluation.measures import evaluate_frames
+from ..pipeline.evaluation.reader import load_reader
+from ..pipeline.media.audio import open_audio
+from ..pipeline.media.speech import speech_for_model
+from ..pipeline.quantisation.matmul import choose_matmuls
+from .accuracy import GROUPS, Quantised, psnr
+
+FRAMES = 81
+JOB = Job(ASSETS / "drawn_portrait.png", ASSETS / "speech.wav", "A person is talking to the camera.")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--steps", type=int, nargs="+", default=[4, 40])
+    parser.add_argument("--out", type=Path, help="JSON file for the results")
+    options = parser.parse_args()
+    files = demo_checkpoint()
+    guidance = {"sample_text_guide_scale": 1.0, "sample_audio_guide_scale": 1.0}
+    base = Settings(
+        ckpt_dir=files.ckpt_dir,
+        infinitetalk_dir=files.infinitetalk_dir,
+        wav2vec_dir=files.wav2vec_dir,
+        size="192x192",
+        sample_shift=5.0,
+        max_frame_num=FRAMES,
+        device="cpu",
+        dtype="fp32",
+        **guidance,
+    )
+    generator = Generator(base)
+    matmuls = choose_matmuls("off", torch.device("cpu"), torch.float32)
+    speech = speech_for_model(open_audio(JOB.speech))[:]
+    reader, _ = load_reader(FACE_READER)
+    groups = {group: pattern for group, pattern in GROUPS.items() if group not in ("all", "the last block")}
+    results: dict[str, object] = {}
+
+    def tell(name: str, value: object) -> None:
+        results[name] = value
+        print(f"{name:60} {value}", flush=True)
+        if options.out:
+            options.out.write_text(json.dumps(results, indent=1), encoding="utf-8")
+
+    def frames(steps: int) -> torch.Tensor:
+        (window,) = generator.windows(JOB, base.replace(sample_steps=steps))
+        return window.frames
+
+    def follows(seen: torch.Tensor) -> float:
+        return round(evaluate_frames(seen.numpy(), speech, reader).correlation, 4)
+
+    for steps in options.steps:
+        whole = frames(steps)
+        model = generator._transformer[0]
+        tell(f"{steps} steps, float32: mouth and speech, r", follows(whole))
+        for quant in ("fp8", "int8"):
+            with Quantised(model, quant, matmuls):
+                seen = frames(steps)
+            tell(f"{steps} steps, {quant}: frames (dB)", psnr(in_floats(seen), in_floats(whole)))
+            tell(f"{steps} steps, {quant}: mouth and speech, r", follows(seen))
+            if steps != options.steps[0]:
+                continue
+            for group, pattern in groups.items():
+                with Quantised(model, quant, matmuls, pattern):
+                    tell(
+                        f"{steps} steps, {quant}, {group}: frames (dB)",
+                        psnr(in_floats(frames(steps)), in_floats(whole)),
+                    )
+
+
+def in_floats(frames: torch.Tensor) -> torch.Tensor:
+    return frames.float() / 127.5 - 1
+
+
+if __name__ == "__main__":
+    main()
