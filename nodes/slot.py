@@ -6,6 +6,8 @@ node cache"); when no sampler's is left, the slot is emptied.
 
 from __future__ import annotations
 
+import ctypes
+import sys
 import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -44,12 +46,22 @@ class Slot:
         return self._generator
 
     def empty(self) -> None:
+        held = self._generator is not None
         self._generator = self._key = None
+        if held:
+            _trim()
 
     def _let_go(self) -> None:
         self._holders -= 1
         if self._holders == 0:
             self.empty()
+
+
+def _trim() -> None:
+    """Hand freed memory back to the system: glibc would keep most of what is in parts below 32 MB, as weights are."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if trim is not None:  # not every Linux has it
+        trim(0)
 
 
 SLOT = Slot()

@@ -178,7 +178,8 @@ def running(
         flags: further ones for ``main.py``. Without nodes for paid services it starts sooner, but then its page may
             show no video.
     """
-    port, log = free_port(), base / "server.log"
+    port = free_port()
+    log = base / f"server_{port}.log"  # servers may share a folder
     command = [str(python), "main.py", "--cpu", "--listen", "127.0.0.1", "--port", str(port)]
     command += ["--base-directory", str(base), "--disable-auto-launch", "--database-url", "sqlite:///:memory:", *flags]
     with log.open("wb") as output:

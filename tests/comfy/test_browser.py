@@ -201,6 +201,34 @@ def test_subgraphs_reroutes_and_muted_nodes_make_the_same_prompt(page, own_host)
     assert set((own_host.base / "output" / "video").glob("*.mp4")) == videos
 
 
+def test_a_bypassed_lora_is_left_out_of_its_chain(page):
+    load(page, "infinitetalk_single_image")
+    first, second = page.run("""
+      (() => {
+        const first = app.graph.nodes.find((node) => node.type === 'InfiniteTalkLoRA')
+        const loader = app.graph.nodes.find((node) => node.type === 'InfiniteTalkModelLoader')
+        const second = LiteGraph.createNode('InfiniteTalkLoRA')
+        app.graph.add(second)
+        first.connect(0, second, second.inputs.findIndex((input) => input.name === 'previous'))
+        second.connect(0, loader, loader.inputs.findIndex((input) => input.name === 'lora'))
+        return [first, second].map((node) => String(node.id))
+      })()
+    """)
+    for bypassed, linked, before in (
+        ([], second, [first, 0]),
+        ([second], first, None),
+        ([first], second, None),
+        ([first, second], None, None),
+    ):
+        page.run(f"app.graph.nodes.forEach((node) => node.mode = {bypassed}.includes(String(node.id)) ? 4 : 0)")
+        prompt = page.run("app.graphToPrompt().then((made) => made.output)")
+        (loader,) = (node for node in prompt.values() if node["class_type"] == "InfiniteTalkModelLoader")
+        assert loader["inputs"].get("lora") == (linked and [linked, 0])
+        assert not set(bypassed) & set(prompt)
+        if linked:
+            assert prompt[linked]["inputs"].get("previous") == before
+
+
 @pytest.mark.parametrize("name", ["infinitetalk_single_image", "infinitetalk_single_video", "infinitetalk_demo"])
 def test_saved_workflows_are_what_the_page_would_queue(page, name):
     load(page, name)

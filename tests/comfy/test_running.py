@@ -8,34 +8,17 @@ import av
 import pytest
 from infinitetalk.tools.comfy_host import Refused
 
+from .conftest import executed, texts
+
 
 def read_bytes(host):
     """Bytes that the server has read from files."""
     return int(re.search(r"^rchar: (\d+)", Path(f"/proc/{host.pid}/io").read_text(), re.MULTILINE)[1])
 
 
-def texts(messages):
-    return [m.payload[4:].decode(errors="replace") for m in messages if m.type == "progress_text"]
-
-
-def executed(messages):
-    return [m.data["node"] for m in messages if m.type == "executing" and m.data["node"]]
-
-
 def error_of(entry):
     assert entry["status"]["status_str"] == "error"
     return next(data["exception_message"] for kind, data in entry["status"]["messages"] if kind == "execution_error")
-
-
-@pytest.fixture
-def run(host):
-    def call(graph):
-        with host.listen() as listener:
-            prompt = host.queue(graph, listener.client)
-            seen = listener.until_end(prompt)
-        return host.wait(prompt), seen
-
-    return call
 
 
 def test_progress_is_over_the_whole_video_and_shows_a_picture(run, graph, video_of):

@@ -1,0 +1,136 @@
+"""What a shared server goes through: it is killed, other models come before and after, memory is wanted back."""
+
+import dataclasses
+import os
+import re
+import shutil
+import signal
+import time
+from pathlib import Path
+
+import av
+import pytest
+from infinitetalk.tools import comfy_host, lora_files, random_checkpoint
+from safetensors.torch import save_file
+
+from .conftest import SIZES, executed, node, texts
+
+MIB = 2**20
+LARGE = dataclasses.replace(SIZES, dim=1024, heads=8, ffn=4096, layers=3)
+
+
+def test_a_killed_server_goes_on_after_the_last_window(installed, base, environment, host, run, graph, video_of):
+    """One server is killed in window 2 by the system; the next one on the same folder is asked the same."""
+    made = graph(size="128x128", sample_steps=12, base_seed=30, filename_prefix="killed/video")
+    with comfy_host.running(installed.source, installed.python, base, environment) as doomed:
+        assert doomed.pid != host.pid
+        with doomed.listen() as listener:
+            doomed.queue(made, listener.client)
+            said = (text for message in listener.messages() for text in texts([message]))
+            assert next(text for text in said if re.search(r"window 2/2, step [4-9]/12", text))
+            os.kill(doomed.pid, signal.SIGKILL)
+    (partial,) = (base / "output" / "killed").glob("*.mp4")
+    assert partial.name.endswith(".partial.mp4")
+    entry, seen = run(made)
+    assert "going on after window 1/2" in "\n".join(texts(seen))
+    assert not any("window 1/2, step" in text for text in texts(seen))
+    assert video_of(entry).name == partial.name.replace(".partial", "") and not partial.exists()
+    resumed = video_of(entry).read_bytes()
+    video_of(entry).unlink()
+    unbroken, seen = run(made)
+    assert any("window 1/2, step" in text for text in texts(seen))
+    assert video_of(unbroken).read_bytes() == resumed
+
+
+def frames(path):
+    with av.open(str(path)) as video:
+        return [frame.to_ndarray(format="rgb24").tobytes() for frame in video.decode(video=0)]
+
+
+@pytest.fixture
+def core(base):
+    """Core nodes around a model of their own: a picture through ComfyUI's Wan VAE and back."""
+    folder = base / "models" / "vae"
+    folder.mkdir(exist_ok=True)
+    save_file(random_checkpoint.vae_weights(SIZES), folder / "neighbour.safetensors")
+
+    def make(picture="portrait.png"):
+        return {
+            "picture": node("LoadImage", image=picture),
+            "scaled": node(
+                "ImageScale", image=["picture", 0], upscale_method="bilinear", width=64, height=64, crop="center"
+            ),
+            "vae": node("VAELoader", vae_name="neighbour.safetensors"),
+            "encoded": node("VAEEncode", pixels=["scaled", 0], vae=["vae", 0]),
+            "decoded": node("VAEDecode", samples=["encoded", 0], vae=["vae", 0]),
+            "saved": node("SaveImage", images=["decoded", 0], filename_prefix="neighbour"),
+        }
+
+    return make
+
+
+def pixels_of(host, entry):
+    """Pixels of the picture that the core nodes have saved."""
+    assert entry["status"]["status_str"] == "success", entry["status"]
+    (saved,) = entry["outputs"]["saved"]["images"]
+    with av.open(str(host.base / "output" / saved["subfolder"] / saved["filename"])) as picture:
+        return next(picture.decode(video=0)).to_ndarray(format="rgb24")
+
+
+def test_other_models_before_and_after_are_as_without_ours(host, run, graph, core, video_of):
+    alone, _ = run(graph(base_seed=31))
+    video = frames(video_of(alone))
+    video_of(alone).unlink()
+    host.post("/free", {"unload_models": True, "free_memory": True})
+    time.sleep(2)  # the queue looks for it now and then
+    entry, _ = run(core())
+    before = pixels_of(host, entry)
+    assert before.std() > 5  # a picture
+    between, seen = run(graph(base_seed=31, nodes=core()))  # whose model stays loaded meanwhile
+    assert "vae" not in executed(seen) and "sampler" in executed(seen)
+    assert frames(video_of(between)) == video != []
+    shutil.copy(host.base / "input" / "portrait.png", host.base / "input" / "again.png")
+    entry, seen = run(core("again.png"))
+    assert "vae" not in executed(seen) and {"encoded", "decoded"} <= set(executed(seen))  # the same model computes
+    assert (pixels_of(host, entry) == before).all()
+
+
+def resident(host):
+    """Bytes of the server's memory: its own, and those of mapped files."""
+    status = Path(f"/proc/{host.pid}/status").read_text()
+    return tuple(
+        1024 * int(re.search(rf"^{kind}:\s+(\d+) kB", status, re.MULTILINE)[1]) for kind in ("RssAnon", "RssFile")
+    )
+
+
+def free(host):
+    host.post("/free", {"unload_models": True, "free_memory": True})
+    time.sleep(2)  # the queue looks for it now and then
+    return resident(host)
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="no /proc to read the memory in")
+def test_memory_comes_back_after_an_interrupt(host, run, graph, base, tmp_path):
+    paths = random_checkpoint.write(tmp_path, LARGE)
+    models = base / "models" / "diffusion_models"
+    shutil.move(paths.ckpt_dir, models / "Large")
+    shutil.move(paths.infinitetalk, models / "large.safetensors")
+    save_file(lora_files.lightx2v_i2v(LARGE), base / "models" / "loras" / "large.safetensors")
+    weights = sum(file.stat().st_size for file in (models / "Large").glob("*.safetensors"))
+    run(graph(base_seed=32))  # what is loaded but once is not the large model's
+    before = free(host)
+    large = {"dit_path": "Large", "infinitetalk_dir": "large.safetensors"}
+    made = graph(**large, size="128x128", sample_steps=12, base_seed=33)
+    made["lora"] = node("InfiniteTalkLoRA", lora="large.safetensors", scale=1.0)  # merged, so weights are copies
+    made["model"]["inputs"]["lora"] = ["lora", 0]
+    with host.listen() as listener:
+        prompt = host.queue(made, listener.client)
+        said = (text for message in listener.messages() for text in texts([message]))
+        assert next(text for text in said if re.search(r"window \d/2, step [3-9]/12", text))
+        running = resident(host)
+        host.post("/interrupt")
+        assert listener.until_end(prompt)[-1].type == "execution_interrupted"
+    left = free(host)
+    figures = f"of {weights / MIB:.0f} MiB of weights: {[f'{value / MIB:.0f}' for value in (*before, *running, *left)]}"
+    assert weights > 200 * MIB and running[0] - before[0] > 0.9 * weights, figures
+    assert left[0] - before[0] < 0.25 * weights and left[1] - before[1] < 0.1 * weights, figures
