@@ -17,10 +17,6 @@ from . import comfy_host
 
 ROOT = Path(__file__).parent.parent
 PREFIX = "InfiniteTalk"
-HEADINGS = {
-    "en": ("Inputs", "Outputs", "input", "output", "what it does"),
-    "zh": ("输入", "输出", "输入", "输出", "说明"),
-}
 
 
 def texts() -> dict[str, dict]:
@@ -54,7 +50,7 @@ def files(info: dict[str, dict]) -> dict[str, str]:
         made[f"{folder}/commands.json"] = _json({key: {"label": t} for key, t in read[language]["commands"].items()})
         made[f"{folder}/main.json"] = _json({"nodeCategories": {PREFIX: PREFIX}})
         for name in nodes:
-            page = _page(name, defined[name], read[language]["notes"].get(name, ""), language)
+            page = _page(defined[name], read[language]["notes"].get(name, ""), read[language]["page"]["words"])
             # the page in English is also that of all other languages
             made[f"web/docs/{name}.md" if language == "en" else f"web/docs/{name}/{language}.md"] = page
     return made
@@ -93,8 +89,8 @@ def _chinese(name: str, node: dict, zh: dict) -> dict:
     }
 
 
-def _page(name: str, defined: dict, notes: str, language: str) -> str:
-    inputs, outputs, input_, output, what = HEADINGS[language]
+def _page(defined: dict, notes: str, words: list[str]) -> str:
+    inputs, outputs, input_, output, what = words
     lines = [f"# {defined['display_name']}", "", defined["description"], ""]
     if notes:
         lines += [notes.strip(), ""]

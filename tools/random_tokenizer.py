@@ -1,6 +1,6 @@
 """A small umT5-style tokenizer for the random checkpoint: SentencePiece's unigram model with byte fallback.
 
-Trained in a moment on the sentences below, always with the same result, and written as the
+Trained in a moment on the sentences in the .txt file beside this one, always with the same result, and written as the
 published folder is: ``spiece.model`` beside Hugging Face's ``tokenizer.json``. Any text can be
 encoded, since what has no piece falls back to bytes. Does not know the text encoder.
 """
@@ -18,34 +18,7 @@ PAD, EOS, UNK = "<pad>", "</s>", "<unk>"  # ids 0, 1, 2
 PIECES = 512  # of which 256 are bytes
 NORMALISATION = "nfkc"
 
-SENTENCES = """
-A cat is talking to the camera.
-A dog is talking to the camera.
-A woman is talking to the camera in a warm room.
-A man is singing a song with passion on a stage.
-A young girl with long hair is reading a story aloud.
-An old man with glasses is giving a lecture.
-The portrait speaks slowly and smiles at the viewer.
-The speaker looks into the camera and moves the hands.
-A close shot of a face, soft light, natural expression.
-A news reader sits at a desk in a bright studio.
-Two people are sitting at a table and talking.
-The singer holds a microphone and closes the eyes.
-A teacher explains a picture on the wall.
-Give me a picture and a voice, and the picture will talk.
-bright tones, overexposed, static, blurred details, subtitles, style, works, paintings, images
-worst quality, low quality, ugly, incomplete, extra fingers, poorly drawn hands, poorly drawn faces
-deformed, disfigured, fused fingers, still picture, messy background, three legs, walking backwards
-一个人对着镜头激情唱歌。
-一个女孩在对着镜头说话。
-一个男人在房间里讲故事。
-一位老师在讲解墙上的图片。
-主持人坐在明亮的演播室里。
-歌手拿着麦克风，闭上眼睛唱歌。
-给我一张图片和一段声音，图片就会说话。
-一只猫在说话，背景是温暖的房间。
-画面清晰，表情自然，光线柔和。
-""".strip().splitlines()
+SENTENCES = Path(__file__).with_suffix(".txt").read_text(encoding="utf-8").splitlines()
 
 
 def write_tokenizer(folder: Path, sentences: list[str] = SENTENCES, pieces: int = PIECES) -> int:

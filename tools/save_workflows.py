@@ -12,7 +12,7 @@ import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from . import browser, comfy_host
+from . import browser, comfy_host, node_texts
 
 ROOT = Path(__file__).parent.parent
 HUGGING_FACE = "https://huggingface.co"
@@ -48,6 +48,7 @@ ENCODERS = {
     "clip_vision": "clip_vision_h.safetensors",
     "vae": "wan_2.1_vae.safetensors",
 }
+CHINESE = node_texts.texts()["zh"]["workflows"]
 WAV2VEC = {"wav2vec_dir": "wav2vec2-chinese-base_fp16.safetensors"}
 LIGHTX2V = "lightx2v_I2V_14B_480p_cfg_step_distill_rank128_bf16.safetensors"
 
@@ -92,7 +93,7 @@ WORKFLOWS: dict[str, dict[str, Node]] = {
             "Choose a picture and a sound file, say what is to be seen, and run. The video is as long as the speech, "
             "and lies under `output/video` from its first window on.\n\n"
             + downloads(*IMAGE_MODELS, *WAV2VEC.values(), LIGHTX2V)
-            + "\n\n一张照片加一段语音即可生成说话视频：选择图片和音频，填写提示词，然后运行。",
+            + f"\n\n{CHINESE['single_image']}",
             (-600, 0),
             (560, 480),
         ),
@@ -122,7 +123,7 @@ WORKFLOWS: dict[str, dict[str, Node]] = {
         "sampler": Node(
             "InfiniteTalkSampler",
             (780, 0),
-            {"prompt": "一个人对着镜头激情唱歌"},
+            {"prompt": CHINESE["prompt"]},
             {"model": ("model", 0), "speech": ("speech", 0), "image": ("image", 0), "preset": ("preset", 0)},
             size=(440, 1180),
         ),
@@ -134,7 +135,7 @@ WORKFLOWS: dict[str, dict[str, Node]] = {
             "Choose a video and the new speech. The preset rules the settings that it names in loader and sampler; "
             "unlink it to change them.\n\n"
             + downloads(*VIDEO_MODELS, *WAV2VEC.values())
-            + "\n\n为视频中的人物换上新的语音：选择视频和音频，然后运行。预设会锁定它所设置的参数，断开即可修改。",
+            + f"\n\n{CHINESE['single_video']}",
             (-600, 0),
             (560, 480),
         ),
@@ -164,8 +165,7 @@ WORKFLOWS: dict[str, dict[str, Node]] = {
         "note": note(
             "# Runs at once, without downloads\n\n"
             "A small model trained on drawn faces: it shows how everything works, not how the real one looks. With "
-            "real weights only the loader and the size change.\n\n"
-            "无需下载即可运行：使用在手绘人脸上训练的小模型，演示流程而非真实画质。",
+            "real weights only the loader and the size change.\n\n" + CHINESE["demo"],
             (-420, 0),
             (380, 260),
         ),

@@ -29,48 +29,7 @@ if [ -z "${{PYTHON:-}}" ]; then
 fi
 
 exec """
-MENU = """\
-#!/usr/bin/env bash
-# Chooses a configuration and runs it; flags given to this script are passed on.
-# 选择一个配置并运行；给本脚本的参数会原样传递。
-# Written by python -m infinitetalk.tools.write_run_configs.
-set -euo pipefail
-here="$(cd "$(dirname "$0")" && pwd)"
-
-ask() { # ask QUESTION: the answer is in $answer, empty at the end of input
-    printf '%s' "$1"
-    IFS= read -r answer || true
-}
-
-whole() { # whole PATH: the same file from any folder
-    case "$1" in /*) printf '%s' "$1" ;; *) printf '%s/%s' "$PWD" "$1" ;; esac
-}
-
-choice=""
-until [ -n "$choice" ]; do
-    cat <<'EOF'
-<LINES>
-  q  quit / 退出
-EOF
-    ask "Which one? / 选择: "
-    case "$answer" in
-<CASES>
-    q | Q | "") echo; exit 0 ;;
-    *) echo "$answer is not one of them. / 没有这一项。" ;;
-    esac
-done
-
-ask "Picture or video (Enter: the bundled example) / 图片或视频（回车使用示例）: "
-[ -z "$answer" ] || set -- --image "$(whole "$answer")" "$@"
-ask "Speech (Enter: the bundled example) / 语音（回车使用示例）: "
-[ -z "$answer" ] || set -- --audio "$(whole "$answer")" "$@"
-ask "Prompt (Enter: the bundled example's) / 提示词（回车使用示例）: "
-[ -z "$answer" ] || set -- "--prompt=$answer" "$@"
-ask "Name of the video (Enter: the preset's) / 视频文件名（回车使用预设）: "
-[ -z "$answer" ] || set -- --save_file "$(whole "$answer")" "$@"
-echo
-exec bash "$here/$choice.sh" "$@"
-"""
+MENU = Path(__file__).parent / "menu.sh"  # with <LINES> and <CASES> for the presets
 
 
 def files() -> dict[str, str]:
@@ -112,7 +71,7 @@ def menu(presets: list[Preset]) -> str:
         for number, preset in enumerate(presets, 1)
     ]
     cases = [f"    {n} | {preset.name}) choice={preset.name} ;;" for n, preset in enumerate(presets, 1)]
-    return MENU.replace("<LINES>", "\n".join(lines)).replace("<CASES>", "\n".join(cases))
+    return MENU.read_text(encoding="utf-8").replace("<LINES>", "\n".join(lines)).replace("<CASES>", "\n".join(cases))
 
 
 def main() -> None:

@@ -1,21 +1,22 @@
 """What the demo's model was told about its pictures: moods, and many ways to ask for each.
 
-A prompt without a mood means a calm face. Knows words only.
+A prompt without a mood means a calm face. Chinese words are in prompts.toml. Knows words only.
 """
 
 from __future__ import annotations
 
 import random
+import tomllib
+from pathlib import Path
 
 CALM, SMILING, SAD, SURPRISED, ASIDE = range(5)
+_CHINESE = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
+_COMMA, _STOP = "\uff0c", "\u3002"  # full width
 MOODS = ("calm", "smiling", "sad", "surprised", "looking aside")
 
 _SUBJECTS = ("A woman", "A man", "A person", "A girl", "A boy", "Someone", "The portrait", "A cartoon character")
-_SUBJECTS_ZH = ("一个人", "一位女士", "一位男士", "一个女孩", "一个男孩", "画中人", "一个卡通人物", "他", "她")
 _ACTIONS = ("is talking to the camera", "is talking", "speaks", "is speaking", "talks to the viewer", "tells a story")
-_ACTIONS_ZH = ("在说话", "对着镜头说话", "正在讲话", "在讲故事", "在和观众说话")
 _PLACES = ("", "", " in a warm room", " on a stage", ", soft light", " at a desk", " in the evening", ", close shot")
-_PLACES_ZH = ("", "", "，在房间里", "，在舞台上", "，光线柔和", "，晚上", "，近景", "，背景干净")
 _WORDS = {
     CALM: (", calm", " calmly", ", with a calm face", ", quiet and serious", ", neutral expression", "", ""),
     SMILING: (", smiling", " with a smile", " happily", ", a happy face", ", cheerful and smiling", ", full of joy"),
@@ -23,19 +24,8 @@ _WORDS = {
     SURPRISED: (", surprised", " in surprise", ", with a surprised face", ", astonished", ", amazed", ", wide eyes"),
     ASIDE: (", looking aside", ", looking away", ", eyes to the side", ", glancing sideways", " and looks aside"),
 }
-_WORDS_ZH = {
-    CALM: ("，平静", "，表情平静", "，神情自然", "，冷静", "，表情严肃", "", ""),
-    SMILING: ("，微笑", "，面带微笑", "，很开心", "，笑着", "，高兴的表情", "，快乐"),
-    SAD: ("，悲伤", "，表情悲伤", "，很难过", "，伤心", "，忧愁的表情", "，不高兴，难过"),
-    SURPRISED: ("，惊讶", "，表情惊讶", "，很吃惊", "，睁大眼睛", "，惊奇的表情"),
-    ASIDE: ("，看向旁边", "，目光看向一侧", "，眼睛看旁边", "，侧目", "，视线移开"),
-}
 HELD_OUT = {  # never trained on: another frame around known words
-    CALM: ("A teacher is explaining something, calm.", "老师在讲课，平静。"),
-    SMILING: ("A teacher is explaining something, smiling.", "老师在讲课，微笑。"),
-    SAD: ("A teacher is explaining something, sad.", "老师在讲课，悲伤。"),
-    SURPRISED: ("A teacher is explaining something, surprised.", "老师在讲课，惊讶。"),
-    ASIDE: ("A teacher is explaining something, looking aside.", "老师在讲课，看向旁边。"),
+    mood: (f"A teacher is explaining something, {name}.", _CHINESE["held_out"][mood]) for mood, name in enumerate(MOODS)
 }
 
 
@@ -59,11 +49,17 @@ def _english(choose: random.Random, mood: int) -> str:
 
 
 def _chinese(choose: random.Random, mood: int) -> str:
-    subject, action, place = choose.choice(_SUBJECTS_ZH), choose.choice(_ACTIONS_ZH), choose.choice(_PLACES_ZH)
-    word = choose.choice(_WORDS_ZH[mood])
+    subject, action, place = (
+        choose.choice(_CHINESE["subjects"]),
+        choose.choice(_CHINESE["actions"]),
+        choose.choice(_CHINESE["places"]),
+    )
+    word = choose.choice(_CHINESE["words"][mood])
     if word and choose.random() < 0.3:
-        return f"{word[1:]}，{subject}{action}{place}。"
-    return f"{subject}{action}{word}{place}。" if choose.random() < 0.5 else f"{subject}{action}{place}{word}。"
+        return f"{word[1:]}{_COMMA}{subject}{action}{place}{_STOP}"
+    return (
+        f"{subject}{action}{word}{place}{_STOP}" if choose.random() < 0.5 else f"{subject}{action}{place}{word}{_STOP}"
+    )
 
 
 def tokenizer_sentences() -> list[str]:
@@ -75,9 +71,9 @@ def tokenizer_sentences() -> list[str]:
         for subject, action in zip(_SUBJECTS, (*_ACTIONS, *_ACTIONS[:2]), strict=True)
     ]
     chinese = [
-        f"{subject}{action}{word}。"
-        for moods in _WORDS_ZH.values()
+        f"{subject}{action}{word}{_STOP}"
+        for moods in _CHINESE["words"]
         for word in moods
-        for subject, action in zip(_SUBJECTS_ZH, (*_ACTIONS_ZH, *_ACTIONS_ZH[:4]), strict=True)
+        for subject, action in zip(_CHINESE["subjects"], (*_CHINESE["actions"], *_CHINESE["actions"][:4]), strict=True)
     ]
     return words + chinese

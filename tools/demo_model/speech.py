@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import random
 import subprocess
+import tomllib
 import wave
 from pathlib import Path
 
@@ -35,37 +36,8 @@ Why is the sky dark at night, and what makes the sea taste of salt?
 Yes. No. Maybe. Oh, I see! Wait a moment, please.
 An apple a day keeps the doctor away, or so they say.
 """.strip().splitlines()
-_ZH = """
-今天天气很好，我们一起去公园散步吧。
-老师打开书，慢慢地给孩子们讲故事。
-请给我一杯热茶，谢谢你。
-火车快要开了，大家都在站台上等着。
-春天来了，花园里的花都开了，真漂亮。
-你知道为什么天空是蓝色的吗？
-他想了一会儿，然后笑着回答了这个问题。
-一二三四五，上山打老虎，老虎没打到，打到小松鼠。
-我喜欢在晚上听音乐，也喜欢看书。
-昨天我和朋友去市场买了很多苹果和香蕉。
-奶奶做的饺子是全世界最好吃的。
-对不起，我没有听清楚，请你再说一遍。
-这座城市有很长的历史，也有许多新的高楼。
-好的，没问题，我们明天早上八点见面。
-""".strip().splitlines()
-_OTHERS = {
-    "de": "Guten Morgen, wie geht es Ihnen heute? Der Zug nach Hamburg fährt um neun Uhr ab. Wir haben viel Zeit.",
-    "fr-fr": "Bonjour tout le monde, aujourd'hui nous allons parler de la mer. Il fait beau, et le vent est doux.",
-    "es": "Buenos días, amigos. La casa está cerca del río y los niños juegan en la plaza. Hasta mañana.",
-    "it": "Buongiorno a tutti, oggi parliamo della musica. Il gatto dorme sul divano mentre fuori piove.",
-    "ja": "おはようございます。きょうはとてもいいてんきですね。いっしょにこうえんへいきましょう。",
-    "ru": "Доброе утро, друзья. Сегодня мы поедем на озеро, там тихо и красиво. Возьмите с собой хлеб.",
-    "pt": "Bom dia a todos. A menina abriu a janela e viu o mar. Hoje vamos aprender uma canção nova.",
-}
-_HELD_OUT = {
-    "en-us": "Give me a picture and a voice, and the picture will talk. It does not matter how long the speech is, "
-    "because one part follows the other. Thank you for listening.",
-    "en-gb": "Under the bridge there lives an old turtle. Every summer he comes out, looks at the boats and goes back.",
-    "cmn": "给我一张图片和一段声音，图片就会说话。不管这段话有多长，画面都会一直跟着声音走。非常感谢大家。",
-}
+_TEXTS = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
+_ZH, _OTHERS, _HELD_OUT = _TEXTS["cmn"], _TEXTS["others"], _TEXTS["held_out"]
 
 
 def render(path: Path, clips: int) -> None:
@@ -90,7 +62,7 @@ def _clip(choose: random.Random, number: int) -> np.ndarray:
     speed, pitch = choose.randint(120, 190), choose.randint(15, 85)
     while sum(map(len, pieces)) < CLIP:
         if language in _OTHERS:
-            text = choose.choice(_OTHERS[language].replace("。", ". ").split(". "))
+            text = choose.choice(_OTHERS[language].replace("\u3002", ". ").split(". "))
         else:
             text = choose.choice(_ZH if language == "cmn" else _EN)
         spoken = speak(text, voice, speed, pitch)
