@@ -277,7 +277,7 @@ def test_what_the_video_is_made_from_is_never_overwritten(refusal, tmp_path):
     whole = source.read_bytes()
     for overwrite in (True, None):
         sentence = refusal(image=None, video=source, save_file=tmp_path / "clip", overwrite=overwrite)
-        assert "clip.mp4 is what the video is made from; give another name" in sentence
+        assert "clip.mp4 is what it is made from; give another name" in sentence
     assert source.read_bytes() == whole
 
 
