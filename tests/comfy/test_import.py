@@ -24,11 +24,13 @@ def export(host, prompt):
 def test_a_graph_of_kijais_nodes_becomes_a_command_with_this_servers_files(host, base):
     prompt = json.loads((GRAPHS / "kijai_image_api.json").read_text(encoding="utf-8"))
     assert "is not in models/" in export(host, prompt)["error"]
-    for name in MODELS.values():
-        path = base / "models" / name
+    paths = [base / "models" / name for name in MODELS.values()]
+    for path in paths:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
     answer = export(host, prompt)
+    for path in paths:  # empty ones are in the way of other tests
+        path.unlink()
     words = shlex.split(answer["command"].replace("\\\n", " "))
     found = parse(words[2:])
     expected = {setting: base / "models" / name for setting, name in MODELS.items()}
