@@ -22,10 +22,19 @@ from ..pipeline.evaluation.measures import evaluate_frames
 from ..pipeline.evaluation.reader import load_reader
 from ..pipeline.media.audio import open_audio
 from ..pipeline.media.speech import speech_for_model
+from ..pipeline.models.transformer_loading import QUANTISERS
 from ..pipeline.quantisation.matmul import choose_matmuls
 from .accuracy import GROUPS, Quantised, psnr
 
 FRAMES = 81
+OUTSIDE = {  # of the blocks: kept in floats always; rounded here to see what that is worth
+    "patch embedding": "patch_embedding",
+    "time embedding and projection": "time_",
+    "text embedding": "text_embedding",
+    "image projection": "img_emb",
+    "audio projection": "audio_proj",
+    "head": "head",
+}
 JOB = Job(ASSETS / "drawn_portrait.png", ASSETS / "speech.wav", "A person is talking to the camera.")
 
 
@@ -78,12 +87,30 @@ def main() -> None:
             tell(f"{steps} steps, {quant}: mouth and speech, r", follows(seen))
             if steps != options.steps[0]:
                 continue
-            for group, pattern in groups.items():
-                with Quantised(model, quant, matmuls, pattern):
-                    tell(
-                        f"{steps} steps, {quant}, {group}: frames (dB)",
-                        psnr(in_floats(frames(steps)), in_floats(whole)),
-                    )
+            parts = {group: Quantised(model, quant, matmuls, pattern) for group, pattern in groups.items()}
+            parts |= {group: Rounded(model, quant, start) for group, start in OUTSIDE.items()}
+            for group, part in parts.items():
+                with part:
+                    seen = frames(steps)
+                tell(f"{steps} steps, {quant}, {group}: frames (dB)", psnr(in_floats(seen), in_floats(whole)))
+
+
+class Rounded:
+    """The matrices of some layers outside the blocks rounded to 8 bits, for the length of a with statement."""
+
+    def __init__(self, model: torch.nn.Module, quant: str, start: str) -> None:
+        self.pack = QUANTISERS[quant][0]
+        found = [weight for name, weight in model.named_parameters() if name.startswith(start)]
+        self.weights = [weight for weight in found if weight.ndim > 1 and len(weight) > 1]
+        self.before = [weight.data for weight in self.weights]
+
+    def __enter__(self) -> None:
+        for weight in self.weights:
+            weight.data = self.pack(weight.data.flatten(1)).unpacked().view_as(weight).to(weight.dtype)
+
+    def __exit__(self, *_: object) -> None:
+        for weight, before in zip(self.weights, self.before, strict=True):
+            weight.data = before
 
 
 def in_floats(frames: torch.Tensor) -> torch.Tensor:
