@@ -259,10 +259,7 @@ class Settings:
         unit="GiB",
     )
     attention: str = setting(
-        "auto",
-        "attention kernel",
-        group=SPEED,
-        choices=("auto", "sdpa", "cudnn", "flash", "sage"),
+        "auto", "attention kernel", group=SPEED, choices=("auto", "sdpa", "cudnn", "flash", "sage")
     )
     kernels: str = setting(
         "auto",
