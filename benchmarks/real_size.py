@@ -1,6 +1,6 @@
 """Seconds and gigabytes of the real model (18.9 B parameters, random weights) on one CUDA card.
 
-    python -m infinitetalk.benchmarks.real_size [--upstream CLONE] [--size 640x640] [--out FILE]
+    python -m infinitetalk.benchmarks.real_size [--upstream CLONE] [--size 640x640] [--quant fp8] [--out FILE]
 
 Measures one transformer forward (ours, and upstream's own code in the same run if a clone of
 MeiGen-AI/InfiniteTalk is given), the VAE, and one whole window of four steps and two passes.
@@ -32,13 +32,16 @@ from ..pipeline.media.reference import open_reference
 from ..pipeline.media.writer import VideoWriter
 from ..pipeline.models.attention import choose_attention
 from ..pipeline.models.image_encoder import load_image_encoder
+from ..pipeline.models.linear import Linear
 from ..pipeline.models.pointwise import choose_pointwise
 from ..pipeline.models.speech_encoder import features_from_tensor
 from ..pipeline.models.transformer import Context, Operations, WanTransformer
 from ..pipeline.models.transformer_files import weight_dtype
+from ..pipeline.models.transformer_loading import QUANTISERS
 from ..pipeline.models.vae import WanVAE, load_vae
 from ..pipeline.plan import window_plan
 from ..pipeline.progress import Step
+from ..pipeline.quantisation.matmul import choose_matmuls
 from ..pipeline.settings import Settings, resolve
 from ..pipeline.streaming import Inputs, Models, stream
 from ..pipeline.weights.residency import BlockStreamer
@@ -53,6 +56,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--upstream", type=Path, help="clone of MeiGen-AI/InfiniteTalk, measured in the same run")
     parser.add_argument("--size", default="640x640", help="WIDTHxHEIGHT")
+    parser.add_argument("--quant", choices=list(QUANTISERS), help="for ours; bf16 if left out")
     parser.add_argument("--out", type=Path, help="JSON file for the results")
     parser.add_argument("--parts", nargs="+", default=["forward", "streamed", "vae", "window", "upstream"])
     options = parser.parse_args()
@@ -63,10 +67,10 @@ def main() -> None:
         "size": options.size,
     }
     parts = {
-        "forward": lambda: measure_forward(height, width),
-        "streamed": lambda: measure_streamed(height, width),
+        "forward": lambda: measure_forward(height, width, options.quant),
+        "streamed": lambda: measure_streamed(height, width, options.quant),
         "vae": lambda: measure_vae(height, width),
-        "window": lambda: measure_window(height, width),
+        "window": lambda: measure_window(height, width, options.quant),
         "upstream": lambda: measure_upstream(options.upstream, height, width) if options.upstream else {},
     }
     for part in options.parts:
@@ -109,11 +113,19 @@ def randomise(module: nn.Module) -> None:
 
 
 def operations(attention: str, kernels: str) -> Operations:
-    return Operations(choose_attention(attention, CUDA, torch.bfloat16), choose_pointwise(kernels, CUDA))
+    return Operations(
+        choose_attention(attention, CUDA, torch.bfloat16),
+        choose_pointwise(kernels, CUDA),
+        choose_matmuls("auto", CUDA, torch.bfloat16),
+    )
 
 
-def real_transformer(streamer: BlockStreamer) -> WanTransformer:
-    """A transformer of real size with random weights, made block by block where each will live."""
+def real_transformer(streamer: BlockStreamer, quant: str | None = None) -> WanTransformer:
+    """A transformer of real size with random weights, made block by block where each will live.
+
+    Args:
+        quant: "fp8" or "int8" for the blocks' matrices, None for bf16.
+    """
     dtype = torch.bfloat16
     with torch.device("meta"):
         model = WanTransformer(REAL, operations("auto", "auto"))
@@ -130,6 +142,10 @@ def real_transformer(streamer: BlockStreamer) -> WanTransformer:
     for block in model.blocks:
         materialise(block, CUDA)
         randomise(block)
+        for layer in block.modules():
+            if quant is not None and isinstance(layer, Linear):
+                packed = QUANTISERS[quant][0](layer.weight.data)
+                layer.keep(packed, model.operations.matmuls.of(packed.storage))
         streamer.add(block)
     for child in [child for child in model.children() if child is not model.blocks]:
         randomise(child)
@@ -160,9 +176,9 @@ def named(model: WanTransformer) -> str:
     return f"{model.operations.attend.name} attention, {model.operations.pointwise.name} kernels"
 
 
-def measure_forward(height: int, width: int) -> dict[str, object]:
+def measure_forward(height: int, width: int, quant: str | None) -> dict[str, object]:
     streamer = BlockStreamer(CUDA, resident=REAL.num_layers)
-    model = real_transformer(streamer)
+    model = real_transformer(streamer, quant)
     found = {
         "ours: parameters": sum(p.numel() for p in model.parameters()),
         f"ours: forward, one pass, {named(model)} (s)": forward_seconds(model, streamer, height, width, 1),
@@ -177,9 +193,9 @@ def measure_forward(height: int, width: int) -> dict[str, object]:
     return found
 
 
-def measure_streamed(height: int, width: int) -> dict[str, object]:
+def measure_streamed(height: int, width: int, quant: str | None) -> dict[str, object]:
     streamer = BlockStreamer(CUDA, resident=0)
-    model = real_transformer(streamer)
+    model = real_transformer(streamer, quant)
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
     return {
@@ -219,10 +235,10 @@ def vae_costs(vae: WanVAE, height: int, width: int) -> dict[str, float]:
     }
 
 
-def measure_window(height: int, width: int) -> dict[str, object]:
+def measure_window(height: int, width: int, quant: str | None) -> dict[str, object]:
     """Two windows of four steps and two passes, from decoded inputs to packets on the disk."""
     blocks = BlockStreamer(CUDA, resident=REAL.num_layers)
-    transformer = real_transformer(blocks)
+    transformer = real_transformer(blocks, quant)
     with tempfile.TemporaryDirectory() as folder:
         sizes = replace(random_checkpoint.DEMO, clip_dim=REAL.image_dim, clip_layers=32)
         clip = Path(folder) / "clip.safetensors"

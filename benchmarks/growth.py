@@ -1,0 +1,188 @@
+"""How seconds and gigabytes grow with the frames of a window, the picture's size and the number of windows.
+
+    python -m infinitetalk.benchmarks.growth --out growth.json [--parts frames sizes windows]
+    python -m infinitetalk.benchmarks.growth --plot growth.json growth.svg
+
+The transformer of real size in fp8 with all blocks resident, random weights: one forward of one pass, and the
+VAE in bf16 decoding the window. Windows: 20 of them at 320x320 with one step each, what each takes and what the
+process holds after it. The plot is made from the file, on any machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import psutil
+import torch
+from safetensors.torch import save_file
+
+from ..pipeline.media.reference import open_reference
+from ..pipeline.models.image_encoder import load_image_encoder
+from ..pipeline.models.speech_encoder import features_from_tensor
+from ..pipeline.models.transformer import Context, WanTransformer
+from ..pipeline.plan import latent_frames, tokens_per_window, window_plan
+from ..pipeline.settings import Settings, resolve
+from ..pipeline.streaming import Inputs, Models, stream
+from ..pipeline.weights.residency import BlockStreamer
+from ..tools import random_checkpoint
+from .real_size import CUDA, GIB, REAL, peak, real_transformer, real_vae, seconds
+
+FRAMES = (41, 81, 121, 161)
+SIDES = (480, 560, 640, 720, 960)
+SIDE, LENGTH = 640, 81
+WINDOWS = 20
+Row = dict[str, float]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--parts", nargs="+", default=["frames", "sizes", "windows"])
+    parser.add_argument("--out", type=Path, help="JSON file for the results")
+    parser.add_argument("--plot", nargs=2, type=Path, metavar=("JSON", "SVG"))
+    options = parser.parse_args()
+    if options.plot:
+        found = json.loads(options.plot[0].read_text(encoding="utf-8"))
+        options.plot[1].write_text(plot(found), encoding="utf-8")
+        return
+    streamer = BlockStreamer(CUDA, resident=REAL.num_layers)
+    model = real_transformer(streamer, "fp8")
+    parts = {
+        "frames": lambda: (row(model, streamer, frames, SIDE) for frames in FRAMES),
+        "sizes": lambda: (row(model, streamer, LENGTH, side) for side in SIDES),
+        "windows": lambda: windows(model, streamer),
+    }
+    results: dict[str, object] = {"card": torch.cuda.get_device_name(), "torch": torch.__version__}
+    for part in options.parts:
+        rows = []
+        for found in attempts(parts[part]()):
+            rows.append(found)
+            print(part, json.dumps(found), flush=True)
+            results[part] = rows
+            if options.out:
+                options.out.write_text(json.dumps(results, indent=1), encoding="utf-8")
+        torch.cuda.empty_cache()
+
+
+def attempts(rows: Iterable[Row]) -> Iterator[Row]:
+    """The rows until one fails."""
+    try:
+        yield from rows
+    except RuntimeError as error:
+        print(f"stopped: {error}", flush=True)
+
+
+@torch.no_grad()
+def row(model: WanTransformer, streamer: BlockStreamer, frames: int, side: int) -> Row:
+    """A window of so many frames of side x side pixels."""
+    shape = latent_frames(frames), side // 8, side // 8
+    text = model.text_part(torch.randn(60, REAL.text_dim, device=CUDA))
+    image = model.image_part(torch.randn(257, REAL.image_dim, device=CUDA))
+    contexts = [Context(text, image, model.audio_part(torch.randn(frames, 5, 12, 768, device=CUDA)))]
+    latents, reference = torch.randn(16, *shape, device=CUDA), torch.randn(20, *shape, device=CUDA)
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    forward = seconds(lambda: model(latents, reference, 500.0, contexts, streamer), repeat=2)
+    beyond = torch.cuda.max_memory_allocated() - before
+    vae = real_vae(torch.bfloat16)
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    decode = seconds(lambda: sum(1 for _ in vae.decode_frames(latents)), repeat=1)
+    return {
+        "frames": frames,
+        "side": side,
+        "tokens": tokens_per_window(frames, side, side),
+        "forward (s)": forward,
+        "a forward beyond the weights (GiB)": round(beyond / GIB, 2),
+        "decode (s)": decode,
+        "decoding (GiB)": round((torch.cuda.max_memory_allocated() - before) / GIB, 2),
+    }
+
+
+def windows(model: WanTransformer, streamer: BlockStreamer) -> Iterator[Row]:
+    """Each window of a long video: what it takes, and what is held after it."""
+    side = 320
+    with tempfile.TemporaryDirectory() as folder:
+        sizes = replace(random_checkpoint.DEMO, clip_dim=REAL.image_dim, clip_layers=32)
+        clip = Path(folder) / "clip.safetensors"
+        save_file(random_checkpoint.image_encoder_weights(sizes), clip)
+        image_encoder = load_image_encoder(clip, CUDA, torch.float16)
+    models = Models(model, streamer, image_encoder, real_vae(torch.bfloat16), CUDA)
+    guidance = {"sample_text_guide_scale": 1.0, "sample_audio_guide_scale": 1.0}
+    settings = resolve(Settings(size=f"{side}x{side}", sample_steps=1, **guidance))
+    total = settings.frame_num + (WINDOWS - 1) * (settings.frame_num - settings.motion_frame)
+    speech = features_from_tensor(torch.randn(total, 12, 768), None)
+    reference = open_reference(Path(__file__).parent.parent / "assets" / "drawn_portrait.png")
+    prompt = torch.randn(60, REAL.text_dim)
+    inputs = Inputs(reference, speech, prompt, prompt)
+    spans = window_plan(total, settings.frame_num, settings.motion_frame)
+    torch.cuda.reset_peak_memory_stats()
+    start = time.perf_counter()
+    for window, _ in stream(models, inputs, settings, spans):
+        torch.cuda.synchronize()
+        now = time.perf_counter()
+        yield {
+            "window": window.index + 1,
+            "seconds": round(now - start, 2),
+            "card, held (GiB)": round(torch.cuda.memory_allocated() / GIB, 3),
+            "card, peak (GiB)": peak(),
+            "host (MiB)": round(psutil.Process().memory_info().rss / 2**20),
+        }
+        start = now
+
+
+PLOTS = (
+    ("frames", "frames", "forward (s)", "frames of a window at 640x640", "seconds of a forward"),
+    ("sizes", "side", "forward (s)", "side of the picture in pixels, 81 frames", "seconds of a forward"),
+    ("sizes", "side", "decode (s)", "side of the picture in pixels, 81 frames", "seconds of decoding"),
+    ("windows", "window", "seconds", "number of the window", "seconds of a window"),
+)
+WIDTH, HEIGHT, MARGIN = 300, 220, 46
+
+
+def plot(found: dict[str, list[Row]]) -> str:
+    """The rows as small curves beside each other, in SVG."""
+    drawn = [one for one in PLOTS if one[0] in found]
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH * len(drawn)}" height="{HEIGHT}" '
+        'font-family="sans-serif" font-size="11" fill="#333">',
+        f'<rect width="{WIDTH * len(drawn)}" height="{HEIGHT}" fill="white"/>',
+    ]
+    for number, (part, across, up, below, beside) in enumerate(drawn):
+        parts.append(f'<g transform="translate({number * WIDTH},0)">{_curve(found[part], across, up)}')
+        parts.append(f'<text x="{MARGIN}" y="16">{beside}</text>')
+        parts.append(f'<text x="{MARGIN}" y="{HEIGHT - 6}">{below}</text></g>')
+    return "\n".join([*parts, "</svg>\n"])
+
+
+def _curve(rows: list[Row], across: str, up: str) -> str:
+    points = sorted((r[across], r[up]) for r in rows)
+    left, right = points[0][0], points[-1][0]
+    top = 1.1 * max(y for _, y in points)
+    wide, tall = WIDTH - MARGIN - 16, HEIGHT - 2 * MARGIN + 10
+
+    def place(x: float, y: float) -> tuple[float, float]:
+        return MARGIN + wide * (x - left) / max(right - left, 1), 26 + tall * (1 - y / top)
+
+    x0, y0 = place(left, 0)
+    x1, _ = place(right, 0)
+    marks = [f'<path d="M{x0:.0f} 26V{y0:.0f}H{x1:.0f}" fill="none" stroke="#999"/>']
+    for x in {left, right} if len(points) > 6 else {x for x, _ in points}:
+        marks.append(f'<text x="{place(x, 0)[0]:.0f}" y="{y0 + 14:.0f}" text-anchor="middle">{x:g}</text>')
+    for y in (0, top / 2, top):
+        marks.append(f'<text x="{MARGIN - 5}" y="{place(left, y)[1] + 4:.0f}" text-anchor="end">{y:.2g}</text>')
+    line = " ".join(f"{a:.1f},{b:.1f}" for a, b in (place(x, y) for x, y in points))
+    marks.append(f'<polyline points="{line}" fill="none" stroke="#286ec8" stroke-width="2"/>')
+    marks += [f'<circle cx="{a:.1f}" cy="{b:.1f}" r="3" fill="#286ec8"/>' for a, b in (place(*p) for p in points)]
+    return "".join(marks)
+
+
+if __name__ == "__main__":
+    main()
