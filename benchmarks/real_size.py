@@ -332,7 +332,25 @@ def measure_upstream(clone: Path, height: int, width: int) -> dict[str, object]:
             with mock.patch.object(multitalk_model, "flash_attention", attention):
                 found[f"upstream: forward, one pass, {name} (s)"] = seconds(forward, repeat=2)
         found["upstream: forward, peak (GiB)"] = peak()
-        return found
+        del model
+        torch.cuda.empty_cache()
+        return found | upstream_vae(height, width)
+
+
+def upstream_vae(height: int, width: int) -> dict[str, object]:
+    """Upstream's VAE as its windows use it: float32, and as it switches cuDNN."""
+    from wan.modules.vae import WanVAE_
+
+    vae = WanVAE_(dim=96, z_dim=16).to(CUDA).requires_grad_(False).eval()
+    scale = [torch.zeros(16, device=CUDA), torch.ones(16, device=CUDA)]
+    latents = torch.randn(1, 16, 1 + (FRAMES - 1) // 4, height // 8, width // 8, device=CUDA)
+    video = torch.rand(1, 3, FRAMES, height, width, device=CUDA) * 2 - 1
+    with torch.backends.cudnn.flags(deterministic=True, benchmark=False):
+        return {
+            "upstream: VAE, encode the reference as 81 frames (s)": seconds(lambda: vae.encode(video, scale), 1),
+            "upstream: VAE, encode 9 motion frames (s)": seconds(lambda: vae.encode(video[:, :, :9], scale), 1),
+            "upstream: VAE, decode 81 frames (s)": seconds(lambda: vae.decode(latents, scale), 1),
+        }
 
 
 if __name__ == "__main__":
