@@ -47,6 +47,7 @@ from ..pipeline.streaming import Inputs, Models, stream
 from ..pipeline.weights.residency import BlockStreamer
 from ..tools import random_checkpoint
 
+PARTS = ("forward", "streamed", "vae", "window", "upstream", "upstream_vae")
 FRAMES = 81
 CUDA = torch.device("cuda")
 GIB = 2**30
@@ -58,7 +59,9 @@ def main() -> None:
     parser.add_argument("--size", default="640x640", help="WIDTHxHEIGHT")
     parser.add_argument("--quant", choices=list(QUANTISERS), help="for ours; bf16 if left out")
     parser.add_argument("--out", type=Path, help="JSON file for the results")
-    parser.add_argument("--parts", nargs="+", default=["forward", "streamed", "vae", "window", "upstream"])
+    parser.add_argument(
+        "--parts", nargs="+", default=["forward", "streamed", "vae", "window", "upstream", "upstream_vae"]
+    )
     options = parser.parse_args()
     width, height = map(int, options.size.split("x"))
     results: dict[str, object] = {
@@ -72,6 +75,7 @@ def main() -> None:
         "vae": lambda: measure_vae(height, width),
         "window": lambda: measure_window(height, width, options.quant),
         "upstream": lambda: measure_upstream(options.upstream, height, width) if options.upstream else {},
+        "upstream_vae": lambda: measure_upstream_vae(options.upstream, height, width) if options.upstream else {},
     }
     for part in options.parts:
         torch.cuda.reset_peak_memory_stats()
@@ -332,16 +336,18 @@ def measure_upstream(clone: Path, height: int, width: int) -> dict[str, object]:
             with mock.patch.object(multitalk_model, "flash_attention", attention):
                 found[f"upstream: forward, one pass, {name} (s)"] = seconds(forward, repeat=2)
         found["upstream: forward, peak (GiB)"] = peak()
-        del model
-        torch.cuda.empty_cache()
-        return found | upstream_vae(height, width)
+        return found
 
 
-def upstream_vae(height: int, width: int) -> dict[str, object]:
+@torch.no_grad()
+def measure_upstream_vae(clone: Path, height: int, width: int) -> dict[str, object]:
     """Upstream's VAE as its windows use it: float32, and as it switches cuDNN."""
-    from wan.modules.vae import WanVAE_
+    from ..tools.golden.upstream import import_upstream
 
-    vae = WanVAE_(dim=96, z_dim=16).to(CUDA).requires_grad_(False).eval()
+    with import_upstream(clone, on_cuda=True):
+        from wan.modules.vae import WanVAE_
+
+        vae = WanVAE_(dim=96, z_dim=16).to(CUDA).eval()
     scale = [torch.zeros(16, device=CUDA), torch.ones(16, device=CUDA)]
     latents = torch.randn(1, 16, 1 + (FRAMES - 1) // 4, height // 8, width // 8, device=CUDA)
     video = torch.rand(1, 3, FRAMES, height, width, device=CUDA) * 2 - 1
