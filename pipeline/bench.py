@@ -132,7 +132,7 @@ def measure(device: torch.device, sizes: Sizes, tell: Callable[[str], None] = la
         measured.attention[backend] = _attempt(lambda backend=backend: _attention(backend, sizes, device, dtype))
     for kept in (FLOATS, *QUANTISERS):
         tell(f"a block in {kept}")
-        measured.block[kept] = _attempt(lambda kept=kept: _block(kept, sizes, device, dtype))
+        measured.block[kept] = _attempt(lambda kept=kept: time_block(kept, sizes, device, dtype))
     tell("the VAE")
     return replace(measured, decoding=_attempt(lambda: _decoding(sizes, device)))
 
@@ -178,7 +178,8 @@ def _attention(backend: str, sizes: Sizes, device: torch.device, dtype: torch.dt
     return _seconds(lambda: attend(q, k, v), device)
 
 
-def _block(kept: str, sizes: Sizes, device: torch.device, dtype: torch.dtype) -> float:
+def time_block(kept: str, sizes: Sizes, device: torch.device, dtype: torch.dtype, attention: str = "auto") -> float:
+    """Seconds of one block whose matrices are kept in ``FLOATS``, "fp8" or "int8"."""
     config = sizes.transformer
     with torch.device("meta"):
         block = Block(config)
@@ -192,7 +193,7 @@ def _block(kept: str, sizes: Sizes, device: torch.device, dtype: torch.dtype) ->
         if isinstance(layer, Linear) and kept != FLOATS:
             packed = QUANTISERS[kept][0](layer.weight.data)
             layer.keep(packed, matmuls.of(packed.storage))
-    operations = Operations(choose_attention("auto", device, dtype), choose_pointwise("auto", device), matmuls)
+    operations = Operations(choose_attention(attention, device, dtype), choose_pointwise("auto", device), matmuls)
     grid = (latent_frames(sizes.frames), sizes.height // 16, sizes.width // 16)
     x = torch.randn(sizes.tokens, config.dim, device=device, dtype=dtype)
     text, image = (torch.randn(tokens, config.dim, device=device, dtype=dtype) for tokens in (512, 257))

@@ -259,7 +259,10 @@ class Settings:
         unit="GiB",
     )
     attention: str = setting(
-        "auto", "attention kernel", group=SPEED, choices=("auto", "sdpa", "cudnn", "flash", "sage")
+        "auto",
+        "attention kernel (auto: the fastest exact one; cudnn_fp8 and sage compute in 8 bits: faster, not exact)",
+        group=SPEED,
+        choices=("auto", "sdpa", "cudnn", "cudnn_fp8", "flash", "sage"),
     )
     kernels: str = setting(
         "auto",

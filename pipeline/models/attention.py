@@ -17,6 +17,12 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ..errors import InputError
 
+# what is imported, and the package that it comes with
+MODULES = {
+    "flash": ("flash_attn", "flash-attn"),
+    "sage": ("sageattention", "sageattention"),
+    "cudnn_fp8": ("cudnn", "nvidia-cudnn-frontend"),
+}
 AttentionFunction = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 
 
@@ -36,7 +42,8 @@ def choose_attention(name: str, device: torch.device, dtype: torch.dtype) -> Att
     """The backend called ``name``, or for "auto" the fastest exact one for this device.
 
     Args:
-        name: "auto", "sdpa", "cudnn", "flash" (package flash-attn) or "sage" (package sageattention).
+        name: "auto", "sdpa", "cudnn", "cudnn_fp8" (package nvidia-cudnn-frontend), "flash" (package flash-attn) or
+            "sage" (package sageattention).
 
     Raises:
         InputError: the backend cannot run here; says why.
@@ -53,10 +60,24 @@ def choose_attention(name: str, device: torch.device, dtype: torch.dtype) -> Att
         raise InputError(f"{needs}; this run uses {device.type} with {dtype}. Use --attention sdpa.")
     if name == "cudnn":
         return Attention("cudnn", "asked for", _cudnn)
-    package, function = {"flash": ("flash_attn", _flash), "sage": ("sageattention", _sage)}[name]
-    if find_spec(package) is None:
+    module, package = MODULES[name]
+    if find_spec(module) is None:
         raise InputError(f"--attention {name} needs the Python package {package}, which is not installed here.")
-    return Attention(name, "asked for", function)
+    if name == "cudnn_fp8":
+        return Attention(name, "asked for; self-attention in 8 bits, not exact", _cudnn_fp8(device))
+    return Attention(name, "asked for", {"flash": _flash, "sage": _sage}[name])
+
+
+def _cudnn_fp8(device: torch.device) -> AttentionFunction:
+    major, minor = torch.cuda.get_device_capability(device)
+    if (major, minor) != (9, 0) and major != 10:
+        raise InputError(
+            "--attention cudnn_fp8 needs a Hopper or data-centre Blackwell card (compute capability 9.0 or 10.x); "
+            f"this one has {major}.{minor}. Use --attention auto."
+        )
+    from .fp8_attention import Fp8Attention
+
+    return Fp8Attention(device, otherwise=_cudnn)
 
 
 def _sdpa(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:

@@ -54,6 +54,22 @@ def _norm_rotate_kernel(x_ptr, weight_ptr, rope_ptr, out_ptr, dim, head_dim, eps
     tl.store(out_ptr + token * dim + column, out, mask=inside)
 
 
+@triton.jit
+def _scaled_cast_kernel(x_ptr, scale_ptr, out_ptr, count, BLOCK: tl.constexpr):
+    place = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    inside = place < count
+    x = tl.load(x_ptr + place, mask=inside).to(tl.float32) * tl.load(scale_ptr)
+    tl.store(out_ptr + place, x.to(out_ptr.dtype.element_ty), mask=inside)
+
+
+def scaled_cast(x: torch.Tensor, scale: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """See ``fp8_attention.scaled_cast``; ``x`` is contiguous."""
+    out = torch.empty_like(x, dtype=dtype)
+    block = 4096
+    _scaled_cast_kernel[(triton.cdiv(x.numel(), block),)](x, scale, out, x.numel(), BLOCK=block, num_warps=8)
+    return out
+
+
 class TritonPointwise:
     """See ``pointwise.Pointwise``."""
 
@@ -67,9 +83,8 @@ class TritonPointwise:
         _launch(x, x, None, scale, shift, x, out, eps, add=False)
         return out
 
-    def add(self, x: torch.Tensor, y: torch.Tensor, gate: torch.Tensor) -> torch.Tensor:
-        _launch(x, y, gate, gate, gate, y, y, 0.0, norm=False)
-        return y
+    def add(self, x: torch.Tensor, y: torch.Tensor, gate: torch.Tensor) -> None:
+        _launch(x, y, gate, gate, gate, x, x, 0.0, norm=False)
 
     def add_norm(
         self,
@@ -79,21 +94,20 @@ class TritonPointwise:
         scale: torch.Tensor,
         shift: torch.Tensor,
         eps: float,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        out = torch.empty_like(x)
-        _launch(x, y, gate, scale, shift, y, out, eps)
-        return y, out
+    ) -> torch.Tensor:
+        _launch(x, y, gate, scale, shift, x, y, eps)
+        return y
 
     def norm_rotate(
         self, x: torch.Tensor, weight: torch.Tensor, rope: torch.Tensor, heads: int, eps: float
     ) -> torch.Tensor:
         tokens, dim = x.shape
-        out = torch.empty_like(x)
         block = triton.next_power_of_2(dim)
+        # In place: a program's row is in its registers, all of it, before the first of it is written.
         _norm_rotate_kernel[(tokens,)](
-            x, weight, torch.view_as_real(rope), out, dim, dim // heads, eps, BLOCK=block, num_warps=_warps(block)
+            x, weight, torch.view_as_real(rope), x, dim, dim // heads, eps, BLOCK=block, num_warps=_warps(block)
         )
-        return out.unflatten(-1, (heads, -1))
+        return x.unflatten(-1, (heads, -1))
 
 
 def _launch(

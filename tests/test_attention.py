@@ -1,0 +1,185 @@
+"""Which attention is chosen, what is refused, and 8-bit attention against 16 bits on a card."""
+
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
+
+import pytest
+import torch
+from infinitetalk.pipeline.errors import InputError
+from infinitetalk.pipeline.models import attention as module
+from infinitetalk.pipeline.models.attention import choose_attention
+from infinitetalk.pipeline.models.fp8_attention import E4M3, LARGEST, scale_of, scaled_cast
+
+CPU, CARD = torch.device("cpu"), torch.device("cuda", 0)
+ON_A_CARD = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA card")
+
+
+def card(monkeypatch, capability, packages=()):
+    """As if there were a card of this compute capability, with these packages installed."""
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    monkeypatch.setattr(module, "find_spec", lambda name: name if name in packages else None)
+
+
+@pytest.mark.parametrize("name", ["cudnn", "cudnn_fp8", "flash", "sage"])
+def test_a_card_and_sixteen_bits_are_needed(name):
+    with pytest.raises(InputError, match=f"--attention {name} needs a CUDA card and 16-bit weights; this run uses cpu"):
+        choose_attention(name, CPU, torch.bfloat16)
+    with pytest.raises(InputError, match="this run uses cuda with torch.float32. Use --attention sdpa"):
+        choose_attention(name, CARD, torch.float32)
+
+
+@pytest.mark.parametrize(
+    ("name", "package"),
+    [("cudnn_fp8", "nvidia-cudnn-frontend"), ("flash", "flash-attn"), ("sage", "sageattention")],
+)
+def test_a_missing_package_is_named(monkeypatch, name, package):
+    card(monkeypatch, (9, 0))
+    with pytest.raises(InputError, match=f"--attention {name} needs the Python package {package}, which is not"):
+        choose_attention(name, CARD, torch.bfloat16)
+
+
+@pytest.mark.parametrize("capability", [(8, 0), (8, 9), (12, 0)])
+def test_cards_without_the_fp8_kernel_are_refused(monkeypatch, capability):
+    card(monkeypatch, capability, ["cudnn"])
+    with pytest.raises(InputError, match=rf"compute capability 9\.0 or 10\.x\); this one has {capability[0]}\."):
+        choose_attention("cudnn_fp8", CARD, torch.bfloat16)
+
+
+def test_the_automatic_choice_is_exact(monkeypatch):
+    card(monkeypatch, (9, 0), ["cudnn", "flash_attn", "sageattention"])
+    assert choose_attention("auto", CARD, torch.bfloat16).name == "cudnn"
+    assert choose_attention("auto", CARD, torch.float32).name == "sdpa"
+    card(monkeypatch, (12, 0), ["cudnn", "flash_attn", "sageattention"])
+    assert choose_attention("auto", CARD, torch.bfloat16).name == "sdpa"
+
+
+def test_a_package_that_breaks_when_imported_is_told(monkeypatch):
+    card(monkeypatch, (9, 0), ["cudnn"])
+    monkeypatch.setitem(sys.modules, "cudnn", None)  # an import of it fails
+    with pytest.raises(InputError, match=r"--attention cudnn_fp8 does not work here \(.*cudnn.*\). Use --attention"):
+        choose_attention("cudnn_fp8", CARD, torch.bfloat16)
+
+
+@pytest.mark.parametrize("largest", [1e-6, 0.3, 1.0, 3.5, 448.0, 449.0, 7000.0])
+def test_scales_are_powers_of_two_that_just_fit(largest):
+    x = torch.tensor([0.0, -largest, largest / 3])
+    scale = scale_of(x)
+    assert torch.frexp(scale).mantissa == 0.5
+    assert LARGEST / 2 < largest * scale <= LARGEST
+
+
+def test_zeros_have_a_scale_and_what_is_not_finite_stays_so():
+    zeros = torch.zeros(3, dtype=torch.bfloat16)
+    assert torch.equal(scaled_cast(zeros, scale_of(zeros), E4M3).float(), torch.zeros(3))
+    broken = torch.tensor([1.0, torch.inf])
+    assert not scaled_cast(broken, scale_of(broken), E4M3).float().isfinite().all()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_casts_round_once(dtype):
+    x = torch.randn(2, 30, 3, 16).to(dtype)
+    scale = scale_of(x)
+    packed = scaled_cast(x, scale, E4M3)
+    assert torch.equal(packed.float(), (x.double() * scale.double()).to(E4M3).float())
+    back = scaled_cast(packed, 1 / scale, dtype)
+    assert back.dtype == dtype and torch.equal(back.double(), packed.double() / scale.double())
+    assert ((back - x).float().norm() / x.float().norm()) < 0.03
+
+
+INTERPRETED = """
+import torch
+from infinitetalk.pipeline.models.fp8_attention import E4M3, scale_of, scaled_cast
+from infinitetalk.pipeline.models.triton_kernels import scaled_cast as fused
+# Triton's interpreter rounds to e4m3 wrongly: numbers that need no rounding
+packed = (100 * torch.randn(3, 333, 7)).to(E4M3)
+for dtype in (torch.bfloat16, torch.float16):
+    x = fused(packed, torch.tensor(0.25), dtype)
+    assert torch.equal(x, scaled_cast(packed, torch.tensor(0.25), dtype)), dtype
+    assert torch.equal(fused(x, torch.tensor(4.0), E4M3).float(), packed.float()), dtype
+"""
+
+
+@pytest.mark.skipif(find_spec("triton") is None, reason="needs the package triton (comes with PyTorch's CUDA build)")
+def test_fused_casts_equal_plain_pytorch_in_the_interpreter():
+    environment = {**os.environ, "TRITON_INTERPRET": "1"}
+    run = subprocess.run([sys.executable, "-c", INTERPRETED], env=environment, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr[-2000:]
+
+
+@ON_A_CARD
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_fused_casts_equal_plain_pytorch_on_the_card(dtype):
+    from infinitetalk.pipeline.models.triton_kernels import scaled_cast as fused
+
+    if torch.cuda.get_device_capability() < (8, 9):
+        pytest.skip("Triton converts to e4m3 from compute capability 8.9 on")
+    x = (3 * torch.randn(3, 3333, 7, device=CARD)).to(dtype)
+    scale = scale_of(x)
+    packed = fused(x, scale, E4M3)
+    assert torch.equal(packed.float(), scaled_cast(x, scale, E4M3).float())
+    assert torch.equal(fused(packed, 1 / scale, dtype), scaled_cast(packed, 1 / scale, dtype))
+
+
+@pytest.fixture(scope="module")
+def fp8():
+    try:
+        return choose_attention("cudnn_fp8", CARD, torch.bfloat16)
+    except InputError as error:
+        pytest.skip(str(error))
+
+
+def relative(found, expected):
+    return ((found - expected).float().norm() / expected.float().norm()).item()
+
+
+def exact(q, k, v):
+    return choose_attention("sdpa", CARD, torch.float32)(q.float(), k.float(), v.float())
+
+
+@ON_A_CARD
+@pytest.mark.parametrize("width", [64, 128])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_fp8_attention_of_noise(fp8, width, dtype):
+    """The worst case: nothing stands out, so results are small differences of large sums."""
+    q, k, v = torch.randn(3, 1, 3000, 5, width, device=CARD, dtype=dtype)
+    found = fp8(q, k, v)
+    assert found.shape == q.shape and found.dtype == dtype
+    assert relative(found, exact(q, k, v)) < 0.09
+
+
+@ON_A_CARD
+def test_fp8_attention_that_finds_something(fp8):
+    """Each query looks at few keys, and magnitudes are anything."""
+    k, v = torch.randn(2, 2, 2048, 4, 128, device=CARD, dtype=torch.bfloat16)
+    q, v = 3 * k.roll(5, 1), 200 * v + 50
+    assert relative(fp8(q, k, v), exact(q, k, v)) < 0.05
+    assert relative(fp8(q, k, 1e-6 * v), exact(q, k, 1e-6 * v)) < 0.05
+
+
+@ON_A_CARD
+def test_fp8_attention_leaves_short_keys_in_sixteen_bits(fp8):
+    q = torch.randn(1, 2048, 4, 128, device=CARD, dtype=torch.bfloat16)
+    k, v = torch.randn(2, 1, 32, 4, 128, device=CARD, dtype=torch.bfloat16)
+    assert torch.equal(fp8(q, k, v), choose_attention("cudnn", CARD, torch.bfloat16)(q, k, v))
+
+
+@ON_A_CARD
+def test_fp8_attention_takes_what_is_not_contiguous_and_other_streams(fp8):
+    q, k, v = torch.randn(1, 512, 4, 3, 64, device=CARD, dtype=torch.bfloat16).unbind(3)
+    expected = fp8(q.contiguous(), k.contiguous(), v.contiguous())
+    assert torch.equal(fp8(q, k, v), expected)
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        found = fp8(q, k, v)
+    stream.synchronize()
+    assert torch.equal(found, expected)
+
+
+@ON_A_CARD
+def test_fp8_attention_refuses_odd_heads(fp8):
+    q = torch.randn(1, 256, 4, 24, device=CARD, dtype=torch.bfloat16)
+    with pytest.raises(InputError, match="needs heads of 16, 32, ... or 128 channels; this model's have 24"):
+        fp8(q, q, q)
