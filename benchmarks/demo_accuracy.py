@@ -1,17 +1,21 @@
-"""What 8-bit matrices do to a trained model: the bundled demo model, on a CPU.
+"""What 8 bits do to a trained model: the bundled demo model, on a CPU or a CUDA card.
 
-    python -m infinitetalk.benchmarks.demo_accuracy [--steps 4 40] [--out FILE]
+    python -m infinitetalk.benchmarks.demo_accuracy [--steps 4 40] [--device cuda] [--out FILE]
 
 The first window of the bundled portrait and speech, against the same weights in float32: PSNR of the frames and
-the correlation of the mouth with the speech for whole runs, and the PSNR at 4 steps with one group of layers in 8
-bits. Only the weights are in 8 bits (products need a card: accuracy.py). It is a small model: the real one's
-layers are twenty times as wide, so more of the rounding averages out there.
+the correlation of the mouth with the speech for whole runs. On a CPU with matrices in 8 bits (weights alone:
+products need a card), and at the first number of steps with one group of layers in 8 bits; on a card in bf16 with
+8-bit products and 8-bit attention (cudnn_fp8, where it works). It is a small model: the real one's layers are
+twenty times as wide, so more of the rounding averages out there.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -22,6 +26,7 @@ from ..pipeline.evaluation.measures import evaluate_frames
 from ..pipeline.evaluation.reader import load_reader
 from ..pipeline.media.audio import open_audio
 from ..pipeline.media.speech import speech_for_model
+from ..pipeline.models.attention import choose_attention
 from ..pipeline.models.transformer_loading import QUANTISERS
 from ..pipeline.quantisation.matmul import choose_matmuls
 from .accuracy import GROUPS, Quantised, psnr
@@ -35,12 +40,14 @@ OUTSIDE = {  # of the blocks: kept in floats always; rounded here to see what th
     "audio projection": "audio_proj",
     "head": "head",
 }
+Tell = Callable[[str, object], None]
 JOB = Job(ASSETS / "drawn_portrait.png", ASSETS / "speech.wav", "A person is talking to the camera.")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, nargs="+", default=[4, 40])
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--out", type=Path, help="JSON file for the results")
     options = parser.parse_args()
     files = demo_checkpoint()
@@ -52,47 +59,86 @@ def main() -> None:
         size="192x192",
         sample_shift=5.0,
         max_frame_num=FRAMES,
-        device="cpu",
         dtype="fp32",
         **guidance,
     )
-    generator = Generator(base)
-    matmuls = choose_matmuls("off", torch.device("cpu"), torch.float32)
     speech = speech_for_model(open_audio(JOB.speech))[:]
     reader, _ = load_reader(FACE_READER)
-    groups = {group: pattern for group, pattern in GROUPS.items() if group not in ("all", "the last block")}
     results: dict[str, object] = {}
 
     def tell(name: str, value: object) -> None:
         results[name] = value
-        print(f"{name:60} {value}", flush=True)
+        print(f"{name:75} {value}", flush=True)
         if options.out:
             options.out.write_text(json.dumps(results, indent=1), encoding="utf-8")
-
-    def frames(steps: int) -> torch.Tensor:
-        (window,) = generator.windows(JOB, base.replace(sample_steps=steps))
-        return window.frames
 
     def follows(seen: torch.Tensor) -> float:
         return round(evaluate_frames(seen.numpy(), speech, reader).correlation, 4)
 
     for steps in options.steps:
-        whole = frames(steps)
-        model = generator._transformer[0]
-        tell(f"{steps} steps, float32: mouth and speech, r", follows(whole))
-        for quant in ("fp8", "int8"):
-            with Quantised(model, quant, matmuls):
-                seen = frames(steps)
-            tell(f"{steps} steps, {quant}: frames (dB)", psnr(in_floats(seen), in_floats(whole)))
-            tell(f"{steps} steps, {quant}: mouth and speech, r", follows(seen))
-            if steps != options.steps[0]:
-                continue
-            parts = {group: Quantised(model, quant, matmuls, pattern) for group, pattern in groups.items()}
-            parts |= {group: Rounded(model, quant, start) for group, start in OUTSIDE.items()}
-            for group, part in parts.items():
-                with part:
-                    seen = frames(steps)
-                tell(f"{steps} steps, {quant}, {group}: frames (dB)", psnr(in_floats(seen), in_floats(whole)))
+        settings = base.replace(sample_steps=steps, device=options.device)
+        if options.device == "cuda":
+            on_a_card(settings, tell, follows)
+        else:
+            on_a_cpu(settings, tell, follows, parts=steps == options.steps[0])
+
+
+def frames(generator: Generator, settings: Settings) -> torch.Tensor:
+    (window,) = generator.windows(JOB, settings)
+    return window.frames
+
+
+def on_a_cpu(settings: Settings, tell: Tell, follows: Callable[[torch.Tensor], float], parts: bool) -> None:
+    steps, generator = settings.sample_steps, Generator(settings)
+    whole = frames(generator, settings)
+    model, matmuls = generator._transformer[0], choose_matmuls("off", torch.device("cpu"), torch.float32)
+    tell(f"{steps} steps, float32: mouth and speech, r", follows(whole))
+    groups = {group: pattern for group, pattern in GROUPS.items() if group not in ("all", "the last block")}
+    for quant in ("fp8", "int8"):
+        with Quantised(model, quant, matmuls):
+            seen = frames(generator, settings)
+        tell(f"{steps} steps, {quant}: frames (dB)", psnr(in_floats(seen), in_floats(whole)))
+        tell(f"{steps} steps, {quant}: mouth and speech, r", follows(seen))
+        if not parts:
+            continue
+        kept = {group: Quantised(model, quant, matmuls, pattern) for group, pattern in groups.items()}
+        kept |= {group: Rounded(model, quant, start) for group, start in OUTSIDE.items()}
+        for group, part in kept.items():
+            with part:
+                seen = frames(generator, settings)
+            tell(f"{steps} steps, {quant}, {group}: frames (dB)", psnr(in_floats(seen), in_floats(whole)))
+
+
+def on_a_card(settings: Settings, tell: Tell, follows: Callable[[torch.Tensor], float]) -> None:
+    steps, dtype = settings.sample_steps, torch.bfloat16
+    whole = frames(Generator(settings), settings)
+    tell(f"{steps} steps, float32: mouth and speech, r", follows(whole))
+    settings = settings.replace(dtype="bf16")
+    generator = Generator(settings)
+    half = frames(generator, settings)
+    model = generator._transformer[0]
+    device, usual = model.device, model.operations.attend
+
+    def tried(name: str, quant: str | None, matmuls: str, attention: str | None) -> None:
+        try:
+            attend = usual if attention is None else choose_attention(attention, device, dtype)
+            ways = choose_matmuls(matmuls, device, dtype)
+            model.operations = replace(model.operations, attend=attend, matmuls=ways)
+            with nullcontext() if quant is None else Quantised(model, quant, ways):
+                seen = frames(generator, settings)
+        except Exception as error:  # what one card cannot do must not hide the rest
+            tell(f"{steps} steps, {name}", f"{type(error).__name__}: {error}"[:300])
+            return
+        tell(f"{steps} steps, {name}: frames against float32 (dB)", psnr(in_floats(seen), in_floats(whole)))
+        tell(f"{steps} steps, {name}: frames against bf16 (dB)", psnr(in_floats(seen), in_floats(half)))
+        tell(f"{steps} steps, {name}: mouth and speech, r", follows(seen))
+
+    tried(f"bf16, attention by {usual.name}", None, "off", None)
+    tried("bf16, attention by cudnn_fp8", None, "off", "cudnn_fp8")
+    for quant in ("fp8", "int8"):
+        tried(f"{quant}, weights only", quant, "off", None)
+        tried(f"{quant} products", quant, "on", None)
+        tried(f"{quant} products, attention by cudnn_fp8", quant, "on", "cudnn_fp8")
 
 
 class Rounded:
