@@ -222,7 +222,7 @@ def main() -> None:
         torch.cuda.empty_cache()
         print(f"written in {time.perf_counter() - start:.0f} s", flush=True)
     results: dict[str, object] = {"card": torch.cuda.get_device_name(), "torch": torch.__version__}
-    for name in options.cases or cases:
+    for name in cases if options.cases is None else options.cases:
         words = [sys.executable, "-m", __spec__.name, str(options.folder), "--one", name]
         done = subprocess.run(words, capture_output=True, text=True, check=False)
         lines = done.stdout.strip().splitlines()
