@@ -133,9 +133,8 @@ def main() -> None:
     ways = {setting: choose_matmuls(setting, CUDA, torch.bfloat16) for setting in ("off", "on")}
 
     def forward() -> torch.Tensor:
-        context = Context(
-            model.text_part(data["text"]), model.image_part(data["image"]), model.audio_part(data["audio"])
-        )
+        keys = model.encode_text(data["text"], model.blocks), model.encode_image(data["image"], model.blocks)
+        context = Context(*keys, model.embed_speech(data["audio"]))
         return model(data["latents"], data["reference"], 500.0, [context], model.blocks)[0]
 
     expected = forward()
@@ -153,9 +152,8 @@ def main() -> None:
     vae = real_vae(torch.bfloat16)
 
     def run(steps: int) -> tuple[torch.Tensor, torch.Tensor]:
-        context = Context(
-            model.text_part(data["text"]), model.image_part(data["image"]), model.audio_part(data["audio"])
-        )
+        keys = model.encode_text(data["text"], model.blocks), model.encode_image(data["image"], model.blocks)
+        context = Context(*keys, model.embed_speech(data["audio"]))
         solver = make_solver("euler", steps, 7.0, window_generator(0, 0))
         guide = ClassifierFreeGuidance(1.0, 1.0)
         noise, held = data["latents"], torch.zeros_like(data["latents"][:, :1])

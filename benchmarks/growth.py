@@ -26,10 +26,10 @@ from ..pipeline.media.reference import open_reference
 from ..pipeline.models.image_encoder import load_image_encoder
 from ..pipeline.models.speech_encoder import features_from_tensor
 from ..pipeline.models.transformer import Context, WanTransformer
+from ..pipeline.models.transformer_blocks import TransformerBlocks
 from ..pipeline.plan import latent_frames, tokens_per_window, window_plan
 from ..pipeline.settings import Settings, resolve
 from ..pipeline.streaming import Inputs, Models, stream
-from ..pipeline.weights.residency import BlockStreamer
 from ..tools import random_checkpoint
 from .real_size import CUDA, GIB, REAL, peak, real_transformer, real_vae, seconds
 
@@ -50,12 +50,12 @@ def main() -> None:
         found = json.loads(options.plot[0].read_text(encoding="utf-8"))
         options.plot[1].write_text(plot(found), encoding="utf-8")
         return
-    streamer = BlockStreamer(CUDA, resident=REAL.num_layers)
-    model = real_transformer(streamer, "fp8")
+    blocks = TransformerBlocks(CUDA, resident=REAL.num_layers)
+    model = real_transformer(blocks, "fp8")
     parts = {
-        "frames": lambda: (row(model, streamer, frames, SIDE) for frames in FRAMES),
-        "sizes": lambda: (row(model, streamer, LENGTH, side) for side in SIDES),
-        "windows": lambda: windows(model, streamer),
+        "frames": lambda: (row(model, blocks, frames, SIDE) for frames in FRAMES),
+        "sizes": lambda: (row(model, blocks, LENGTH, side) for side in SIDES),
+        "windows": lambda: windows(model, blocks),
     }
     results: dict[str, object] = {"card": torch.cuda.get_device_name(), "torch": torch.__version__}
     for part in options.parts:
@@ -78,17 +78,17 @@ def attempts(rows: Iterable[Row]) -> Iterator[Row]:
 
 
 @torch.no_grad()
-def row(model: WanTransformer, streamer: BlockStreamer, frames: int, side: int) -> Row:
+def row(model: WanTransformer, blocks: TransformerBlocks, frames: int, side: int) -> Row:
     """A window of so many frames of side x side pixels."""
     shape = latent_frames(frames), side // 8, side // 8
-    text = model.text_part(torch.randn(60, REAL.text_dim, device=CUDA))
-    image = model.image_part(torch.randn(257, REAL.image_dim, device=CUDA))
-    contexts = [Context(text, image, model.audio_part(torch.randn(frames, 5, 12, 768, device=CUDA)))]
+    text = model.encode_text(torch.randn(60, REAL.text_dim, device=CUDA), blocks.text)
+    image = model.encode_image(torch.randn(257, REAL.image_dim, device=CUDA), blocks.image)
+    contexts = [Context(text, image, model.embed_speech(torch.randn(frames, 5, 12, 768, device=CUDA)))]
     latents, reference = torch.randn(16, *shape, device=CUDA), torch.randn(20, *shape, device=CUDA)
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()
-    forward = seconds(lambda: model(latents, reference, 500.0, contexts, streamer), repeat=2)
+    forward = seconds(lambda: model(latents, reference, 500.0, contexts, blocks), repeat=2)
     beyond = torch.cuda.max_memory_allocated() - before
     vae = real_vae(torch.bfloat16)
     torch.cuda.empty_cache()
@@ -106,7 +106,7 @@ def row(model: WanTransformer, streamer: BlockStreamer, frames: int, side: int) 
     }
 
 
-def windows(model: WanTransformer, streamer: BlockStreamer) -> Iterator[Row]:
+def windows(model: WanTransformer, blocks: TransformerBlocks) -> Iterator[Row]:
     """Each window of a long video: what it takes, and what is held after it."""
     side = 320
     with tempfile.TemporaryDirectory() as folder:
@@ -114,7 +114,7 @@ def windows(model: WanTransformer, streamer: BlockStreamer) -> Iterator[Row]:
         clip = Path(folder) / "clip.safetensors"
         save_file(random_checkpoint.image_encoder_weights(sizes), clip)
         image_encoder = load_image_encoder(clip, CUDA, torch.float16)
-    models = Models(model, streamer, image_encoder, real_vae(torch.bfloat16), CUDA)
+    models = Models(model, blocks, image_encoder, real_vae(torch.bfloat16), CUDA)
     guidance = {"sample_text_guide_scale": 1.0, "sample_audio_guide_scale": 1.0}
     settings = resolve(Settings(size=f"{side}x{side}", sample_steps=1, **guidance))
     total = settings.frame_num + (WINDOWS - 1) * (settings.frame_num - settings.motion_frame)

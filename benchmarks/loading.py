@@ -95,9 +95,9 @@ class PeakOfHostMemory:
 def load_once(settings: Settings) -> dict[str, object]:
     """Load the transformer as the generator does, and tell what it took."""
     from ..pipeline.model_files import find_transformer_files
+    from ..pipeline.models.transformer_blocks import TransformerBlocks
     from ..pipeline.models.transformer_loading import load_transformer
     from ..pipeline.transformer_weights import open_weights
-    from ..pipeline.weights.residency import BlockStreamer
 
     device = choose_device(settings.device)
     dtype = choose_dtype("bf16", device)
@@ -107,8 +107,9 @@ def load_once(settings: Settings) -> dict[str, object]:
     watch = PeakOfHostMemory()
     start = time.perf_counter()
     weights = open_weights(settings, find_transformer_files(settings), operations.matmuls, dtype)
-    streamer = BlockStreamer(device, weights.size.blocks - (settings.blocks_to_swap or 0))
-    load_transformer(weights.tensors, operations, weights.keeping, streamer, weights.loras)
+    swapped = settings.blocks_to_swap or 0
+    blocks = TransformerBlocks(device, weights.size.blocks - swapped, contexts_stay=swapped == 0)
+    load_transformer(weights.tensors, operations, weights.keeping, blocks, weights.loras)
     if device.type == "cuda":
         torch.cuda.synchronize()
     found = {"seconds": round(time.perf_counter() - start, 1), "host peak (GiB)": watch.gib()}

@@ -36,6 +36,7 @@ from ..pipeline.models.linear import Linear
 from ..pipeline.models.pointwise import choose_pointwise
 from ..pipeline.models.speech_encoder import features_from_tensor
 from ..pipeline.models.transformer import Context, Operations, WanTransformer
+from ..pipeline.models.transformer_blocks import TransformerBlocks
 from ..pipeline.models.transformer_files import weight_dtype
 from ..pipeline.models.transformer_loading import QUANTISERS
 from ..pipeline.models.vae import WanVAE, load_vae
@@ -44,7 +45,6 @@ from ..pipeline.progress import Step
 from ..pipeline.quantisation.matmul import choose_matmuls
 from ..pipeline.settings import Settings, resolve
 from ..pipeline.streaming import Inputs, Models, stream
-from ..pipeline.weights.residency import BlockStreamer
 from ..tools import random_checkpoint
 
 PARTS = ("forward", "streamed", "vae", "window", "upstream", "upstream_vae")
@@ -124,7 +124,7 @@ def operations(attention: str, kernels: str) -> Operations:
     )
 
 
-def real_transformer(streamer: BlockStreamer, quant: str | None = None) -> WanTransformer:
+def real_transformer(blocks: TransformerBlocks, quant: str | None = None) -> WanTransformer:
     """A transformer of real size with random weights, made block by block where each will live.
 
     Args:
@@ -150,7 +150,7 @@ def real_transformer(streamer: BlockStreamer, quant: str | None = None) -> WanTr
             if quant is not None and isinstance(layer, Linear):
                 packed = QUANTISERS[quant][0](layer.weight.data)
                 layer.keep(packed, model.operations.matmuls.of(packed.storage))
-        streamer.add(block)
+        blocks.add(block)
     for child in [child for child in model.children() if child is not model.blocks]:
         randomise(child)
     return model.requires_grad_(False).eval()
@@ -169,11 +169,11 @@ def inputs(height: int, width: int) -> dict[str, torch.Tensor]:
 
 
 @torch.no_grad()
-def forward_seconds(model: WanTransformer, streamer: BlockStreamer, height: int, width: int, passes: int) -> float:
+def forward_seconds(model: WanTransformer, blocks: TransformerBlocks, height: int, width: int, passes: int) -> float:
     data = inputs(height, width)
-    text, image = model.text_part(data["text"]), model.image_part(data["image"])
-    contexts = [Context(text, image, model.audio_part(data["audio"] * (1 - b))) for b in range(passes)]
-    return seconds(lambda: model(data["latents"], data["reference"], 500.0, contexts, streamer))
+    keys = model.encode_text(data["text"], blocks.text), model.encode_image(data["image"], blocks.image)
+    contexts = [Context(*keys, model.embed_speech(data["audio"] * (1 - b))) for b in range(passes)]
+    return seconds(lambda: model(data["latents"], data["reference"], 500.0, contexts, blocks))
 
 
 def named(model: WanTransformer) -> str:
@@ -181,30 +181,30 @@ def named(model: WanTransformer) -> str:
 
 
 def measure_forward(height: int, width: int, quant: str | None) -> dict[str, object]:
-    streamer = BlockStreamer(CUDA, resident=REAL.num_layers)
-    model = real_transformer(streamer, quant)
+    blocks = TransformerBlocks(CUDA, resident=REAL.num_layers)
+    model = real_transformer(blocks, quant)
     found = {
         "ours: parameters": sum(p.numel() for p in model.parameters()),
-        f"ours: forward, one pass, {named(model)} (s)": forward_seconds(model, streamer, height, width, 1),
+        f"ours: forward, one pass, {named(model)} (s)": forward_seconds(model, blocks, height, width, 1),
         "ours: forward, peak of one pass (GiB)": peak(),
-        "ours: two passes walked together (s)": forward_seconds(model, streamer, height, width, 2),
+        "ours: two passes walked together (s)": forward_seconds(model, blocks, height, width, 2),
         "ours: forward, peak of two passes (GiB)": peak(),
     }
     for attention, kernels in (("auto", "plain"), ("sdpa", "plain")):
         model.operations = operations(attention, kernels)
-        seconds_of_one = forward_seconds(model, streamer, height, width, 1)
+        seconds_of_one = forward_seconds(model, blocks, height, width, 1)
         found[f"ours: forward, one pass, {named(model)} (s)"] = seconds_of_one
     return found
 
 
 def measure_streamed(height: int, width: int, quant: str | None) -> dict[str, object]:
-    streamer = BlockStreamer(CUDA, resident=0)
-    model = real_transformer(streamer, quant)
+    blocks = TransformerBlocks(CUDA, resident=0, contexts_stay=False)
+    model = real_transformer(blocks, quant)
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
     return {
-        "ours: one pass, no block resident (s)": forward_seconds(model, streamer, height, width, 1),
-        "ours: two passes, no block resident (s)": forward_seconds(model, streamer, height, width, 2),
+        "ours: one pass, no block resident (s)": forward_seconds(model, blocks, height, width, 1),
+        "ours: two passes, no block resident (s)": forward_seconds(model, blocks, height, width, 2),
         "ours: no block resident, peak (GiB)": peak(),
     }
 
@@ -241,7 +241,7 @@ def vae_costs(vae: WanVAE, height: int, width: int) -> dict[str, float]:
 
 def measure_window(height: int, width: int, quant: str | None) -> dict[str, object]:
     """Two windows of four steps and two passes, from decoded inputs to packets on the disk."""
-    blocks = BlockStreamer(CUDA, resident=REAL.num_layers)
+    blocks = TransformerBlocks(CUDA, resident=REAL.num_layers)
     transformer = real_transformer(blocks, quant)
     with tempfile.TemporaryDirectory() as folder:
         sizes = replace(random_checkpoint.DEMO, clip_dim=REAL.image_dim, clip_layers=32)

@@ -28,7 +28,15 @@ from .models.attention import choose_attention
 from .models.linear import Linear
 from .models.pointwise import choose_pointwise
 from .models.rope import rope_table
-from .models.transformer import Block, Operations, TransformerConfig, parameter_shapes
+from .models.transformer import (
+    IMAGE_LAYERS,
+    TEXT_LAYERS,
+    Block,
+    Operations,
+    TransformerConfig,
+    is_context_layer,
+    parameter_shapes,
+)
 from .models.transformer_loading import QUANTISERS
 from .models.vae import WanVAE, load_vae
 from .plan import latent_frames, plan_memory, tokens_per_window
@@ -199,12 +207,11 @@ def time_block(kept: str, sizes: Sizes, device: torch.device, dtype: torch.dtype
     text, image = (torch.randn(tokens, config.dim, device=device, dtype=dtype) for tokens in (512, 257))
     audio = torch.randn(grid[0], config.audio_tokens, config.audio_dim, device=device, dtype=dtype)
     keys = (
-        block.cross_attn.text_key_value(text),
-        block.cross_attn.image_key_value(image),
-        block.audio_cross_attn.key_value(audio),
+        block.cross_attn.keys_and_values(text, TEXT_LAYERS),
+        block.cross_attn.keys_and_values(image, IMAGE_LAYERS),
     )
     moment, rope = torch.zeros(1, 6, config.dim, device=device), rope_table(grid, config.head_dim, device)
-    return _seconds(lambda: block(x, moment, rope, *keys, operations), device)
+    return _seconds(lambda: block(x, moment, rope, *keys, audio, operations), device)
 
 
 def _decoding(sizes: Sizes, device: torch.device) -> float:
@@ -245,13 +252,14 @@ def predict(measured: Measured, preset: str) -> Prediction | None:
     forward = size.blocks * ((block - attention) * growth + attention * growth**2)
     passes = len(guidance_branches(settings.sample_text_guide_scale, settings.sample_audio_guide_scale))
     free, vae = free_memory(measured.device), choose_vae_dtype(settings, measured.device).itemsize
-    resident, memory = plan_memory(size, settings, height, width, measured.itemsize, free, vae)
-    copies = 0.0 if measured.copying is None else (size.blocks - resident) * size.block_bytes / measured.copying
+    placement, memory = plan_memory(size, settings, height, width, measured.itemsize, free, vae)
+    copied = (size.blocks - placement.resident) * size.block_bytes
+    copies = 0.0 if measured.copying is None else copied / measured.copying
     pixels = height * width / (measured.sizes.height * measured.sizes.width)
     decoding = measured.decoding * pixels * latent_frames(settings.frame_num)
     window = settings.sample_steps * (passes * forward + copies) + decoding
     new = (settings.frame_num - settings.motion_frame) / FPS
-    return Prediction(preset, forward, window / new, resident, memory.peak / GIB)
+    return Prediction(preset, forward, window / new, placement.resident, memory.peak / GIB)
 
 
 def transformer_size(config: TransformerConfig, quantised: bool, itemsize: int) -> TransformerSize:
@@ -272,7 +280,8 @@ def transformer_size(config: TransformerConfig, quantised: bool, itemsize: int) 
         other_parameters=others,
         dim=config.dim,
         ffn_dim=config.ffn_dim,
-        block_bytes=sum(map(kept, in_block.values())),
+        block_bytes=sum(kept(shape) for name, shape in in_block.items() if not is_context_layer(name)),
+        context_bytes=sum(kept(shape) for name, shape in in_block.items() if is_context_layer(name)),
         other_bytes=others * itemsize,
         scratch=config.dim * config.ffn_dim * itemsize if quantised else 0,
     )

@@ -41,13 +41,14 @@ from .media.buckets import target_size
 from .media.reference import Reference, open_reference
 from .media.speech import speech_for_model
 from .media.writer import VideoWriter, partial_path
-from .memory import GIB, MARGIN, TEXT_ENCODER_ROOM
+from .memory import GIB, MARGIN, TEXT_ENCODER_ROOM, MemoryEstimate
 from .model_files import check_model_files, find_model_files
 from .models.image_encoder import ImageEncoder, load_image_encoder
 from .models.speech_encoder import SpeechEncoder, load_speech_encoder
 from .models.text_cache import default_cache_dir, encode_prompts, text_identity
 from .models.text_encoder import TextEncoder, load_text_encoder
 from .models.transformer import WanTransformer
+from .models.transformer_blocks import TransformerBlocks
 from .models.transformer_loading import load_transformer
 from .models.vae import WanVAE, load_vae
 from .notices import input_notices
@@ -68,7 +69,6 @@ from .settings import Settings, resolve
 from .speech import EncodedSpeech
 from .streaming import Inputs, Models, NoiseSource, Window, stream
 from .transformer_weights import open_weights
-from .weights.residency import BlockStreamer
 
 # Settings that belong to a generator's models; those of a video must agree.
 _OWNED = {
@@ -139,7 +139,8 @@ class Generator:
         self.files = find_model_files(self.settings)
         check_model_files(self.files)
         self._weights = open_weights(self.settings, self.files.transformer, self.operations.matmuls, self.dtype)
-        self._transformer: tuple[WanTransformer, BlockStreamer] | None = None
+        self._transformer: tuple[WanTransformer, TransformerBlocks] | None = None
+        self._planned: MemoryEstimate | None = None
         self._vae: WanVAE | None = None
         self._free: int | None = None
         self._keep = keep
@@ -201,7 +202,8 @@ class Generator:
             remove_state(path)
         if self.device.type == "cuda":
             peak = torch.cuda.max_memory_reserved(self.device) / GIB
-            self.progress(Notice(f"the card's memory at its peak: {peak:.1f} GiB"))
+            planned = "" if self._planned is None else f", planned {self._planned.peak / GIB:.1f}"
+            self.progress(Notice(f"the card's memory at its peak: {peak:.1f} GiB{planned}"))
         self.progress(Finished(path))
         return path
 
@@ -325,7 +327,7 @@ class Generator:
     @cached_property
     def image_encoder(self) -> ImageEncoder:
         self.progress(Loading("loading the image encoder"))
-        return load_image_encoder(self.files.clip_vision, self.device, self.dtype)
+        return load_image_encoder(self.files.clip_vision, torch.device("cpu"), self.dtype)
 
     def _vae_in(self, dtype: torch.dtype) -> WanVAE:
         """The VAE, loaded anew where the video before wanted it in another dtype."""
@@ -348,29 +350,47 @@ class Generator:
             limit = math.inf if settings.vram_limit is None else int(settings.vram_limit * GIB)
             self._make_room(min(ideal.peak + MARGIN, limit))
             self._free = free_memory(self.device, settings.vram_limit)
-        resident, _ = plan_memory(weights.size, settings, *size, itemsize, self._free, vae_dtype.itemsize)
-        if keep and self._transformer is not None:
+        there, planned = plan_memory(weights.size, settings, *size, itemsize, self._free, vae_dtype.itemsize)
+        if self._transformer is None:
+            self._transformer = self._load_transformer(
+                TransformerBlocks(self.device, there.resident, there.contexts, offload or keep)
+            )
+            computation = describe_computation(self.device, self.dtype, self.operations, vae_dtype)
+            stay = f"{there.resident} of {weights.size.blocks} blocks stay there"
+            self.progress(Notice(f"transformer: {computation}; {stay}"))
+        elif keep:
             transformer, blocks = self._transformer
             transformer.to_without_blocks(self.device)
-            blocks.resident = resident
-        if self._transformer is None or resident < self._transformer[1].resident:
-            self._transformer = None
-            self.progress(Loading("loading the transformer"))
-            for notice in weights.notices:
-                self.progress(Notice(notice))
-            blocks = BlockStreamer(self.device, resident, offload or keep)
-            transformer = load_transformer(
-                weights.tensors,
-                self.operations,
-                weights.keeping,
-                blocks,
-                weights.loras,
-                lambda done, count: self.progress(BlockLoaded(done, count)),
-            )
-            self._transformer = transformer, blocks
-            computation = describe_computation(self.device, self.dtype, self.operations, vae_dtype)
-            self.progress(Notice(f"transformer: {computation}; {resident} of {weights.size.blocks} blocks stay there"))
+            blocks.place(there.resident, there.contexts)
+        else:  # less may stay than for the video before, not more
+            blocks = self._transformer[1]
+            blocks.place(min(there.resident, blocks.resident), there.contexts and blocks.contexts_stay)
+        self._planned = planned
         return Models(*self._transformer, image_encoder, vae, self.device, offload)
+
+    def _load_transformer(self, blocks: TransformerBlocks) -> tuple[WanTransformer, TransformerBlocks]:
+        weights = self._weights
+        self.progress(Loading("loading the transformer"))
+        for notice in weights.notices:
+            self.progress(Notice(notice))
+        transformer = load_transformer(
+            weights.tensors,
+            self.operations,
+            weights.keeping,
+            blocks,
+            weights.loras,
+            lambda done, count: self.progress(BlockLoaded(done, count)),
+        )
+        if blocks.in_files:
+            self.progress(Notice(_in_files_notice(blocks.in_files, weights.size.blocks), warning=True))
+        return transformer, blocks
+
+
+def _in_files_notice(count: int, blocks: int) -> str:
+    return (
+        f"This computer's free memory does not hold all blocks that are copied to the card: {count} of {blocks} are "
+        "read from their file at every step, which is as fast as the disk. The video stays the same."
+    )
 
 
 def _unfinished(path: Path, settings: Settings) -> RunState | None:

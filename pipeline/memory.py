@@ -10,10 +10,11 @@ from dataclasses import dataclass
 
 GIB = 2**30
 SLOTS = 2  # on the device, for blocks that are copied in
-TEXT_TOKENS, IMAGE_TOKENS, AUDIO_TOKENS_PER_LATENT = 512, 257, 32
-# What a block holds at its worst moment, in vectors of width dim for every token: attention's
-# inputs and outputs, float32 copies for the rotation, and what the allocator cannot reuse.
-BLOCK_VECTORS = 9
+TEXT_TOKENS, IMAGE_TOKENS = 512, 257
+# What a block holds at its worst moment, in vectors of width dim for every token: the residual stream, the input in
+# 16 and 8 bits, queries, keys and values (tests/test_transformer_memory.py counts them), and what the allocator
+# cannot reuse.
+BLOCK_VECTORS = 6.5
 # The VAE, four frames at once with what it remembers of those before, by the bytes of its numbers.
 VAE_BYTES_PER_PIXEL = {4: 29_000, 2: 12_100}
 VAE_SHARE = 0.6  # of the memory that there is, at most, for a VAE in float32 that nobody asked for
@@ -26,7 +27,9 @@ class TransformerSize:
     """Sizes that memory depends on; parameters are counted, widths are channels.
 
     Attributes:
-        block_bytes, other_bytes: of one block and of everything else, as they are kept.
+        block_bytes: of what a step needs of one block, as it is kept.
+        context_bytes: of the rest of it, which makes keys and values of text and image.
+        other_bytes: of everything but the blocks.
         scratch: for reading a quantised matrix back.
     """
 
@@ -36,6 +39,7 @@ class TransformerSize:
     dim: int
     ffn_dim: int
     block_bytes: int
+    context_bytes: int
     other_bytes: int
     scratch: int
 
@@ -45,77 +49,103 @@ class MemoryEstimate:
     """Bytes on the device. An estimate from sizes, not a promise.
 
     Attributes:
-        weights: of the transformer.
-        contexts: keys and values of text, image and speech in all blocks.
+        weights: of the transformer during a step.
+        weights_left: those that are still there while the VAE works.
+        contexts: keys and values of text and image in all blocks.
         activations: of a step.
-        vae: of encoding and decoding, while weights and contexts stay where they are.
+        vae: of encoding and decoding.
     """
 
     weights: int
+    weights_left: int
     contexts: int
     activations: int
     vae: int
 
     @property
     def peak(self) -> int:
-        return self.weights + self.contexts + max(self.activations, self.vae)
+        return self.contexts + max(self.weights + self.activations, self.weights_left + self.vae)
+
+
+@dataclass(frozen=True)
+class Placement:
+    """What of the transformer stays on the device between steps.
+
+    Attributes:
+        resident: how many of the first blocks.
+        contexts: whether also what makes keys and values of text and image.
+    """
+
+    resident: int
+    contexts: bool
 
 
 def estimate_memory(
     size: TransformerSize,
-    resident: int,
+    placement: Placement,
     tokens: int,
-    latent_frames: int,
     passes: int,
     pixels: int,
     itemsize: int,
     teacache: bool = False,
     vae_itemsize: int = 4,
+    offload: bool = False,
 ) -> MemoryEstimate:
     """Memory of a run with whole blocks copied in through slots where they do not stay.
 
     Args:
-        resident: blocks that stay on the device.
-        tokens: of a window, in ``latent_frames`` latent frames.
+        tokens: of a window.
         passes: guidance passes of a step.
         pixels: of one frame.
         itemsize: bytes of an activation.
         teacache: whether each pass keeps what the blocks added.
         vae_itemsize: bytes of the VAE's numbers.
+        offload: whether the blocks leave while the VAE works.
     """
-    vectors = BLOCK_VECTORS + passes * (2 if teacache else 1)
-    on_device = resident + min(SLOTS, size.blocks - resident)
-    texts, speeches = (2, 2) if passes == 3 else (1, passes)
-    context = texts * TEXT_TOKENS + IMAGE_TOKENS + speeches * latent_frames * AUDIO_TOKENS_PER_LATENT
+    # Each pass has a residual stream; TeaCache keeps the blocks' input too, or what each pass added in its stead.
+    vectors = BLOCK_VECTORS + passes - 1 + (1 if teacache else 0)
+    stay = placement.resident * size.block_bytes + placement.contexts * size.blocks * size.context_bytes
+    slots = min(SLOTS, size.blocks - placement.resident) * size.block_bytes
+    texts = 2 if passes == 3 else 1
+    context = texts * TEXT_TOKENS + IMAGE_TOKENS
     return MemoryEstimate(
-        weights=size.other_bytes + on_device * size.block_bytes + size.scratch,
+        weights=size.other_bytes + stay + slots + size.scratch,
+        weights_left=size.other_bytes + (0 if offload else stay),
         contexts=size.blocks * context * 2 * size.dim * itemsize,
-        activations=tokens * (vectors * size.dim + 2 * size.ffn_dim) * itemsize,
+        activations=int(tokens * vectors * size.dim * itemsize),
         vae=pixels * VAE_BYTES_PER_PIXEL[vae_itemsize],
     )
 
 
-def resident_blocks(
+def place_blocks(
     size: TransformerSize,
     persistent: int | None,
     swapped: int | None,
-    estimate: Callable[[int], MemoryEstimate],
+    estimate: Callable[[Placement], MemoryEstimate],
     free: int | None,
-) -> int:
-    """How many transformer blocks stay on the device.
+) -> Placement:
+    """What of the transformer stays on the device.
+
+    What makes keys and values of text and image stays only beside all blocks: it is needed once a video.
 
     Args:
         persistent: ``num_persistent_param_in_dit``; parameters outside the blocks always stay and
             count first.
         swapped: ``blocks_to_swap``.
-        estimate: memory of the run by number of resident blocks.
+        estimate: memory of the run by what stays.
         free: bytes that are free on the device; with neither of the two settings, as many blocks
             stay as fit. None: all stay.
     """
+
+    def fits(placement: Placement) -> bool:
+        return free is None or estimate(placement).peak + MARGIN <= free
+
     if swapped is not None:
-        return max(0, size.blocks - swapped)
-    if persistent is not None:
-        return min(size.blocks, max(0, persistent - size.other_parameters) // size.block_parameters)
-    if free is None:
-        return size.blocks
-    return max((n for n in range(size.blocks + 1) if estimate(n).peak + MARGIN <= free), default=0)
+        resident = max(0, size.blocks - swapped)
+    elif persistent is not None:
+        resident = min(size.blocks, max(0, persistent - size.other_parameters) // size.block_parameters)
+    elif free is None:
+        resident = size.blocks
+    else:
+        resident = max((n for n in range(size.blocks + 1) if fits(Placement(n, False))), default=0)
+    return Placement(resident, resident == size.blocks and fits(Placement(resident, True)))

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from .errors import InputError
 from .media.audio import FPS
-from .memory import GIB, MemoryEstimate, TransformerSize, estimate_memory, resident_blocks
+from .memory import GIB, MemoryEstimate, Placement, TransformerSize, estimate_memory, place_blocks
 from .sampling.guidance import guidance_branches
 from .settings import Settings
 
@@ -78,8 +78,8 @@ def plan_memory(
     itemsize: int,
     free: int | None,
     vae_itemsize: int = 4,
-) -> tuple[int, MemoryEstimate]:
-    """How many blocks stay on the device, and what the run needs then.
+) -> tuple[Placement, MemoryEstimate]:
+    """What of the transformer stays on the device, and what the run needs then.
 
     Args:
         settings: resolved.
@@ -91,13 +91,12 @@ def plan_memory(
     tokens = tokens_per_window(settings.frame_num, height, width)
     passes = len(guidance_branches(settings.sample_text_guide_scale, settings.sample_audio_guide_scale))
 
-    def estimate(resident: int) -> MemoryEstimate:
-        latents = latent_frames(settings.frame_num)
-        counts = size, resident, tokens, latents, passes, height * width, itemsize
-        return estimate_memory(*counts, settings.use_teacache, vae_itemsize)
+    def estimate(placement: Placement) -> MemoryEstimate:
+        counts = size, placement, tokens, passes, height * width, itemsize
+        return estimate_memory(*counts, settings.use_teacache, vae_itemsize, bool(settings.offload_model))
 
-    resident = resident_blocks(size, settings.num_persistent_param_in_dit, settings.blocks_to_swap, estimate, free)
-    return resident, estimate(resident)
+    placement = place_blocks(size, settings.num_persistent_param_in_dit, settings.blocks_to_swap, estimate, free)
+    return placement, estimate(placement)
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,8 @@ from .media.colour import LabStatistics, lab_statistics, match_colour
 from .media.reference import Reference, resize_and_crop
 from .models.image_encoder import ImageEncoder
 from .models.speech_encoder import SpeechFeatures
-from .models.transformer import Context, ContextPart, WanTransformer
+from .models.transformer import Context, WanTransformer
+from .models.transformer_blocks import TransformerBlocks
 from .models.vae import WanVAE
 from .plan import WindowSpan
 from .progress import Decoded, Decoding, Progress, Step, WindowStarted, Working, no_progress
@@ -34,7 +35,6 @@ from .sampling.noise import window_generator, window_noise
 from .sampling.solvers import make_solver
 from .sampling.teacache import COEFFICIENTS_480, COEFFICIENTS_720, TeaCache
 from .settings import PIXELS_480, Settings
-from .weights.residency import BlockStreamer
 
 MASK_CHANNELS = 4
 
@@ -49,7 +49,7 @@ class Models:
     """
 
     transformer: WanTransformer
-    blocks: BlockStreamer
+    blocks: TransformerBlocks
     image_encoder: ImageEncoder
     vae: WanVAE
     device: torch.device
@@ -57,12 +57,12 @@ class Models:
 
     @contextmanager
     def using(self, model: ImageEncoder | WanVAE) -> Iterator[None]:
-        """Have a model on the device for a while."""
+        """Have a model on the device for a while; only the VAE, which every window needs, may stay."""
         model.to(self.device)
         try:
             yield
         finally:
-            if self.offload:
+            if self.offload or model is not self.vae:
                 model.to("cpu")
 
     @contextmanager
@@ -73,6 +73,8 @@ class Models:
         finally:
             if self.offload:
                 self.blocks.to_host()
+            else:
+                self.blocks.free_slots()
 
 
 @dataclass(frozen=True)
@@ -137,7 +139,7 @@ class Streamer:
         self.branches = guidance_branches(settings.sample_text_guide_scale, settings.sample_audio_guide_scale)
         self._shown = _Shown()
         self._colours: LabStatistics | None = None
-        self._constants: dict[str, ContextPart] = {}
+        self._constants: dict[str, torch.Tensor] = {}
 
     @torch.no_grad()
     def window(self, span: WindowSpan, motion: torch.Tensor | None) -> tuple[Window, torch.Tensor]:
@@ -177,7 +179,8 @@ class Streamer:
             latents = models.vae.encode_still(pixels, self.settings.frame_num)
         mask = torch.zeros_like(latents[:MASK_CHANNELS])
         mask[:, 0] = 1
-        self._shown = _Shown(index, latents, torch.cat([mask, latents]), models.transformer.image_part(image))
+        self._shown = _Shown(index, latents, torch.cat([mask, latents]), image)
+        self._constants.pop("image", None)
 
     def _denoise(self, span: WindowSpan, held: torch.Tensor) -> torch.Tensor:
         s = self.settings
@@ -199,24 +202,26 @@ class Streamer:
             )
 
     def _contexts(self, span: WindowSpan) -> dict[Branch, Context]:
-        transformer, inputs = self.models.transformer, self.inputs
+        transformer, blocks, inputs = self.models.transformer, self.models.blocks, self.inputs
         windows = inputs.speech.windows(span.start, span.stop)
-        speech = transformer.audio_part(windows)
+        speech = transformer.embed_speech(windows)
+        image = self._constant("image", lambda: transformer.encode_image(self._shown.image, blocks.image))
 
         def context(branch: Branch) -> Context:
             if branch in ("cond", "drop_audio"):
-                text = self._constant("prompt", lambda: transformer.text_part(inputs.prompt))
+                text = self._constant("prompt", lambda: transformer.encode_text(inputs.prompt, blocks.text))
             else:
-                text = self._constant("negative prompt", lambda: transformer.text_part(inputs.negative_prompt))
+                negative = inputs.negative_prompt
+                text = self._constant("negative prompt", lambda: transformer.encode_text(negative, blocks.text))
             if branch in ("cond", "drop_text"):
-                return Context(text, self._shown.image, speech)
-            silence = self._constant("silence", lambda: transformer.audio_part(torch.zeros_like(windows)))
-            return Context(text, self._shown.image, silence)
+                return Context(text, image, speech)
+            silence = self._constant("silence", lambda: transformer.embed_speech(torch.zeros_like(windows)))
+            return Context(text, image, silence)
 
         return {branch: context(branch) for branch in self.branches}
 
-    def _constant(self, name: str, make: Callable[[], ContextPart]) -> ContextPart:
-        """What no window changes, made once."""
+    def _constant(self, name: str, make: Callable[[], torch.Tensor]) -> torch.Tensor:
+        """What the transformer makes of inputs that no window changes, or only the next reference frame; made once."""
         if name not in self._constants:
             self._constants[name] = make()
         return self._constants[name]
@@ -252,12 +257,12 @@ class Streamer:
 
 @dataclass(frozen=True)
 class _Shown:
-    """The reference frame that is encoded at the moment."""
+    """The reference frame that is encoded at the moment; ``image`` is what CLIP sees in it."""
 
     index: int | None = None
     latents: torch.Tensor | None = None
     reference: torch.Tensor | None = None
-    image: ContextPart | None = None
+    image: torch.Tensor | None = None
 
 
 class _Announced:

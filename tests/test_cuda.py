@@ -4,7 +4,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from infinitetalk.pipeline import Generator, Job, Settings
+from infinitetalk.pipeline import Generator, Job, Settings, generator
+from infinitetalk.pipeline.memory import Placement
+from infinitetalk.pipeline.plan import plan_memory
+from infinitetalk.pipeline.weights import residency
 from infinitetalk.tools import random_checkpoint
 
 pytestmark = [
@@ -18,8 +21,8 @@ SMALL = {"size": "64x64", "frame_num": 17, "motion_frame": 5, "sample_steps": 2,
 
 def video(weights, **changes):
     files = {"infinitetalk_dir": weights.infinitetalk, "wav2vec_dir": weights.wav2vec_dir}
-    generator = Generator(Settings(ckpt_dir=weights.ckpt_dir, **files, **{**SMALL, "device": "cuda", **changes}))
-    return torch.cat([window.frames for window in generator.windows(JOB)])
+    made = Generator(Settings(ckpt_dir=weights.ckpt_dir, **files, **{**SMALL, "device": "cuda", **changes}))
+    return torch.cat([window.frames for window in made.windows(JOB)])
 
 
 @pytest.mark.parametrize(
@@ -33,6 +36,28 @@ def video(weights, **changes):
 )
 def test_placement_never_changes_a_bit(weights, changes):
     assert torch.equal(video(weights, **changes), video(weights))
+
+
+@pytest.mark.parametrize("quant", [None, "fp8", "int8"])
+@pytest.mark.parametrize("placement", [Placement(99, False), Placement(1, False), Placement(0, False)])
+@pytest.mark.parametrize("host_memory", [2**50, 0])
+def test_neither_do_contexts_that_are_copied_in_and_blocks_read_from_their_file(
+    weights, monkeypatch, quant, placement, host_memory
+):
+    expected = video(weights, quant=quant)
+    monkeypatch.setattr(generator, "plan_memory", lambda *_: (placement, plan_memory(*_)[1]))
+    monkeypatch.setattr(residency, "available_host_memory", lambda: host_memory)
+    assert torch.equal(video(weights, quant=quant), expected)
+
+
+def test_another_prompt_and_fewer_blocks_that_stay_in_one_generator(weights, monkeypatch):
+    files = {"infinitetalk_dir": weights.infinitetalk, "wav2vec_dir": weights.wav2vec_dir}
+    made = Generator(Settings(ckpt_dir=weights.ckpt_dir, **files, **{**SMALL, "device": "cuda"}))
+    other = Job(JOB.reference, JOB.speech, "Somebody else talks.")
+    expected = [torch.cat([window.frames for window in made.windows(job)]) for job in (JOB, other)]
+    monkeypatch.setattr(generator, "plan_memory", lambda *_: (Placement(0, False), plan_memory(*_)[1]))
+    for job, frames in zip((other, JOB), reversed(expected), strict=True):
+        assert torch.equal(torch.cat([window.frames for window in made.windows(job)]), frames)
 
 
 def test_float32_on_the_card_is_near_the_cpu(weights):

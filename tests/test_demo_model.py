@@ -34,7 +34,7 @@ from infinitetalk.tools.demo_model import (
     vae,
     vae_network,
 )
-from infinitetalk.tools.demo_model.clips import Drawer, draw_clip, draw_portraits, make_scenes, part_of
+from infinitetalk.tools.demo_model.clips import Drawer, continued, draw_clip, draw_portraits, make_scenes, part_of
 from infinitetalk.tools.demo_model.drawing import draw
 from infinitetalk.tools.demo_model.latents import reference_channels, speech_windows, still_latents
 from infinitetalk.tools.demo_model.training import Optimizer
@@ -152,8 +152,9 @@ def test_the_transformer_in_training_is_the_engines():
     with torch.no_grad():
         batch = network(latents, torch.tensor([700.0, 123.0]), given)
         for k, timestep in enumerate((700.0, 123.0)):
-            parts = engine.text_part(text[k]), engine.image_part(image[k]), engine.audio_part(speech[k])
-            (alone,) = engine(latents[k], reference[k], timestep, [Context(*parts)], engine.blocks)
+            keys = engine.encode_text(text[k], engine.blocks), engine.encode_image(image[k], engine.blocks)
+            context = Context(*keys, engine.embed_speech(speech[k]))
+            (alone,) = engine(latents[k], reference[k], timestep, [context], engine.blocks)
             torch.testing.assert_close(batch[k], alone, rtol=1e-3, atol=1e-3)
 
 
@@ -284,13 +285,27 @@ def test_stages_leave_weights_and_pictures(stages):
     assert {vae.FILE, "vae.png", transformer.FILE, "transformer_moods.png", lora.FILE} <= left
 
 
-def test_the_second_window_begins_where_the_first_ends(stages):
+def test_the_second_window_hears_what_follows_the_first(stages):
     _, data, _ = stages
-    first, second = data.latents[0].float(), data.motion[1].float()
+    assert data.first.tolist() == [True, False, True, True, False, False]
     assert data.mood[0] == data.mood[1]
-    torch.testing.assert_close(data.motion[0].float(), first[:, :3])
     torch.testing.assert_close(data.speech[1, :12], data.speech[0, 8:20], rtol=0, atol=0)  # 8 frames later
-    assert second.shape == first[:, :3].shape and not torch.allclose(second, first[:, :3])
+    sampler = transformer.Sampler(data, latents.Texts(torch.zeros(5, 1, 512, 64), torch.zeros(2, 512, 64)), 24)
+    clean, _, known, held, _ = sampler.draw()
+    assert {int(count) for count in held.sum(dim=1)} == {1, 3}
+    portrait = held.sum(dim=1) == 1
+    later = (known - clean)[~portrait][:, :, :3]
+    assert later.abs().max() < 0.5 and (later.abs().amax(dim=(1, 2, 3, 4)) == 0).any()
+
+
+def test_a_window_goes_on_from_decoded_frames():
+    drawn = torch.rand(1, 3, 41, 4, 4) - 0.5
+    decoded = drawn[:, :, :9] + 0.1
+    window = continued(decoded, drawn)
+    torch.testing.assert_close(window[:, :, :9], decoded)
+    jump = window[:, :, 9] - window[:, :, 8]
+    torch.testing.assert_close(jump, drawn[:, :, 9] - drawn[:, :, 8] - 0.01)
+    torch.testing.assert_close(window[:, :, -1], drawn[:, :, -1], rtol=0, atol=5e-3)
 
 
 def test_the_loras_keys_fit_the_engine(stages):

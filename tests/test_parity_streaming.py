@@ -15,13 +15,13 @@ from infinitetalk.pipeline.models.pointwise import choose_pointwise
 from infinitetalk.pipeline.models.speech_encoder import features_from_tensor
 from infinitetalk.pipeline.models.text_encoder import load_text_encoder
 from infinitetalk.pipeline.models.transformer import Operations
+from infinitetalk.pipeline.models.transformer_blocks import TransformerBlocks
 from infinitetalk.pipeline.models.transformer_files import open_transformer
 from infinitetalk.pipeline.models.transformer_loading import Keeping, load_transformer
 from infinitetalk.pipeline.models.vae import load_vae
 from infinitetalk.pipeline.plan import window_plan
 from infinitetalk.pipeline.settings import Settings, resolve
 from infinitetalk.pipeline.streaming import Inputs, Models, Streamer
-from infinitetalk.pipeline.weights.residency import BlockStreamer
 from infinitetalk.tools.golden import streaming as golden
 from infinitetalk.tools.golden.recipe import random_tensor, read_golden
 
@@ -40,7 +40,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def models(folder):
-    blocks = BlockStreamer(CPU, resident=99)
+    blocks = TransformerBlocks(CPU, resident=99)
     tensors = open_transformer(folder, folder / "InfiniteTalk" / "infinitetalk.safetensors")
     operations = Operations(choose_attention("sdpa", CPU, torch.float32), choose_pointwise("plain", CPU))
     transformer = load_transformer(tensors, operations, Keeping(torch.float32), blocks)

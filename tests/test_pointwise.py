@@ -29,12 +29,19 @@ def compare(fused, device, dtype):
     rope = rope_table((2, 3, 4), DIM // HEADS, device)
     x, y = 3 * random(TOKENS, DIM, dtype=dtype) + 1, random(TOKENS, DIM, dtype=dtype)
     before = x.clone()
+
+    def in_place(function, *arguments):
+        """What becomes of ``x``, and what is given back."""
+        changed = x.clone()
+        given = function(changed, y.clone(), *arguments)
+        return [changed] if given is None else [changed, given]
+
     calls = {
         "norm": lambda ops: [ops.norm(x, scale, shift, EPS), ops.norm(x, weight, bias, EPS)],
-        "add": lambda ops: [ops.add(x, y.clone(), gate)],
+        "add": lambda ops: in_place(ops.add, gate),
         "add_norm": lambda ops: [
-            *ops.add_norm(x, y.clone(), gate, scale, shift, EPS),
-            *ops.add_norm(x, y.clone(), None, weight, bias, EPS),
+            *in_place(ops.add_norm, gate, scale, shift, EPS),
+            *in_place(ops.add_norm, None, weight, bias, EPS),
         ],
         "norm_rotate": lambda ops: [ops.norm_rotate(x.clone(), weight, rope, HEADS, EPS)],
     }

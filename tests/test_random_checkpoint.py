@@ -12,10 +12,10 @@ from infinitetalk.pipeline.models.pointwise import choose_pointwise
 from infinitetalk.pipeline.models.speech_encoder import load_speech_encoder
 from infinitetalk.pipeline.models.text_encoder import load_text_encoder
 from infinitetalk.pipeline.models.transformer import Context, Operations
+from infinitetalk.pipeline.models.transformer_blocks import TransformerBlocks
 from infinitetalk.pipeline.models.transformer_files import open_transformer
 from infinitetalk.pipeline.models.transformer_loading import Keeping, load_transformer
 from infinitetalk.pipeline.models.vae import load_vae
-from infinitetalk.pipeline.weights.residency import BlockStreamer
 from infinitetalk.tools import other_layouts
 from infinitetalk.tools.random_checkpoint import (
     CLIP_FILE,
@@ -188,9 +188,9 @@ def test_transformer_in_one_file_equals_shards(checkpoint, tmp_path, prefix):
 
 def _transformer(base: Path, audio: Path):
     cpu = torch.device("cpu")
-    streamer = BlockStreamer(cpu, resident=TINY.layers)
+    blocks = TransformerBlocks(cpu, resident=TINY.layers)
     operations = Operations(choose_attention("sdpa", cpu, torch.float32), choose_pointwise("plain", cpu))
-    return load_transformer(open_transformer(base, audio), operations, Keeping(torch.float32), streamer)
+    return load_transformer(open_transformer(base, audio), operations, Keeping(torch.float32), blocks)
 
 
 def velocity(model, **changed):
@@ -209,7 +209,9 @@ def velocity(model, **changed):
         **changed,
     }
     context = Context(
-        model.text_part(inputs["text"]), model.image_part(inputs["image"]), model.audio_part(inputs["audio"])
+        model.encode_text(inputs["text"], model.blocks),
+        model.encode_image(inputs["image"], model.blocks),
+        model.embed_speech(inputs["audio"]),
     )
     with torch.no_grad():
         return model(inputs["latents"], inputs["reference"], 900.0, [context], model.blocks)[0]

@@ -9,6 +9,7 @@ from infinitetalk.pipeline.errors import InputError
 from infinitetalk.pipeline.models.attention import choose_attention
 from infinitetalk.pipeline.models.pointwise import choose_pointwise
 from infinitetalk.pipeline.models.transformer import Context, Operations
+from infinitetalk.pipeline.models.transformer_blocks import TransformerBlocks
 from infinitetalk.pipeline.models.transformer_files import open_transformer
 from infinitetalk.pipeline.models.transformer_loading import Keeping, load_transformer
 from infinitetalk.pipeline.sampling.teacache import COEFFICIENTS_480, COEFFICIENTS_720, TeaCache
@@ -47,23 +48,23 @@ def plain_operations(dtype):
 
 
 def loaded(tensors, dtype=torch.float32):
-    streamer = BlockStreamer(CPU, resident=99)
+    streamer = TransformerBlocks(CPU, resident=99)
     model = load_transformer(tensors, plain_operations(dtype), Keeping(dtype), streamer)
     return model, streamer
 
 
-def context(model, inputs, text="context", audio=None):
+def context(model, inputs, text="context", audio=None, blocks=None):
     return Context(
-        model.text_part(inputs[text]),
-        model.image_part(inputs["clip"][0]),
-        model.audio_part(inputs["audio"] if audio is None else audio),
+        model.encode_text(inputs[text], model.blocks if blocks is None else blocks.text),
+        model.encode_image(inputs["clip"][0], model.blocks if blocks is None else blocks.image),
+        model.embed_speech(inputs["audio"] if audio is None else audio),
     )
 
 
 @torch.no_grad()
 def predict(model_and_blocks, inputs, timestep, *contexts):
     model, blocks = model_and_blocks
-    contexts = contexts or (context(model, inputs),)
+    contexts = contexts or (context(model, inputs, blocks=blocks),)
     return model(inputs["x"], inputs["y"], timestep, contexts, blocks)
 
 
@@ -108,9 +109,10 @@ def test_bfloat16_is_close_and_keeps_sensitive_parts_in_float32(folder, inputs):
     assert model.blocks[0].ffn[0].weight.dtype == torch.bfloat16
 
 
-@pytest.mark.parametrize(("resident", "offload"), [(0, False), (1, False), (2, True), (0, True)])
-def test_residency_never_changes_a_bit(folder, model, inputs, resident, offload):
-    streamer = BlockStreamer(CPU, resident, offload)
+@pytest.mark.parametrize("contexts_stay", [True, False])
+@pytest.mark.parametrize(("resident", "offload"), [(0, False), (1, False), (2, True), (0, True), (99, False)])
+def test_residency_never_changes_a_bit(folder, model, inputs, resident, offload, contexts_stay):
+    streamer = TransformerBlocks(CPU, resident, contexts_stay, offload)
     swapped = load_transformer(
         open_transformer(folder / "model.safetensors", None), model[0].operations, Keeping(torch.float32), streamer
     )
@@ -132,7 +134,7 @@ def test_blocks_are_copied_ahead_and_once_a_walk_at_most(monkeypatch, blocks, re
         streamer.add(block)
     streamer.to_device()
     copied, receive = [], residency._Slot.receive
-    monkeypatch.setattr(residency._Slot, "receive", lambda slot, host: (copied.append(slot), receive(slot, host)))
+    monkeypatch.setattr(residency._Slot, "receive", lambda slot, slab: (copied.append(slot), receive(slot, slab)))
     for walk in range(3):
         for index, block in enumerate(streamer):
             assert torch.equal(block.weight, weights[index])

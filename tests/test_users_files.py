@@ -12,10 +12,10 @@ from infinitetalk.pipeline.command_line import main
 from infinitetalk.pipeline.models.attention import choose_attention
 from infinitetalk.pipeline.models.pointwise import choose_pointwise
 from infinitetalk.pipeline.models.transformer import Operations
+from infinitetalk.pipeline.models.transformer_blocks import TransformerBlocks
 from infinitetalk.pipeline.models.transformer_files import open_transformer
 from infinitetalk.pipeline.models.transformer_loading import Keeping, load_transformer
 from infinitetalk.pipeline.presets import preset_names
-from infinitetalk.pipeline.weights.residency import BlockStreamer
 from infinitetalk.tools import lora_files, random_checkpoint
 from infinitetalk.tools.gguf_files import write_gguf
 from infinitetalk.tools.other_layouts import cast, comfy_quant, hugging_face_image_encoder, old_scaled_fp8, quanto
@@ -197,7 +197,7 @@ def state(tensors, keeping):
     """All that a transformer keeps, loaded from these tensors."""
     device = torch.device("cpu")
     operations = Operations(choose_attention("sdpa", device, keeping.dtype), choose_pointwise("plain", device))
-    return load_transformer(tensors, operations, keeping, BlockStreamer(device, resident=99)).state_dict()
+    return load_transformer(tensors, operations, keeping, TransformerBlocks(device, resident=99)).state_dict()
 
 
 def test_multitalk_in_infinitetalks_place_is_a_warning(there, tmp_path, capsys):

@@ -28,11 +28,11 @@ from ..pipeline.models.attention import choose_attention
 from ..pipeline.models.linear import Linear
 from ..pipeline.models.pointwise import choose_pointwise
 from ..pipeline.models.transformer import Context, Operations, WanTransformer
+from ..pipeline.models.transformer_blocks import TransformerBlocks
 from ..pipeline.models.transformer_files import open_transformer
 from ..pipeline.models.transformer_loading import Keeping, load_transformer
 from ..pipeline.quantisation.matmul import multiply_plain
 from ..pipeline.quantisation.storage import PLAIN, Packed
-from ..pipeline.weights.residency import BlockStreamer
 from .gguf_files import write_gguf
 from .lora_files import IN_BLOCKS, Layer, Layers, applied, comfy, kohya, random_layers
 from .other_layouts import E4M3, E5M2, KIJAI_KEEPS, Weights, cast, comfy_quant, old_scaled_fp8, plain_fp8, quanto
@@ -182,7 +182,7 @@ class Workplace:
         """Base and audio layers with LoRAs, as the engine loads them."""
         _, mode = WAYS[way]
         operations = Operations(choose_attention("sdpa", CPU, dtype), choose_pointwise("plain", CPU))
-        blocks = BlockStreamer(CPU, resident=SIZES.layers)
+        blocks = TransformerBlocks(CPU, resident=SIZES.layers)
         keeping = Keeping(dtype, quant, mode)
         transformer = load_transformer(open_transformer(*files), operations, keeping, blocks, self.open_loras(way))
         return Model(transformer, self.inputs)
@@ -214,8 +214,9 @@ class Model:
     def __init__(self, transformer: WanTransformer, inputs: Weights) -> None:
         self.transformer, self.inputs = transformer, inputs
         with torch.no_grad():
-            self.text, self.image = transformer.text_part(inputs["text"]), transformer.image_part(inputs["image"])
-            self.speech = transformer.audio_part(inputs["audio"])
+            self.text = transformer.encode_text(inputs["text"], transformer.blocks)
+            self.image = transformer.encode_image(inputs["image"], transformer.blocks)
+            self.speech = transformer.embed_speech(inputs["audio"])
 
     @torch.no_grad()
     def run(self, audio: Model | None = None) -> torch.Tensor:

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from ..quantisation.matmul import Multiply, multiply_plain
-from ..quantisation.rows import Activation, floats
+from ..quantisation.rows import Activation, floats, token_slices
 from ..quantisation.storage import Packed, Storage
 
 
@@ -49,5 +49,7 @@ class Linear(nn.Module):
         """[..., in] -> [..., out]"""
         y = self.multiply(x, {name: getattr(self, name) for name in self.parts}, self.bias)
         if self.lora_down is not None:
-            y = y + (floats(x) @ self.lora_down.T) @ self.lora_up.T
+            values, added = floats(x).flatten(0, -2), y.view(-1, y.shape[-1])
+            for part in token_slices(len(values)):
+                added[part] += (values[part] @ self.lora_down.T) @ self.lora_up.T
         return y

@@ -14,11 +14,15 @@ import torch
 import torch.nn.functional as F
 
 from ..errors import InputError
+from ..quantisation.rows import row_slices
 from .rope import rotate
 
 
 class Pointwise(Protocol):
-    """x, y: [tokens, dim]. scale, shift, gate: [1, dim] or [dim], float32 or x's dtype."""
+    """x, y: [tokens, dim]. scale, shift, gate: [1, dim] or [dim], float32 or x's dtype.
+
+    A window's tokens are hundreds of megabytes, so sums go into ``x`` and what is needed no more is overwritten.
+    """
 
     name: str
     reason: str
@@ -27,8 +31,8 @@ class Pointwise(Protocol):
         """Layer norm of every token, times ``scale`` plus ``shift``."""
         ...
 
-    def add(self, x: torch.Tensor, y: torch.Tensor, gate: torch.Tensor) -> torch.Tensor:
-        """``x + y * gate``; ``y`` may be overwritten."""
+    def add(self, x: torch.Tensor, y: torch.Tensor, gate: torch.Tensor) -> None:
+        """Add ``y * gate`` to ``x``."""
         ...
 
     def add_norm(
@@ -39,14 +43,17 @@ class Pointwise(Protocol):
         scale: torch.Tensor,
         shift: torch.Tensor,
         eps: float,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """``x + y * gate`` (a gate of None is 1) and its norm; ``y`` may be overwritten."""
+    ) -> torch.Tensor:
+        """Add ``y * gate`` to ``x`` (a gate of None is 1), and give the sum's norm; ``y`` may be overwritten."""
         ...
 
     def norm_rotate(
         self, x: torch.Tensor, weight: torch.Tensor, rope: torch.Tensor, heads: int, eps: float
     ) -> torch.Tensor:
-        """Root-mean-square norm over all heads, times ``weight``, rotated: [tokens, heads, head_dim]."""
+        """Root-mean-square norm over all heads, times ``weight``, rotated: [tokens, heads, head_dim].
+
+        ``x`` may be overwritten.
+        """
         ...
 
 
@@ -58,7 +65,7 @@ def choose_pointwise(name: str, device: torch.device) -> Pointwise:
     """
     if name == "plain":
         return PlainPointwise("asked for")
-    obstacle = _triton_obstacle(device)
+    obstacle = triton_obstacle(device)
     if obstacle is None:
         from .triton_kernels import TritonPointwise
 
@@ -68,7 +75,7 @@ def choose_pointwise(name: str, device: torch.device) -> Pointwise:
     return PlainPointwise(obstacle)
 
 
-def _triton_obstacle(device: torch.device) -> str | None:
+def triton_obstacle(device: torch.device) -> str | None:
     """Why the Triton kernels cannot run, or None."""
     if device.type != "cuda":
         return f"fused ones need a CUDA card, this run uses {device.type}"
@@ -98,8 +105,8 @@ class PlainPointwise:
         normed = F.layer_norm(x, x.shape[-1:], eps=eps)
         return torch.addcmul(shift, normed, scale, out=normed)
 
-    def add(self, x: torch.Tensor, y: torch.Tensor, gate: torch.Tensor) -> torch.Tensor:
-        return torch.addcmul(x, y, gate, out=y)
+    def add(self, x: torch.Tensor, y: torch.Tensor, gate: torch.Tensor) -> None:
+        torch.addcmul(x, y, gate, out=x)
 
     def add_norm(
         self,
@@ -109,11 +116,17 @@ class PlainPointwise:
         scale: torch.Tensor,
         shift: torch.Tensor,
         eps: float,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        x = y.add_(x) if gate is None else self.add(x, y, gate)
-        return x, self.norm(x, scale, shift, eps)
+    ) -> torch.Tensor:
+        if gate is None:
+            x.add_(y)
+        else:
+            self.add(x, y, gate)
+        return self.norm(x, scale, shift, eps)
 
     def norm_rotate(
         self, x: torch.Tensor, weight: torch.Tensor, rope: torch.Tensor, heads: int, eps: float
     ) -> torch.Tensor:
-        return rotate(F.rms_norm(x, weight.shape, weight, eps).unflatten(-1, (heads, -1)), rope)
+        for part in row_slices(*x.shape):  # the rotation's float32 copies are large
+            normed = F.rms_norm(x[part], weight.shape, weight, eps)
+            x[part] = rotate(normed.unflatten(-1, (heads, -1)), rope[part]).flatten(-2)
+        return x.unflatten(-1, (heads, -1))

@@ -12,7 +12,7 @@ The residual stream is kept in the weights' dtype; modulation, time embedding an
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from ..quantisation.matmul import WEIGHT_ONLY, Matmuls
-from ..quantisation.rows import Activation
+from ..quantisation.rows import Activation, token_slices
 from .attention import Attention
 from .linear import Linear
 from .pointwise import Pointwise
@@ -31,7 +31,9 @@ TEXT_TOKENS = 512
 AUDIO_WINDOW = 5
 FRAMES_PER_LATENT = 4
 
-KeyValue = tuple[torch.Tensor, torch.Tensor]
+# Layers of cross-attention that are needed once for each text and image, not at every step.
+TEXT_LAYERS = ("k", "v", "norm_k")
+IMAGE_LAYERS = ("k_img", "v_img", "norm_k_img")
 
 
 @dataclass(frozen=True)
@@ -68,31 +70,19 @@ class Operations:
     matmuls: Matmuls = WEIGHT_ONLY
 
 
-class ContextPart:
-    """Embedded tokens of text, image or speech, and each block's keys and values of them.
-
-    A block makes its keys and values when it first runs; they stay valid as long as the tokens do,
-    so a part may be shared between guidance branches and windows.
-    """
-
-    def __init__(self, tokens: torch.Tensor) -> None:
-        self.tokens = tokens
-        self._cached: dict[int, KeyValue] = {}
-
-    def key_value(self, block: int, make: Callable[[torch.Tensor], KeyValue]) -> KeyValue:
-        """Keys and values [batch, tokens, heads, head_dim] for this block."""
-        if block not in self._cached:
-            self._cached[block] = make(self.tokens)
-        return self._cached[block]
-
-
 @dataclass(frozen=True)
 class Context:
-    """What one guidance branch attends to."""
+    """What one guidance branch attends to; branches and windows may share parts.
 
-    text: ContextPart
-    image: ContextPart
-    audio: ContextPart
+    Attributes:
+        text, image: keys and values of all blocks, [blocks, 2, tokens, heads, head_dim].
+        audio: embedded speech [frames, audio tokens, audio_dim]. Its keys and values are made at every step: they
+            take a thousandth of it, and would take gigabytes.
+    """
+
+    text: torch.Tensor
+    image: torch.Tensor
+    audio: torch.Tensor
 
 
 class StepCache(Protocol):
@@ -135,12 +125,15 @@ class NormedAttention(nn.Module):
 
 
 class SelfAttention(NormedAttention):
-    def forward(self, x: torch.Tensor, rope: torch.Tensor, ops: Operations) -> torch.Tensor:
-        x = Activation(x)
+    def forward(self, x: Activation, rope: torch.Tensor, ops: Operations) -> torch.Tensor:
+        """x [tokens, dim], released on the way -> [tokens, dim]"""
         q = ops.pointwise.norm_rotate(self.q(x), self.norm_q.weight, rope, self.num_heads, self.norm_q.eps)
         k = ops.pointwise.norm_rotate(self.k(x), self.norm_k.weight, rope, self.num_heads, self.norm_k.eps)
         v = split_heads(self.v(x), self.num_heads)
-        return self.o(ops.attend(q[None], k[None], v[None])[0].flatten(-2))
+        x.release()
+        out = ops.attend(q[None], k[None], v[None])[0].flatten(-2)
+        del q, k, v
+        return self.o(out)
 
 
 class CrossAttention(NormedAttention):
@@ -152,17 +145,17 @@ class CrossAttention(NormedAttention):
         self.v_img = Linear(config.dim, config.dim)
         self.norm_k_img = RMSNorm(config.dim, config.eps)
 
-    def text_key_value(self, tokens: torch.Tensor) -> KeyValue:
-        k = split_heads(self.norm_k(self.k(tokens)), self.num_heads)
-        return k[None], split_heads(self.v(tokens), self.num_heads)[None]
+    def keys_and_values(self, tokens: torch.Tensor, layers: tuple[str, str, str]) -> torch.Tensor:
+        """Of embedded tokens [tokens, dim], by ``TEXT_LAYERS`` or ``IMAGE_LAYERS``: [2, tokens, heads, head_dim]."""
+        k, v, norm = map(self.get_submodule, layers)
+        return split_heads(torch.stack([norm(k(tokens)), v(tokens)]), self.num_heads)
 
-    def image_key_value(self, tokens: torch.Tensor) -> KeyValue:
-        k = split_heads(self.norm_k_img(self.k_img(tokens)), self.num_heads)
-        return k[None], split_heads(self.v_img(tokens), self.num_heads)[None]
-
-    def forward(self, x: torch.Tensor, text: KeyValue, image: KeyValue, ops: Operations) -> torch.Tensor:
+    def forward(self, x: Activation, text: torch.Tensor, image: torch.Tensor, ops: Operations) -> torch.Tensor:
+        """x [tokens, dim], released on the way; keys and values as above -> [tokens, dim]"""
         q = split_heads(self.norm_q(self.q(x)), self.num_heads)[None]
-        out = ops.attend(q, *image).add_(ops.attend(q, *text))
+        x.release()
+        out = ops.attend(q, image[:1], image[1:]).add_(ops.attend(q, text[:1], text[1:]))
+        del q
         return self.o(out[0].flatten(-2))
 
 
@@ -176,15 +169,14 @@ class AudioCrossAttention(nn.Module):
         self.kv_linear = Linear(config.audio_dim, 2 * config.dim)
         self.proj = Linear(config.dim, config.dim)
 
-    def key_value(self, tokens: torch.Tensor) -> KeyValue:
-        """tokens [frames, audio tokens, audio_dim] -> two of [frames, audio tokens, heads, head_dim]."""
-        k, v = self.kv_linear(tokens).unflatten(-1, (2, self.num_heads, -1)).unbind(-3)
-        return k, v
-
-    def forward(self, x: torch.Tensor, audio: KeyValue, ops: Operations) -> torch.Tensor:
-        frames = audio[0].shape[0]
-        q = self.q_linear(x).unflatten(-1, (self.num_heads, -1)).unflatten(0, (frames, -1))
-        return self.proj(ops.attend(q, *audio).flatten(0, 1).flatten(-2))
+    def forward(self, x: Activation, audio: torch.Tensor, ops: Operations) -> torch.Tensor:
+        """x [tokens, dim], released on the way; audio [frames, audio tokens, audio_dim] -> [tokens, dim]"""
+        k, v = self.kv_linear(audio).unflatten(-1, (2, self.num_heads, -1)).unbind(-3)
+        q = split_heads(self.q_linear(x), self.num_heads).unflatten(0, (len(audio), -1))
+        x.release()
+        out = ops.attend(q, k, v).flatten(0, 1).flatten(-2)
+        del q
+        return self.proj(out)
 
 
 class Block(nn.Module):
@@ -204,19 +196,28 @@ class Block(nn.Module):
         x: torch.Tensor,
         time: torch.Tensor,
         rope: torch.Tensor,
-        text: KeyValue,
-        image: KeyValue,
-        audio: KeyValue,
+        text: torch.Tensor,
+        image: torch.Tensor,
+        audio: torch.Tensor,
         ops: Operations,
-    ) -> torch.Tensor:
-        """x [tokens, dim], time [1, 6, dim] float32 -> [tokens, dim]. Leaves ``x`` as it is."""
+    ) -> None:
+        """Change x [tokens, dim] in place.
+
+        Never holds more than five and a half tensors of x's size, x among them (with 8-bit products; else five).
+
+        Args:
+            time: modulation [1, 6, dim], float32.
+            text, image: keys and values, [2, tokens, heads, head_dim].
+            audio: embedded speech, [frames, audio tokens, audio_dim].
+        """
         shift1, scale1, gate1, shift2, scale2, gate2 = (self.modulation + time).unbind(1)
-        eps, norm3, norm_x = self.eps, self.norm3, self.norm_x
-        h = ops.pointwise.norm(x, 1 + scale1, shift1, eps)
-        x, h = ops.pointwise.add_norm(x, self.self_attn(h, rope, ops), gate1, norm3.weight, norm3.bias, eps)
-        x, h = ops.pointwise.add_norm(x, self.cross_attn(h, text, image, ops), None, norm_x.weight, norm_x.bias, eps)
-        x, h = ops.pointwise.add_norm(x, self.audio_cross_attn(h, audio, ops), None, 1 + scale2, shift2, eps)
-        return ops.pointwise.add(x, self.ffn(h), gate2)
+        eps, norm3, norm_x, add_norm = self.eps, self.norm3, self.norm_x, ops.pointwise.add_norm
+        h = Activation(ops.pointwise.norm(x, 1 + scale1, shift1, eps))
+        h = Activation(add_norm(x, self.self_attn(h, rope, ops), gate1, norm3.weight, norm3.bias, eps))
+        h = Activation(add_norm(x, self.cross_attn(h, text, image, ops), None, norm_x.weight, norm_x.bias, eps))
+        h = add_norm(x, self.audio_cross_attn(h, audio, ops), None, 1 + scale2, shift2, eps)
+        for part in token_slices(len(x)):
+            ops.pointwise.add(x[part], self.ffn(h[part]), gate2)
 
 
 class Head(nn.Module):
@@ -228,7 +229,8 @@ class Head(nn.Module):
 
     def forward(self, x: torch.Tensor, time: torch.Tensor) -> torch.Tensor:
         shift, scale = (self.modulation + time.unsqueeze(1)).unbind(1)
-        return self.head(torch.addcmul(shift, self.norm(x), 1 + scale))
+        parts = (self.norm(x[part]) for part in token_slices(len(x)))  # the float32 of all would be large
+        return torch.cat([self.head(torch.addcmul(shift, part, 1 + scale)) for part in parts])
 
 
 class ImageProjection(nn.Module):
@@ -318,18 +320,37 @@ class WanTransformer(nn.Module):
                 part.to(device)
         self._rope = {}
 
-    def text_part(self, embedding: torch.Tensor) -> ContextPart:
-        """umT5 embedding [tokens <= 512, text_dim], padded with zeros to 512 as in training."""
+    def encode_text(self, embedding: torch.Tensor, blocks: Iterable[Block]) -> torch.Tensor:
+        """Keys and values of a text for ``Context``.
+
+        Args:
+            embedding: of umT5, [tokens <= 512, text_dim]; padded with zeros to 512 as in training.
+            blocks: this model's blocks in order, each with its ``TEXT_LAYERS`` on the device when its turn comes.
+        """
         padded = F.pad(embedding.to(self.device, self.dtype), (0, 0, 0, TEXT_TOKENS - embedding.shape[0]))
-        return ContextPart(self.text_embedding(padded))
+        return self._keys_and_values(self.text_embedding(padded), TEXT_LAYERS, blocks)
 
-    def image_part(self, embedding: torch.Tensor) -> ContextPart:
-        """CLIP's penultimate hidden states [257, image_dim]."""
-        return ContextPart(self.img_emb.proj(embedding.to(self.device, self.dtype)))
+    def encode_image(self, states: torch.Tensor, blocks: Iterable[Block]) -> torch.Tensor:
+        """Keys and values of a reference image for ``Context``.
 
-    def audio_part(self, windows: torch.Tensor) -> ContextPart:
-        """Speech features of every video frame of the window, [1 + 4n, 5, layers, channels]."""
-        return ContextPart(self.audio_proj(windows.to(self.device, self.dtype)))
+        Args:
+            states: CLIP's penultimate hidden states, [257, image_dim].
+            blocks: this model's blocks in order, each with its ``IMAGE_LAYERS`` on the device when its turn comes.
+        """
+        return self._keys_and_values(self.img_emb.proj(states.to(self.device, self.dtype)), IMAGE_LAYERS, blocks)
+
+    def _keys_and_values(
+        self, tokens: torch.Tensor, layers: tuple[str, str, str], blocks: Iterable[Block]
+    ) -> torch.Tensor:
+        config = self.config
+        found = tokens.new_empty(config.num_layers, 2, len(tokens), config.num_heads, config.head_dim)
+        for place, block in zip(found, blocks, strict=True):
+            place.copy_(block.cross_attn.keys_and_values(tokens, layers))
+        return found
+
+    def embed_speech(self, windows: torch.Tensor) -> torch.Tensor:
+        """Speech features of every video frame of the window, [1 + 4n, 5, layers, channels], for ``Context``."""
+        return self.audio_proj(windows.to(self.device, self.dtype))
 
     def embed(self, latents: torch.Tensor) -> tuple[torch.Tensor, tuple[int, int, int]]:
         """Latents [in_channels, T, H, W] -> tokens [N, dim] and the token grid."""
@@ -385,33 +406,42 @@ class WanTransformer(nn.Module):
         """
         x, grid = self.embed(torch.cat([latents, reference]))
         time, modulation = self.embed_time(timestep)
-        if cache is not None and not cache.must_compute(modulation):
-            branches = [x + residual for residual in cache.residuals]
-        else:
-            if cache is not None:
-                cache.residuals = []  # before the blocks need the memory
-            branches = self.run_blocks(x, modulation, self.rope(grid), contexts, blocks)
-            if cache is not None:
-                cache.residuals = [branch - x for branch in branches]
-        return [self.unpatchify(self.head(branch, time), grid) for branch in branches]
+
+        def velocity(tokens: torch.Tensor) -> torch.Tensor:
+            return self.unpatchify(self.head(tokens, time), grid)
+
+        if cache is None:
+            branches = [x, *(x.clone() for _ in contexts[1:])]
+            self.run_blocks(branches, modulation, self.rope(grid), contexts, blocks)
+            return [velocity(branch) for branch in branches]
+        if not cache.must_compute(modulation):
+            return [velocity(x + residual) for residual in cache.residuals]
+        cache.residuals = []  # before the blocks need the memory
+        branches = [x.clone() for _ in contexts]
+        self.run_blocks(branches, modulation, self.rope(grid), contexts, blocks)
+        velocities = [velocity(branch) for branch in branches]
+        cache.residuals = [branch.sub_(x) for branch in branches]
+        return velocities
 
     def run_blocks(
         self,
-        x: torch.Tensor,
+        branches: Sequence[torch.Tensor],
         modulation: torch.Tensor,
         rope: torch.Tensor,
         contexts: Sequence[Context],
         blocks: Iterable[Block],
-    ) -> list[torch.Tensor]:
-        """The same tokens [N, dim] through all blocks, once for each branch."""
-        branches = [x] * len(contexts)
+    ) -> None:
+        """Take each branch's tokens [N, dim] through all blocks, in place."""
         for index, block in enumerate(blocks):
-            for b, context in enumerate(contexts):
-                text = context.text.key_value(index, block.cross_attn.text_key_value)
-                image = context.image.key_value(index, block.cross_attn.image_key_value)
-                audio = context.audio.key_value(index, block.audio_cross_attn.key_value)
-                branches[b] = block(branches[b], modulation, rope, text, image, audio, self.operations)
-        return branches
+            for x, context in zip(branches, contexts, strict=True):
+                text, image = context.text[index], context.image[index]
+                block(x, modulation, rope, text, image, context.audio, self.operations)
+
+
+def is_context_layer(name: str) -> bool:
+    """Whether this is a parameter of the layers that make keys and values of text and image."""
+    parts = name.split(".")
+    return "cross_attn" in parts and not {*TEXT_LAYERS, *IMAGE_LAYERS}.isdisjoint(parts)
 
 
 def parameter_shapes(config: TransformerConfig) -> dict[str, tuple[int, ...]]:

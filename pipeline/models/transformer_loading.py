@@ -19,9 +19,9 @@ from ..quantisation.rowwise import FP8_E4M3, FP8_E5M2, INT8, pack_fp8, pack_int8
 from ..quantisation.storage import PLAIN, Packed, Requantise, SideBranch, Storage
 from ..weights.files import Tensors
 from ..weights.load import fill
-from ..weights.residency import BlockStreamer
 from .linear import Linear
-from .transformer import Operations, WanTransformer, parameter_shapes
+from .transformer import Operations, WanTransformer, is_context_layer, parameter_shapes
+from .transformer_blocks import TransformerBlocks
 from .transformer_files import BASE, check_parts, transformer_config, weight_dtype
 
 QUANTISERS: dict[str, tuple[Callable[[torch.Tensor], Packed], tuple[Storage, ...]]] = {
@@ -112,6 +112,7 @@ def transformer_size(tensors: Tensors, loras: Loras | None, keeping: Keeping) ->
     config = transformer_config(tensors)
     kept = {name: _kept_bytes(name, tensors, loras, keeping) for name in tensors}
     in_blocks = sum(size for name, size in kept.items() if name.startswith("blocks."))
+    contexts = sum(size for name, size in kept.items() if is_context_layer(name))
     block_parameters = tensors.under("blocks.0.").numel()
     quantised = any(keeping.storage(tensors.storage(n)).quantised for n in tensors if is_matrix(n, tensors))
     return TransformerSize(
@@ -120,7 +121,8 @@ def transformer_size(tensors: Tensors, loras: Loras | None, keeping: Keeping) ->
         other_parameters=tensors.numel() - config.num_layers * block_parameters,
         dim=config.dim,
         ffn_dim=config.ffn_dim,
-        block_bytes=in_blocks // config.num_layers,
+        block_bytes=(in_blocks - contexts) // config.num_layers,
+        context_bytes=contexts // config.num_layers,
         other_bytes=sum(kept.values()) - in_blocks,
         scratch=config.dim * config.ffn_dim * keeping.dtype.itemsize if quantised else 0,
     )
@@ -146,13 +148,14 @@ def load_transformer(
     tensors: Tensors,
     operations: Operations,
     keeping: Keeping,
-    streamer: BlockStreamer,
+    blocks: TransformerBlocks,
     loras: Loras | None = None,
     loaded: Callable[[int, int], None] = lambda done, count: None,
 ) -> WanTransformer:
-    """Build the transformer and fill it, handing each block to ``streamer`` as soon as it is read.
+    """Build the transformer and fill it, handing each block to ``blocks`` as soon as it is read.
 
-    Everything that is not a block lives on the streamer's device.
+    Everything that is not a block lives on their device. A block's matrices are handed over on the CPU if they are
+    kept as the file has them, mapped from it, and else on the device, where they were made.
 
     Args:
         loaded: hears how many of how many blocks are there.
@@ -168,7 +171,7 @@ def load_transformer(
     def stored_as(name: str) -> torch.dtype:
         return weight_dtype(keeping.dtype, name)
 
-    device = streamer.device
+    device = blocks.device
     fill(model, tensors, BASE, dtype=stored_as, device=device, skip=lambda n: n.startswith("blocks."), change=changed)
     for index, block in enumerate(model.blocks):
         prefix = f"blocks.{index}."
@@ -184,7 +187,7 @@ def load_transformer(
         )
         for name, layer in layers.items():
             packed, branch = keep_matrix(prefix + name, tensors.packed(prefix + name), loras, keeping, device)
-            layer.keep(packed.to(device), operations.matmuls.of(packed.storage), branch)
-        streamer.add(block)
+            layer.keep(packed, operations.matmuls.of(packed.storage), branch)
+        blocks.add(block)
         loaded(index + 1, config.num_layers)
     return model.eval().requires_grad_(False)

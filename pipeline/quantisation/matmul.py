@@ -20,8 +20,8 @@ from .rows import Activation, floats, row_slices
 from .rowwise import FP8_E4M3, FP8_E5M2, INT8
 from .storage import Parts, Storage
 
-# Up to so many rows a matrix is read back: the keys and values of text, image and speech, which are computed
-# once for many steps, so that they lose nothing and it costs nothing.
+# Up to so many rows a matrix is read back: the keys and values of text, image and speech, so that they lose
+# nothing and it costs next to nothing.
 FEW_ROWS = 1024
 # PyTorch's 8-bit products want rows and columns of whole 16 bytes.
 _ALIGNMENT = 16

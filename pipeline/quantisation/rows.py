@@ -15,6 +15,7 @@ LARGEST = {torch.float8_e4m3fn: torch.finfo(torch.float8_e4m3fn).max, torch.int8
 SMALLEST = 1e-30
 # Numbers handled at once where a float32 copy is needed: 32 MiB, which a card's cache may hold.
 _AT_ONCE = 2**23
+_TOKENS_AT_LEAST = 8192
 
 
 class Rows(NamedTuple):
@@ -53,6 +54,16 @@ def row_slices(rows: int, columns: int) -> Iterator[slice]:
         yield slice(rows * index // parts, rows * (index + 1) // parts)
 
 
+def token_slices(tokens: int) -> Iterator[slice]:
+    """A window's tokens in nearly equal parts, each large enough to be computed as fast as the whole.
+
+    The parts follow from the number of tokens alone, so that results never depend on what memory is free.
+    """
+    parts = max(1, tokens // _TOKENS_AT_LEAST)
+    for index in range(parts):
+        yield slice(tokens * index // parts, tokens * (index + 1) // parts)
+
+
 class Activation:
     """The input of several linear layers, quantised once for all of them when the first one asks.
 
@@ -70,6 +81,11 @@ class Activation:
         if dtype not in self._quantised:
             self._quantised[dtype] = quantise(self.values.flatten(0, -2).contiguous(), dtype)
         return self._quantised[dtype]
+
+    def release(self) -> None:
+        """Give the memory back when the last layer has had it, whoever still holds this."""
+        self.values = self.values.new_empty(0)
+        self._quantised = {}
 
 
 def floats(x: torch.Tensor | Activation) -> torch.Tensor:
