@@ -40,6 +40,7 @@ from ..pipeline.models.transformer_blocks import TransformerBlocks
 from ..pipeline.models.transformer_files import weight_dtype
 from ..pipeline.models.transformer_loading import QUANTISERS
 from ..pipeline.models.vae import WanVAE, load_vae
+from ..pipeline.models.vae_kernels import choose_vae_kernels
 from ..pipeline.plan import window_plan
 from ..pipeline.progress import Step
 from ..pipeline.quantisation.matmul import choose_matmuls
@@ -214,7 +215,7 @@ def real_vae(dtype: torch.dtype) -> WanVAE:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "vae.safetensors"
         save_file(random_checkpoint.vae_weights(replace(random_checkpoint.DEMO, vae_dim=96)), path)
-        return load_vae(path, CUDA, dtype)
+        return load_vae(path, CUDA, dtype, choose_vae_kernels("auto", CUDA))
 
 
 def measure_vae(height: int, width: int) -> dict[str, object]:

@@ -51,6 +51,7 @@ from .models.transformer import WanTransformer
 from .models.transformer_blocks import TransformerBlocks
 from .models.transformer_loading import load_transformer
 from .models.vae import WanVAE, load_vae
+from .models.vae_kernels import choose_vae_kernels
 from .notices import input_notices
 from .plan import WindowSpan, cut_notice, plan_memory, window_plan
 from .progress import BlockLoaded, Finished, Kept, Loading, Notice, Progress, RunStarted, WindowDone, no_progress
@@ -334,7 +335,8 @@ class Generator:
         if self._vae is None or self._vae.conv1.weight.dtype != dtype:
             self._vae = None
             self.progress(Loading("loading the VAE"))
-            self._vae = load_vae(self.files.vae, self.device, dtype)
+            kernels = choose_vae_kernels(self.settings.kernels, self.device)
+            self._vae = load_vae(self.files.vae, self.device, dtype, kernels)
         return self._vae
 
     def _models(self, size: tuple[int, int], settings: Settings) -> Models:

@@ -85,7 +85,7 @@ def test_larger_pieces_give_the_same(vae):
     video, latents = golden_video()[None], random_tensor("decoder input", [1, *LATENTS])
     with torch.no_grad():
         for coder, x, step in ((vae.encoder, video, 4), (vae.decoder, latents, 1)):
-            small, large = Stream(), Stream()
+            small, large = Stream(vae.kernels), Stream(vae.kernels)
             pieces = [coder(piece, small) for piece in (x[:, :, :1], *x[:, :, 1:].split(step, dim=2))]
             larger = [coder(piece, large) for piece in (x[:, :, :1], *x[:, :, 1:].split(2 * step, dim=2))]
             assert (len(pieces), len(larger)) == (5, 3)

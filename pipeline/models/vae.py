@@ -21,16 +21,19 @@ from torch import nn
 from ..errors import InputError
 from ..weights.files import Tensors, open_tensors
 from ..weights.load import check_names, dimensions, fill
+from .vae_kernels import PlainVaeKernels, VaeKernels
 from .vae_layers import (
     AttentionBlock,
     CausalConv3d,
     Downsample,
+    Head,
+    Layer,
     ResidualBlock,
-    RMSNorm,
     Stream,
     Upsample,
-    norm_silu_conv,
+    run,
 )
+from .vae_tiles import run_tiled
 
 WHAT = "the Wan VAE (--vae)"
 # Mean and standard deviation of each latent channel over Wan's training data.
@@ -51,6 +54,9 @@ class Coder(nn.Module):
     Args:
         in_dim, out_dim: channels that come in and go out.
         stages: lists of layers by the checkpoint's name for each, in the order of the data.
+
+    Attributes:
+        steps: everything in the order of the data.
     """
 
     def __init__(self, in_dim: int, out_dim: int, stages: dict[str, list[nn.Module]]) -> None:
@@ -59,17 +65,12 @@ class Coder(nn.Module):
         self.conv1 = CausalConv3d(in_dim, self.layers[0].in_dim, (3, 3, 3))
         for name, stage in stages.items():
             self.add_module(name, nn.ModuleList(stage))
-        width = self.layers[-1].out_dim
-        self.head = nn.ModuleDict({"0": RMSNorm(width, axes=3), "2": CausalConv3d(width, out_dim, (3, 3, 3))})
+        self.head = Head(self.layers[-1].out_dim, out_dim)
+        self.steps: list[Layer] = [self.conv1, *self.layers, self.head]
 
     def forward(self, x: torch.Tensor, stream: Stream) -> torch.Tensor:
         """The next piece ``[b, in_dim, t, h, w]`` of a stream; advances the stream."""
-        x = self.conv1(x.contiguous(memory_format=torch.channels_last_3d), stream)
-        for layer in self.layers:
-            x = layer(x, stream)
-        x = norm_silu_conv(self.head["0"], self.head["2"], x, stream)
-        stream.first = False
-        return x
+        return run(self.steps, x, stream)
 
 
 class WanVAE(nn.Module):
@@ -77,17 +78,24 @@ class WanVAE(nn.Module):
 
     Pixels are in [-1, 1], latents are normalised to about zero mean and unit variance; both leave as float32
     on the module's device, and come in any dtype from any device.
+
+    With ``tiles`` a picture's fine features are worked on in so many tiles, each with as much of its neighbours
+    as it depends on, which takes less memory and somewhat longer. Results are the same up to rounding.
+
+    Attributes:
+        kernels: what computes between the convolutions.
     """
 
     stride = (4, 8, 8)  # pixels per latent over (time, height, width)
 
-    def __init__(self, encoder: Coder, decoder: Coder, z_dim: int) -> None:
+    def __init__(self, encoder: Coder, decoder: Coder, z_dim: int, kernels: VaeKernels) -> None:
         super().__init__()
         self.z_dim = z_dim
         self.encoder = encoder
         self.conv1 = nn.Conv3d(2 * z_dim, 2 * z_dim, 1)
         self.conv2 = nn.Conv3d(z_dim, z_dim, 1)
         self.decoder = decoder
+        self.kernels = kernels
 
     @torch.no_grad()
     def encode_chunks(self, chunks: Iterable[torch.Tensor]) -> Iterator[torch.Tensor]:
@@ -102,43 +110,72 @@ class WanVAE(nn.Module):
         Raises:
             ValueError: a chunk of another shape.
         """
-        mean, std = self._statistics()
-        stream = Stream()
+        stream = Stream(self.kernels)
         for chunk in chunks:
             frames = 1 if stream.first else self.stride[0]
             if chunk.shape[:2] != (3, frames) or chunk.shape[2] % self.stride[1] or chunk.shape[3] % self.stride[2]:
                 raise ValueError(f"a chunk of shape {list(chunk.shape)}, expected [3, {frames}, 8 h, 8 w]")
-            moments = self.conv1(self.encoder(chunk[None].to(self.conv1.weight), stream))
-            yield (moments[0, : self.z_dim].float() - mean) / std  # the other half is the log variance
+            yield self._normalised(self.encoder(chunk[None].to(self.conv1.weight), stream))
 
-    def encode(self, video: torch.Tensor) -> torch.Tensor:
+    def encode(self, video: torch.Tensor, tiles: int = 1) -> torch.Tensor:
         """``[3, T, H, W]`` to ``[z, 1 + (T - 1) // 4, H/8, W/8]``; frames beyond the last whole four are ignored."""
         whole = (video.shape[1] - 1) // self.stride[0]
         rest = video[:, 1 : 1 + whole * self.stride[0]].split(self.stride[0], dim=1) if whole else ()
-        return torch.cat(list(self.encode_chunks([video[:, :1], *rest])), dim=1)
+        return self._encode([chunk[None] for chunk in (video[:, :1], *rest)], tiles)
 
-    def encode_still(self, image: torch.Tensor, frames: int) -> torch.Tensor:
+    def encode_still(self, image: torch.Tensor, frames: int, tiles: int = 1) -> torch.Tensor:
         """Latents ``[z, 1 + (frames - 1) // 4, H/8, W/8]`` of a video that is ``image`` ``[3, H, W]``, then zeros."""
-        nothing = image.new_zeros(()).expand(3, self.stride[0], *image.shape[1:])
-        chunks = [image[:, None]] + [nothing] * ((frames - 1) // self.stride[0])
-        return torch.cat(list(self.encode_chunks(chunks)), dim=1)
+        nothing = image.new_zeros(()).expand(1, 3, self.stride[0], *image.shape[1:])
+        return self._encode([image[None, :, None]] + [nothing] * ((frames - 1) // self.stride[0]), tiles)
 
     @torch.no_grad()
-    def decode_frames(self, latents: torch.Tensor) -> Iterator[torch.Tensor]:
-        """Decode ``[z, t, h, w]``; yields pixels ``[3, n, 8 h, 8 w]`` as they are made, n = 1 first, then 4 each."""
-        mean, std = self._statistics()
-        stream = Stream()
-        for latent in latents.split(1, dim=1):
-            z = (latent.to(std) * std + mean)[None].to(self.conv2.weight.dtype)
-            yield self.decoder(self.conv2(z), stream)[0].float().clamp_(-1, 1)
+    def _encode(self, pieces: list[torch.Tensor], tiles: int) -> torch.Tensor:
+        """As ``encode_chunks``; a piece that comes again and again is encoded for as long as that changes anything."""
+        steps, stream = self.encoder.steps, Stream(self.kernels)
+        if tiles > 1:
+            fine = 1 + max(number for number, step in enumerate(steps) if isinstance(step, Downsample))
+            pieces = run_tiled(steps[:fine], pieces, self.conv1.weight, self.kernels, tiles)
+            steps = steps[fine:]
+        latents, before = [], None
+        for piece in pieces:
+            stream.repeats = stream.repeats + 1 if piece is before else 0
+            latents.append(self._normalised(run(steps, piece.to(self.conv1.weight), stream)))
+            before = piece
+        return torch.cat(latents, dim=1)
 
-    def decode(self, latents: torch.Tensor) -> torch.Tensor:
+    def _normalised(self, encoded: torch.Tensor) -> torch.Tensor:
+        mean, std = self._statistics()
+        return (self.conv1(encoded)[0, : self.z_dim].float() - mean) / std  # the other half is the log variance
+
+    @torch.no_grad()
+    def decode_frames(self, latents: torch.Tensor, tiles: int = 1, together: int = 1) -> Iterator[torch.Tensor]:
+        """Decode ``[z, t, h, w]``; yields pixels ``[3, n, 8 h, 8 w]``, n = 1 first, then 4 for each latent frame.
+
+        Args:
+            tiles: with one, frames leave as they are made, else when all are.
+            together: latent frames decoded at once after the first; more take more memory and less time.
+        """
+        mean, std = self._statistics()
+        z = (latents.to(std) * std + mean)[None].to(self.conv2.weight)
+        steps, stream = self.decoder.steps, Stream(self.kernels)
+        pieces = [z[:, :, :1], *(z[:, :, 1:].split(together, dim=2) if z.shape[2] > 1 else ())]
+        if tiles == 1:
+            decoded = (run(steps, self.conv2(piece), stream) for piece in pieces)
+        else:
+            coarse = next(number for number, step in enumerate(steps) if isinstance(step, Upsample))
+            features = [run(steps[:coarse], self.conv2(piece), stream) for piece in pieces]
+            del stream  # and what it remembers
+            decoded = run_tiled(steps[coarse:], features, self.conv2.weight, self.kernels, tiles)
+        for piece in decoded:
+            yield piece[0].float().clamp_(-1, 1)
+
+    def decode(self, latents: torch.Tensor, tiles: int = 1, together: int = 1) -> torch.Tensor:
         """``[z, t, h, w]`` to pixels ``[3, 1 + 4 (t - 1), 8 h, 8 w]``."""
         _, t, h, w = latents.shape
         size = (3, 1 + self.stride[0] * (t - 1), self.stride[1] * h, self.stride[2] * w)
         video = torch.empty(size, device=self.conv2.weight.device)
         done = 0
-        for frames in self.decode_frames(latents):
+        for frames in self.decode_frames(latents, tiles, together):
             video[:, done : done + frames.shape[1]] = frames
             done += frames.shape[1]
         return video
@@ -149,13 +186,19 @@ class WanVAE(nn.Module):
         return mean.view(-1, 1, 1, 1), std.view(-1, 1, 1, 1)
 
 
-def load_vae(path: Path, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> WanVAE:
+def load_vae(
+    path: Path,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    kernels: VaeKernels | None = None,
+) -> WanVAE:
     """Load a Wan 2.1 VAE: ``Wan2.1_VAE.pth`` or a safetensors file of the same names, also behind a prefix.
 
     Args:
         path: the file.
         device: where it shall work.
         dtype: what it shall compute in.
+        kernels: of ``choose_vae_kernels``; PyTorch's own operations without.
 
     Raises:
         InputError: the file is missing or damaged, or is something other than a Wan 2.1 VAE.
@@ -165,7 +208,7 @@ def load_vae(path: Path, device: torch.device | str = "cpu", dtype: torch.dtype 
     with torch.device("meta"):
         encoder = _coder(tensors, "encoder", 3, 2 * z_dim, ("downsamples", "middle"), Downsample)
         decoder = _coder(tensors, "decoder", z_dim, 3, ("middle", "upsamples"), Upsample)
-        vae = WanVAE(encoder, decoder, z_dim)
+        vae = WanVAE(encoder, decoder, z_dim, kernels or PlainVaeKernels("nothing else was asked for"))
     unknown = [n for n in tensors if n.startswith(("encoder.", "decoder.")) and n not in vae.state_dict()]
     if unknown:
         raise InputError(

@@ -1,0 +1,195 @@
+"""Seconds, gigabytes and agreement of the VAE at real size (random weights) on one CUDA card.
+
+    python -m infinitetalk.benchmarks.vae [--parts bf16 float32 memory output profile] [--size 640x640] [--out FILE]
+
+Prints a line of JSON for each result as soon as it is there, and appends it to FILE; what fails is a line that
+says why. ``reserved`` is torch's peak in GiB without the VAE's weights; ``error`` is relative (Frobenius), of the
+frames against those by plain PyTorch, one latent frame at a time, untiled, in the same dtype. ``together`` counts
+latent frames a call, ``tiles`` tiles of the picture.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+from ..pipeline.media.colour import lab_statistics, match_colour
+from ..pipeline.memory import GIB
+from ..pipeline.models.vae import WanVAE, load_vae
+from ..pipeline.models.vae_kernels import choose_vae_kernels
+from ..pipeline.streaming import to_uint8
+from ..tools import random_checkpoint
+
+CUDA = torch.device("cuda")
+FRAMES, MOTION = 81, 9
+DTYPES = {"bf16": torch.bfloat16, "float32": torch.float32}
+# Kernels, tiles, latent frames a call; the first is what the others are held against.
+WAYS = [
+    *(("plain", 1, 1), ("triton", 1, 1), ("triton", 1, 2), ("triton", 1, 4)),
+    *(("triton", 2, 1), ("triton", 4, 1), ("triton", 4, 2)),
+]
+Tell = Callable[[dict[str, object]], None]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--parts", nargs="+", choices=list(PARTS), default=list(PARTS))
+    parser.add_argument("--size", default="640x640", help="width x height in pixels")
+    parser.add_argument("--out", type=Path, help="file that the lines are appended to")
+    options = parser.parse_args()
+    width, height = map(int, options.size.split("x"))
+    torch.manual_seed(0)
+    torch.set_grad_enabled(False)
+
+    def tell(found: dict[str, object]) -> None:
+        line = json.dumps(found)
+        print(line, flush=True)
+        if options.out is not None:
+            with options.out.open("a") as file:
+                file.write(line + "\n")
+
+    tell({"card": torch.cuda.get_device_name(), "torch": torch.__version__, "size": options.size})
+    with tempfile.TemporaryDirectory() as folder:
+        weights = Path(folder) / "vae.safetensors"
+        save_file(random_checkpoint.vae_weights(replace(random_checkpoint.DEMO, vae_dim=96)), weights)
+        for part in options.parts:
+            start = time.perf_counter()
+            try:
+                PARTS[part](weights, height, width, tell)
+            except Exception as error:
+                tell({"part": part, "failed": f"{type(error).__name__}: {error}"[:500]})
+            tell({"part": part, "took": round(time.perf_counter() - start, 1)})
+            torch.cuda.empty_cache()
+
+
+def in_dtype(name: str, weights: Path, height: int, width: int, tell: Tell) -> None:
+    """Every way of decoding, and encoding by both kinds of kernels."""
+    latents = torch.randn(16, 1 + (FRAMES - 1) // 4, height // 8, width // 8, device=CUDA)
+    image = torch.rand(3, height, width, device=CUDA) * 2 - 1
+    motion = torch.rand(3, MOTION, height, width, device=CUDA) * 2 - 1
+    vaes = {kind: load(weights, DTYPES[name], kind) for kind in ("plain", "triton")}
+    expected = None
+    for kind, tiles, together in WAYS if name == "bf16" else WAYS[:3] + WAYS[-3:-1]:
+        vae = vaes[kind]
+        way = {"dtype": name, "decode": FRAMES, "kernels": vae.kernels.name, "tiles": tiles, "together": together}
+        try:
+            frames = vae.decode(latents, tiles, together)
+            expected = frames if expected is None else expected
+            error = {"error": difference(frames, expected)}
+            del frames
+            tell(way | measured(lambda: [None for _ in vae.decode_frames(latents, tiles, together)]) | error)  # noqa: B023
+        except Exception as error:
+            tell(way | {"failed": f"{type(error).__name__}: {error}"[:300]})
+    del expected
+    for what, encode in {
+        "still": lambda vae, tiles: vae.encode_still(image, FRAMES, tiles),
+        "motion": lambda vae, tiles: vae.encode(motion, tiles),
+    }.items():
+        expected = None
+        for kind, tiles in (("plain", 1), ("triton", 1), ("triton", 4)):
+            way = {"dtype": name, "encode": what, "kernels": vaes[kind].kernels.name, "tiles": tiles}
+            try:
+                found = encode(vaes[kind], tiles)
+                expected = found if expected is None else expected
+                error = {"error": difference(found, expected)}
+                tell(way | measured(lambda: encode(vaes[kind], tiles)) | error)  # noqa: B023
+            except Exception as error:
+                tell(way | {"failed": f"{type(error).__name__}: {error}"[:300]})
+
+
+def memory(weights: Path, height: int, width: int, tell: Tell) -> None:
+    """The peak at a larger size and in more tiles, once each."""
+    for name, size, counts in (
+        ("bf16", (960, 960), (1, 4, 6, 9)),
+        ("bf16", (640, 640), (3, 6)),
+        ("float32", (960, 960), (4, 9)),
+    ):
+        vae = load(weights, DTYPES[name], "triton")
+        latents = torch.randn(16, 1 + (FRAMES - 1) // 4, size[0] // 8, size[1] // 8, device=CUDA)
+        image = torch.rand(3, *size, device=CUDA) * 2 - 1
+        for tiles in counts:
+            for what, work in {
+                "decode": lambda: [None for _ in vae.decode_frames(latents, tiles)],  # noqa: B023
+                "encode": lambda: vae.encode_still(image, FRAMES, tiles),  # noqa: B023
+            }.items():
+                way = {"dtype": name, "size": f"{size[1]}x{size[0]}", what: FRAMES, "tiles": tiles}
+                try:
+                    tell(way | measured(work))
+                except Exception as error:
+                    tell(way | {"failed": f"{type(error).__name__}: {error}"[:300]})
+
+
+def output(weights: Path, height: int, width: int, tell: Tell) -> None:
+    """Colours and 8 bits of a window of decoded frames, on the card."""
+    pieces = [torch.rand(3, 4, height, width, device=CUDA) * 2 - 1 for _ in range(FRAMES // 4)]
+    colours = lab_statistics(pieces[0][:, 0])
+    match_colour(pieces[0], colours, 1.0)
+    tell({"colours": FRAMES} | measured(lambda: [match_colour(piece, colours, 1.0) for piece in pieces]))
+    tell({"8 bits": FRAMES} | measured(lambda: [to_uint8(piece) for piece in pieces]))
+
+
+def profile(weights: Path, height: int, width: int, tell: Tell) -> None:
+    """The ten costliest kernels of decoding in bf16, milliseconds, and of encoding a still."""
+    vae = load(weights, torch.bfloat16, "triton")
+    latents = torch.randn(16, 1 + (FRAMES - 1) // 4, height // 8, width // 8, device=CUDA)
+    image = torch.rand(3, height, width, device=CUDA) * 2 - 1
+    for what, work in {
+        "decode": lambda: [None for _ in vae.decode_frames(latents)],
+        "encode": lambda: vae.encode_still(image, FRAMES),
+    }.items():
+        work()
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profiler:
+            work()
+            torch.cuda.synchronize()
+        rows = sorted(profiler.key_averages(), key=lambda row: -row.self_device_time_total)
+        whole = sum(row.self_device_time_total for row in rows)
+        tell({"profile": what, "all kernels (ms)": round(whole / 1000, 1)})
+        for row in rows[:16]:
+            tell({"ms": round(row.self_device_time_total / 1000, 1), "calls": row.count, "kernel": row.key[:140]})
+
+
+def load(weights: Path, dtype: torch.dtype, kernels: str) -> WanVAE:
+    return load_vae(weights, CUDA, dtype, choose_vae_kernels(kernels, CUDA))
+
+
+def measured(work: Callable[[], object]) -> dict[str, object]:
+    """Seconds of one run and its peak."""
+    torch.cuda.synchronize()
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_reserved()
+    start = time.perf_counter()
+    work()
+    torch.cuda.synchronize()
+    seconds = time.perf_counter() - start
+    peaks = torch.cuda.max_memory_reserved() - before, torch.cuda.max_memory_allocated() - before
+    return {
+        "seconds": round(seconds, 4),
+        "reserved": round(peaks[0] / GIB, 2),
+        "allocated": round(peaks[1] / GIB, 2),
+    }
+
+
+def difference(found: torch.Tensor, expected: torch.Tensor) -> float:
+    return round(((found - expected).norm() / expected.norm()).item(), 6)
+
+
+PARTS: dict[str, Callable[[Path, int, int, Tell], None]] = {
+    "bf16": lambda *given: in_dtype("bf16", *given),
+    "profile": profile,
+    "memory": memory,
+    "float32": lambda *given: in_dtype("float32", *given),
+    "output": output,
+}
+
+
+if __name__ == "__main__":
+    main()

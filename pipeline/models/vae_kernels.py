@@ -1,0 +1,129 @@
+"""What a VAE layer does between its convolutions: norm and SiLU behind the past, residual sums, doubling pixels.
+
+Two implementations of the same functions: plain PyTorch, which always works, and fused Triton kernels for CUDA
+cards, which read and write each tensor once and also add the convolutions' biases (PyTorch gives those a pass
+over the data of their own). They agree to rounding; the fused ones compute in float32 and round once.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+
+from .pointwise import triton_obstacle
+
+EPS = 1e-12  # of torch.nn.functional.normalize
+
+
+class VaeKernels(Protocol):
+    """Features are ``[1, c, t, h, w]`` in channels-last memory, or a view of such that leaves out borders.
+
+    Attributes:
+        adds_bias: whether the biases of the convolutions before are left to these functions.
+    """
+
+    name: str
+    reason: str
+    adds_bias: bool
+
+    def norm_silu(
+        self, x: torch.Tensor, bias: torch.Tensor | None, gamma: torch.Tensor, past: torch.Tensor | None, reach: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """``silu(rms_norm(x + bias))`` behind the past.
+
+        Args:
+            bias: [c], of the convolution that made x; None where it is in x.
+            gamma: [c, 1, ...].
+            past: the frames before, [1, c, reach, h, w], None for zeros; may be overwritten.
+
+        Returns:
+            [1, c, reach + t, h, w], and its last ``reach`` frames as memory of their own: the past of what comes next.
+        """
+        ...
+
+    def add(self, h: torch.Tensor, bias: torch.Tensor | None, x: torch.Tensor) -> torch.Tensor:
+        """``h + bias + x``; ``h`` may be overwritten."""
+        ...
+
+    def double(self, x: torch.Tensor, bias: torch.Tensor | None, copies: int) -> torch.Tensor:
+        """``x + bias`` with every pixel as a 2x2 square (nearest neighbour).
+
+        Args:
+            x: [1, copies * c, t, h, w], the copies of each frame one after the other in the channels.
+
+        Returns:
+            [t * copies, c, 2 h, 2 w], the copies of each frame one after the other in time.
+        """
+        ...
+
+
+def choose_vae_kernels(name: str, device: torch.device) -> VaeKernels:
+    """The implementation called "plain" or "triton", or for "auto" the fastest that works here.
+
+    Triton where it does not work counts as "auto": ``choose_pointwise`` is what refuses it, in a sentence.
+    """
+    if name == "plain":
+        return PlainVaeKernels("asked for")
+    obstacle = triton_obstacle(device)
+    if obstacle is not None:
+        return PlainVaeKernels(obstacle)
+    from .vae_triton import TritonVaeKernels
+
+    return TritonVaeKernels("asked for" if name == "triton" else "a CUDA card with Triton")
+
+
+class PlainVaeKernels:
+    """PyTorch's own operations."""
+
+    name = "plain"
+    adds_bias = False
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+
+    def norm_silu(
+        self, x: torch.Tensor, bias: torch.Tensor | None, gamma: torch.Tensor, past: torch.Tensor | None, reach: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        x = x if bias is None else x + channels(bias)
+        joined = room_behind(past, x, reach)
+        F.silu(rms_norm(x, gamma, joined[:, :, reach:]), inplace=True)
+        return joined, end_of(joined, reach)
+
+    def add(self, h: torch.Tensor, bias: torch.Tensor | None, x: torch.Tensor) -> torch.Tensor:
+        return (h if bias is None else h.add_(channels(bias))).add_(x)
+
+    def double(self, x: torch.Tensor, bias: torch.Tensor | None, copies: int) -> torch.Tensor:
+        x = x if bias is None else x + channels(bias)
+        pixels = x.unflatten(1, (copies, -1)).permute(0, 3, 1, 4, 5, 2)
+        b, t, _, h, w, c = pixels.shape
+        pixels = pixels[..., :, None, :, None, :].expand(b, t, copies, h, 2, w, 2, c)
+        return pixels.reshape(b * t * copies, 2 * h, 2 * w, c).permute(0, 3, 1, 2)
+
+
+def rms_norm(x: torch.Tensor, gamma: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
+    """``x / |x| * sqrt(dim) * gamma``, with the length |x| over the channels (axis 1) in at least float32."""
+    out = torch.empty_like(x) if out is None else out
+    accurate = torch.promote_types(x.dtype, torch.float32)
+    length = torch.linalg.vector_norm(x, dim=1, keepdim=True, dtype=accurate).clamp_min_(EPS)
+    return torch.div(x, length, out=out).mul_(gamma * x.shape[1] ** 0.5)  # no float32 copy of a 16-bit x
+
+
+def room_behind(past: torch.Tensor | None, x: torch.Tensor, reach: int) -> torch.Tensor:
+    """Room for ``x`` with its past before it: ``[b, c, reach + t, h, w]``, the last t frames yet to be written."""
+    b, c, t, h, w = x.shape
+    shape = b, c, reach + t, h, w
+    joined = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last_3d)
+    joined[:, :, :reach] = 0 if past is None else past
+    return joined
+
+
+def end_of(x: torch.Tensor, frames: int) -> torch.Tensor:
+    """The last frames of ``x`` as memory of their own: a view would keep all of x alive."""
+    return x[:, :, -frames:].clone()
+
+
+def channels(bias: torch.Tensor) -> torch.Tensor:
+    """[c] as it goes with features."""
+    return bias.view(-1, 1, 1, 1)

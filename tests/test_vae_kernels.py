@@ -1,0 +1,91 @@
+"""The VAE's fused kernels against plain PyTorch: in Triton's interpreter on a CPU, on the card where there is one."""
+
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+import torch
+from infinitetalk.pipeline.models.vae_kernels import PlainVaeKernels, channels, choose_vae_kernels
+
+BOUNDS = [(torch.float32, 2e-6), (torch.bfloat16, 2e-2)]  # plain PyTorch rounds after each of five operations
+
+
+def compare(fused, device, dtype):
+    """Largest differences of the functions, relative to the largest value."""
+    torch.manual_seed(0)
+    plain = PlainVaeKernels("")
+    errors = {}
+
+    def note(name, found, expected):
+        assert found.dtype == expected.dtype == dtype and found.shape == expected.shape, name
+        difference = (found.float() - expected.float()).abs().max() / expected.float().abs().max()
+        errors[name] = max(errors.get(name, 0), difference.item())
+
+    def features(*shape):
+        return torch.randn(1, *shape).to(device, dtype).contiguous(memory_format=torch.channels_last_3d)
+
+    for c, t, h, w in ((24, 4, 3, 5), (96, 1, 9, 5), (8, 2, 1, 1), (12, 8, 17, 16)):
+        gamma, bias = torch.randn(c, 1, 1, 1).to(device, dtype), torch.randn(c).to(device, dtype)
+        larger = features(c, t, h + 3, w + 2)
+        for x in (features(c, t, h, w), larger[..., 2:-1, 1:-1]):
+            before = x.clone()
+            for added in (None, bias):
+                pasts = {fused: None, plain: None}
+                for piece in (x, 2 * x, x[:, :, :1], x):  # each remembers for the next
+                    found, pasts[fused] = fused.norm_silu(piece, added, gamma, pasts[fused], 2)
+                    expected, pasts[plain] = plain.norm_silu(piece, added, gamma, pasts[plain], 2)
+                    note("norm_silu", found, expected)
+                    note("past", pasts[fused], pasts[plain])
+                h_ = features(c, t, h, w)
+                note("add", fused.add(h_.clone(), added, x), plain.add(h_.clone(), added, x))
+                note("double", fused.double(x, added, 1), plain.double(x, added, 1))
+                note("double in time", fused.double(x, added, 2), plain.double(x, added, 2))
+            assert torch.equal(x, before)
+    return errors
+
+
+INTERPRETED = """
+import sys
+sys.path.insert(0, {folder!r})
+import torch, test_vae_kernels
+from infinitetalk.pipeline.models.vae_triton import TritonVaeKernels
+for dtype, bound in test_vae_kernels.BOUNDS:
+    errors = test_vae_kernels.compare(TritonVaeKernels(""), "cpu", dtype)
+    assert max(errors.values()) < bound, (dtype, errors)
+"""
+
+
+@pytest.mark.skipif(find_spec("triton") is None, reason="needs the package triton (comes with PyTorch's CUDA build)")
+def test_fused_kernels_equal_plain_pytorch_in_the_interpreter():
+    script = INTERPRETED.format(folder=str(Path(__file__).parent))
+    run = subprocess.run(
+        [sys.executable, "-c", script], env={**os.environ, "TRITON_INTERPRET": "1"}, capture_output=True, text=True
+    )
+    assert run.returncode == 0, run.stderr[-2000:]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA card")
+@pytest.mark.parametrize(("dtype", "bound"), BOUNDS)
+def test_fused_kernels_equal_plain_pytorch_on_the_card(dtype, bound):
+    errors = compare(choose_vae_kernels("triton", torch.device("cuda")), "cuda", dtype)
+    assert max(errors.values()) < bound, errors
+
+
+def test_choice_is_explained():
+    for name in ("auto", "triton"):
+        chosen = choose_vae_kernels(name, torch.device("cpu"))
+        assert (chosen.name, "CUDA" in chosen.reason) == ("plain", True)
+    assert choose_vae_kernels("plain", torch.device("cuda")).reason == "asked for"
+
+
+def test_plain_kernels_add_what_is_left_to_them():
+    """As the fused ones do, against which they are compared."""
+    plain, bias = PlainVaeKernels(""), torch.randn(4)
+    x, h, gamma = torch.randn(1, 4, 2, 3, 5), torch.randn(1, 4, 2, 3, 5), torch.randn(4, 1, 1, 1)
+    assert torch.equal(plain.add(h.clone(), bias, x), h + channels(bias) + x)
+    found, _ = plain.norm_silu(x, bias, gamma, None, 2)
+    assert torch.equal(found, plain.norm_silu(x + channels(bias), None, gamma, None, 2)[0])
+    assert torch.equal(plain.double(x, bias, 2), plain.double(x + channels(bias), None, 2))
