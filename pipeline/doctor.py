@@ -45,6 +45,7 @@ OPTIONAL = (
     ("triton", "triton", "fused kernels (--kernels triton) and fast int8 products; on Windows: triton-windows"),
     ("flash_attn", "flash-attn", "--attention flash; PyTorch's own attention is used without it"),
     ("sageattention", "sageattention", "--attention sage: faster on RTX cards, not exact"),
+    ("cudnn", "nvidia-cudnn-frontend", "--attention cudnn_fp8: faster on Hopper and data-centre Blackwell, not exact"),
 )
 LEAST_HOST_MEMORY = 24 * GIB  # of weights in 8 bits that wait in host memory, and what else a system needs
 LEAST_DISK = 2 * GIB  # of an hour of speech and its video, several times
@@ -145,7 +146,7 @@ def _ways() -> list[Finding]:
     found = [
         Finding(FINE, "numbers", f"{str(dtype).removeprefix('torch.')} on {device.type}"),
         Finding(FINE, "attention", f"{usual.name}: {usual.reason}"),
-        *(_attention(name, device, dtype) for name in ("cudnn", "flash", "sage")),
+        *(_attention(name, device, dtype) for name in ("cudnn", "cudnn_fp8", "flash", "sage")),
         Finding(FINE if kernels.name == "triton" else MISSING, "kernels", f"{kernels.name}: {kernels.reason}"),
     ]
     matmuls = choose_matmuls("auto", device, dtype)

@@ -30,13 +30,13 @@ def test_without_a_card_it_says_what_that_means():
     [card] = [finding for finding in examine() if finding.what.startswith("card")]
     assert card.mark == MISSING and "no CUDA card" in card.found
     assert found("fp8 products").mark == MISSING and "weights are read back" in found("fp8 products").found
-    assert "needs a CUDA card" in found("  cudnn").found
+    assert "needs a CUDA card" in found("  cudnn").found and "needs a CUDA card" in found("  cudnn_fp8").found
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA card")
 def test_with_a_card_each_way_is_tried():
     assert found("card 0").mark == FINE and torch.cuda.get_device_name(0) in found("card 0").found
-    assert found("  cudnn").mark in (FINE, MISSING)
+    assert found("  cudnn").mark in (FINE, MISSING) and found("  cudnn_fp8").mark in (FINE, MISSING)
 
 
 def test_a_missing_package_is_named_with_its_use(monkeypatch):
