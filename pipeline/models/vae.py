@@ -36,6 +36,7 @@ from .vae_layers import (
 from .vae_tiles import run_tiled
 
 WHAT = "the Wan VAE (--vae)"
+PLAIN = PlainVaeKernels("nothing else was asked for")
 # Mean and standard deviation of each latent channel over Wan's training data.
 LATENT_MEAN = (
     *(-0.7571, -0.7089, -0.9113, 0.1075, -0.1745, 0.9653, -0.1517, 1.5508),
@@ -88,7 +89,7 @@ class WanVAE(nn.Module):
 
     stride = (4, 8, 8)  # pixels per latent over (time, height, width)
 
-    def __init__(self, encoder: Coder, decoder: Coder, z_dim: int, kernels: VaeKernels) -> None:
+    def __init__(self, encoder: Coder, decoder: Coder, z_dim: int, kernels: VaeKernels = PLAIN) -> None:
         super().__init__()
         self.z_dim = z_dim
         self.encoder = encoder
@@ -190,7 +191,7 @@ def load_vae(
     path: Path,
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
-    kernels: VaeKernels | None = None,
+    kernels: VaeKernels = PLAIN,
 ) -> WanVAE:
     """Load a Wan 2.1 VAE: ``Wan2.1_VAE.pth`` or a safetensors file of the same names, also behind a prefix.
 
@@ -198,7 +199,7 @@ def load_vae(
         path: the file.
         device: where it shall work.
         dtype: what it shall compute in.
-        kernels: of ``choose_vae_kernels``; PyTorch's own operations without.
+        kernels: what computes between the convolutions (``choose_vae_kernels``).
 
     Raises:
         InputError: the file is missing or damaged, or is something other than a Wan 2.1 VAE.
@@ -208,7 +209,7 @@ def load_vae(
     with torch.device("meta"):
         encoder = _coder(tensors, "encoder", 3, 2 * z_dim, ("downsamples", "middle"), Downsample)
         decoder = _coder(tensors, "decoder", z_dim, 3, ("middle", "upsamples"), Upsample)
-        vae = WanVAE(encoder, decoder, z_dim, kernels or PlainVaeKernels("nothing else was asked for"))
+        vae = WanVAE(encoder, decoder, z_dim, kernels)
     unknown = [n for n in tensors if n.startswith(("encoder.", "decoder.")) and n not in vae.state_dict()]
     if unknown:
         raise InputError(

@@ -88,7 +88,7 @@ class PlainVaeKernels:
     ) -> tuple[torch.Tensor, torch.Tensor]:
         x = x if bias is None else x + channels(bias)
         joined = room_behind(past, x, reach)
-        F.silu(rms_norm(x, gamma, joined[:, :, reach:]), inplace=True)
+        F.silu(rms_norm(x, gamma, x.shape[1] ** 0.5, joined[:, :, reach:]), inplace=True)
         return joined, end_of(joined, reach)
 
     def add(self, h: torch.Tensor, bias: torch.Tensor | None, x: torch.Tensor) -> torch.Tensor:
@@ -102,12 +102,12 @@ class PlainVaeKernels:
         return pixels.reshape(b * t * copies, 2 * h, 2 * w, c).permute(0, 3, 1, 2)
 
 
-def rms_norm(x: torch.Tensor, gamma: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
-    """``x / |x| * sqrt(dim) * gamma``, with the length |x| over the channels (axis 1) in at least float32."""
+def rms_norm(x: torch.Tensor, gamma: torch.Tensor, scale: float, out: torch.Tensor | None = None) -> torch.Tensor:
+    """``x / |x| * scale * gamma``, with the length |x| over the channels (axis 1) in at least float32."""
     out = torch.empty_like(x) if out is None else out
     accurate = torch.promote_types(x.dtype, torch.float32)
     length = torch.linalg.vector_norm(x, dim=1, keepdim=True, dtype=accurate).clamp_min_(EPS)
-    return torch.div(x, length, out=out).mul_(gamma * x.shape[1] ** 0.5)  # no float32 copy of a 16-bit x
+    return torch.div(x, length, out=out).mul_(gamma * scale)  # no float32 copy of a 16-bit x
 
 
 def room_behind(past: torch.Tensor | None, x: torch.Tensor, reach: int) -> torch.Tensor:

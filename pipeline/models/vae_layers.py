@@ -113,10 +113,11 @@ class RMSNorm(nn.Module):
 
     def __init__(self, dim: int, axes: int) -> None:
         super().__init__()
+        self.scale = dim**0.5
         self.gamma = nn.Parameter(torch.ones(dim, *[1] * axes))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return rms_norm(x, self.gamma)
+        return rms_norm(x, self.gamma, self.scale)
 
 
 def _norm_silu_conv(
