@@ -125,6 +125,7 @@ class _Prepared:
             sight,
             lambda: time.monotonic() - started < a.prepare_seconds,
             Drawer(cuda and not a.no_compile),
+            cuda and not a.no_graph,
         )
         self.seconds_left = a.seconds - (time.monotonic() - started)
 

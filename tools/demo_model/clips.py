@@ -6,6 +6,7 @@ learns from them.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +20,8 @@ from .prompts import ASIDE, CALM, SAD, SMILING, SURPRISED
 
 SIDE = 192
 FRAMES = 81
+MOTION_FRAMES = 9  # of the window before, that a window knows
+_FADE = 0.9  # of a decoder's error in a frame, what is left of it in the next
 _MOOD_ODDS = (CALM, CALM, CALM, SMILING, SMILING, SAD, SAD, SURPRISED, SURPRISED, ASIDE, ASIDE)
 
 
@@ -89,8 +92,15 @@ class Drawer:
         self._draw = torch.compile(draw, dynamic=False) if compile_drawing else None
 
     def __call__(self, scenes: Scenes, index: int, start: int, frames: int = FRAMES, side: int = SIDE) -> torch.Tensor:
-        if self._draw is None:
-            return draw_clip(scenes, index, start, frames, side)
+        if self._draw is not None:
+            try:
+                return self._compiled(scenes, index, start, frames, side)
+            except Exception as error:  # of a compiler: there are many kinds
+                print(f"drawing goes on without torch.compile: {error!r}"[:1000], flush=True)
+                self._draw = None
+        return draw_clip(scenes, index, start, frames, side)
+
+    def _compiled(self, scenes: Scenes, index: int, start: int, frames: int, side: int) -> torch.Tensor:
         person = one_person(scenes.person, index)
         pieces = []
         for begin in range(start, start + frames, self.CHUNK):
@@ -99,6 +109,22 @@ class Drawer:
             pose = {name: value[index : index + 1, first : first + self.CHUNK] for name, value in scenes.pose.items()}
             pieces.append(self._draw(person, pose, side)[0, begin - first :])
         return torch.cat(pieces)[:frames]
+
+
+def continued(before: torch.Tensor, drawn: torch.Tensor) -> torch.Tensor:
+    """What a window should show that goes on from frames that a decoder gave: no jump where its own begin.
+
+    The decoder's last error fades away over some frames, instead of being gone at once.
+
+    Args:
+        before: the decoded frames, [..., n, H, W] in [-1, 1].
+        drawn: the window as it was drawn, [..., frames, H, W]; its first n frames show the same as ``before``.
+    """
+    known = before.shape[-3]
+    later = drawn[..., known:, :, :]
+    error = before[..., -1:, :, :] - drawn[..., known - 1 : known, :, :]
+    fade = (math.log(_FADE) * torch.arange(1, later.shape[-3] + 1, device=drawn.device)).exp().view(-1, 1, 1)
+    return torch.cat([before, (later + error * fade).clamp(-1, 1)], dim=-3)
 
 
 def draw_portraits(person: Person, side: int = SIDE) -> torch.Tensor:
@@ -158,7 +184,7 @@ def _spoil(chance: np.random.Generator, speech: torch.Tensor) -> torch.Tensor:
     if kind < 0.8:
         noise = _coloured(torch.randn(len(speech), generator=generator).to(speech.device), chance.uniform(-0.9, 0.5))
     else:
-        noise = _music(chance, len(speech)).to(speech.device)
+        noise = _music(chance, len(speech), speech.device)
     return speech + noise * (loudness / noise.square().mean().sqrt())
 
 
@@ -168,16 +194,12 @@ def _coloured(sound: torch.Tensor, tilt: float) -> torch.Tensor:
     return sound - tilt * before
 
 
-def _music(chance: np.random.Generator, samples: int) -> torch.Tensor:
+def _music(chance: np.random.Generator, samples: int, device: torch.device) -> torch.Tensor:
     """Chords that change twice a second."""
-    times = np.arange(samples) / 16_000
-    sound = np.zeros(samples, np.float32)
-    for start in range(0, samples, 8_000):
-        root = 110 * 2 ** (chance.integers(0, 24) / 12)
-        piece = times[start : start + 8_000]
-        fade = np.exp(-3 * (piece - piece[0]))
-        for step in (0, 4, 7):
-            sound[start : start + 8_000] += (fade * np.sin(2 * np.pi * root * 2 ** (step / 12) * piece)).astype(
-                np.float32
-            )
-    return torch.from_numpy(sound)
+    length = 8_000
+    roots = 110 * 2 ** (chance.integers(0, 24, -(-samples // length)) / 12)
+    root = torch.from_numpy(roots).float().to(device).repeat_interleave(length)[:samples]
+    number = torch.arange(samples, device=device)
+    fade = (-3 * (number % length) / 16_000).exp()
+    times = number / 16_000
+    return fade * sum((2 * math.pi * 2 ** (step / 12) * root * times).sin() for step in (0, 4, 7))

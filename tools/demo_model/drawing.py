@@ -73,8 +73,8 @@ class _Scene:
         return self.cover(distance * self.who["scale"], softness)
 
     def paint(self, cover: torch.Tensor, colour: torch.Tensor | tuple[float, float, float]) -> None:
-        if isinstance(colour, tuple):
-            colour = torch.tensor(colour, device=cover.device).view(1, 3, 1, 1)
+        if isinstance(colour, tuple):  # filled in, since torch.tensor would wait for the device
+            colour = torch.cat([cover.new_full((1, 1, 1, 1), value) for value in colour], dim=1)
         self.picture += cover.unsqueeze(1) * (colour - self.picture)
 
 

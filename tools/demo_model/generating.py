@@ -20,7 +20,7 @@ from .prompts import CALM, HELD_OUT, MOODS
 from .speech_encoder import correlation
 from .speech_encoder import encode as encode_speech
 from .transformer_network import Conditions, Network
-from .vae_network import Whole, wan_statistics
+from .vae_network import Whole
 
 _HELD_OUT_PEOPLE = 900_000
 
@@ -85,8 +85,7 @@ def generate(
 @torch.no_grad()
 def pixels(whole: Whole, latents: torch.Tensor) -> torch.Tensor:
     """Frames [n, 3, frames, H, W] in [-1, 1]."""
-    mean, std = wan_statistics(latents.device)
-    return torch.cat([whole.decode(one[None] * std + mean) for one in latents]).clamp(-1, 1)
+    return torch.cat([whole.frames(one[None]) for one in latents])
 
 
 @torch.no_grad()
@@ -99,18 +98,17 @@ def measure(trial: Trial, video: torch.Tensor, reader: FaceReader, name: str) ->
     rs = [correlation(opening[k, 4:], true[k, 4:]) for k in range(count)]
     wrong = [correlation(opening[k, 4:], true[(k + 1) % count, 4:]) for k in range(count)]
     error = float((opening - true).abs().mean())
-    motion = [float(torch.stack([one["x"][10:].std(), one["y"][10:].std()]).mean()) for one in curves]
     wanted = trial.scenes.pose
-    true_motion = float(
-        torch.stack([wanted["x"][:, 10:frames].std(dim=1), wanted["y"][:, 10:frames].std(dim=1)]).mean()
-    )
+    motion = {name: float(torch.stack([one[name][10:].std() for one in curves]).mean()) for name in ("x", "y")}
+    drawn = {name: float(wanted[name][:, 10:frames].std(dim=1).mean()) for name in motion}
     drift = (video[:, :, -10:].mean(dim=(2, 3, 4)) - trial.portraits.mean(dim=(2, 3))).abs() * 127.5
     corner = torch.cat([video[..., :20, :16], video[..., :20, -16:]], dim=-1)
     still = torch.cat([trial.portraits[..., :20, :16], trial.portraits[..., :20, -16:]], dim=-1)
     background = 10 * torch.log10(4 / (corner - still[:, :, None]).square().mean())
     print(
         f"{name}: r {' '.join(f'{r:.3f}' for r in rs)}; mean {sum(rs) / count:.3f}; other speech "
-        f"{sum(wrong) / count:.3f}; error {error:.3f}; motion {sum(motion) / count:.4f} (drawn {true_motion:.4f}); "
+        f"{sum(wrong) / count:.3f}; error {error:.3f}; motion x {motion['x']:.4f} (drawn {drawn['x']:.4f}) "
+        f"y {motion['y']:.4f} (drawn {drawn['y']:.4f}); "
         f"drift {drift.mean():.1f} max {drift.max():.1f}; corners {background:.1f} dB",
         flush=True,
     )

@@ -1,8 +1,9 @@
 """The transformer's training set: clips of drawn people as latents, with all that a window is made from.
 
-Three windows for each person: one that begins with the portrait; the one after it, which knows the first
-one's last frames as a decoder gives them; and one from the middle of another timeline, in another mood.
-All lies on the device. Knows no transformer.
+Three windows for each person: one that begins with the portrait; the one after it, which goes on from
+the first one's last frames as a decoder gives them; and one of another timeline in another mood, which
+begins with the portrait in half of the people, so that only the prompt tells the mood. All lies on the
+device. Knows no transformer.
 """
 
 from __future__ import annotations
@@ -17,14 +18,16 @@ from transformers import Wav2Vec2Model
 from ...pipeline.models.image_encoder import ImageEncoder
 from ...pipeline.models.text_encoder import TextEncoder
 from ...pipeline.settings import NEGATIVE_PROMPT
-from .clips import FRAMES, SIDE, Drawer, draw_portraits, make_scenes, places
+from .clips import FRAMES, MOTION_FRAMES, SIDE, Drawer, continued, draw_portraits, make_scenes, places
 from .frozen import padded
 from .prompts import MOODS, training_prompts
 from .speech_encoder import encode as encode_speech
-from .vae_network import Whole, wan_statistics
+from .training import replayed
+from .vae_network import Whole
 
 CLIPS = 3  # of a person: the first window, the window after it, and one of another timeline in another mood
-MOTION_FRAMES, MOTION_LATENTS = 9, 3
+MOTION_LATENTS = 1 + (MOTION_FRAMES - 1) // 4
+_ENOUGH = 12  # latents that a decoder needs for the last frames; before them it is of little use to decode
 _REFERENCE_LATENTS = 9  # the rest of a still's latents equal the last of these
 _OTHER_TIMELINE = 5_000_000
 
@@ -35,7 +38,7 @@ class Set:
 
     Attributes:
         latents: float16 [clips, 16, T, h, w].
-        motion: what a window knows of the frames before it, decoded and encoded, [clips, 16, 3, h, w].
+        first: whether the clip begins with the portrait, [clips]; else with the frames of the window before.
         where: mouth and eyes in the picture at each latent, [clips, T, 2, 2] in [-1, 1].
         reference: of the portraits, float16 [people, 16, 9, h, w].
         image: CLIP features [people, 257, dim].
@@ -44,7 +47,7 @@ class Set:
     """
 
     latents: torch.Tensor
-    motion: torch.Tensor
+    first: torch.Tensor
     where: torch.Tensor
     reference: torch.Tensor
     image: torch.Tensor
@@ -65,6 +68,7 @@ def build(
     sight: ImageEncoder,
     in_time: Callable[[], bool] = lambda: True,
     drawer: Drawer | None = None,
+    graph: bool = False,
     side: int = SIDE,
     frames: int = FRAMES,
 ) -> Set:
@@ -72,6 +76,9 @@ def build(
     parts: dict[str, list[torch.Tensor]] = {name: [] for name in Set.__dataclass_fields__}
     started, stride, drawer = time.monotonic(), frames - MOTION_FRAMES, drawer or Drawer(False)
     at = torch.cat([torch.zeros(1), torch.arange(frames // 4) * 4 + 2.5]).round().long().to(speech.device)
+    encode, encode_still = (replayed(function, graph) for function in (whole.encode, lambda x: still_latents(whole, x)))
+    last_frames = replayed(lambda latents: whole.frames(latents)[:, :, -MOTION_FRAMES:], graph)
+    said = started
     for begin in range(0, people, 16):
         if not in_time():
             break
@@ -83,31 +90,28 @@ def build(
         portraits = draw_portraits(scenes.person, side)
         for k, seed in enumerate(who):
             generator = torch.Generator().manual_seed(seed)
-            later = int(torch.randint(1, 300 - frames - 4, (1,), generator=generator))
+            later = int(torch.randint(1, 300 - frames - 4, (1,), generator=generator)) * (seed % 2)
             two = drawer(scenes, k, 0, frames + stride, side).transpose(0, 1)[None]
             third = drawer(other, k, later, frames, side).transpose(0, 1)[None]
-            clips = [whole.encode(video) for video in (two[:, :, :frames], two[:, :, stride:], third)]
-            before = _decoded(whole, clips[0])[:, :, -MOTION_FRAMES:]
-            parts["latents"] += [latents.half() for latents in clips]
-            parts["motion"].append(clips[0][:, :, :MOTION_LATENTS].half())  # of which the portrait's latent is held
-            parts["motion"].append(whole.encode(before).half())
-            parts["motion"].append(whole.encode(_decoded(whole, clips[2][:, :, :MOTION_LATENTS])).half())
+            latents = encode(two[:, :, :frames])
+            second = continued(last_frames(latents[:, :, -_ENOUGH:]), two[:, :, stride:])
+            parts["latents"] += [one.half() for one in (latents, encode(second), encode(third))]
+            parts["first"].append(torch.tensor([True, False, later == 0]))
             for scene, start in ((scenes, 0), (scenes, stride), (other, later)):
                 parts["speech"].append(speech_around(heard[id(scene)][k], start, frames)[None])
                 parts["where"].append(spots[id(scene)][k, at + start][None])
-                parts["mood"].append(torch.tensor([scene.moods[k]], device=speech.device))
-            parts["reference"].append(still_latents(whole, portraits[k]).half())
+                parts["mood"].append(torch.tensor([scene.moods[k]]))
+            parts["reference"].append(encode_still(portraits[k]).half())
             parts["image"].append(sight.encode(portraits[k])[None].half())
-    result = Set(**{name: torch.cat(values) for name, values in parts.items()})
+        if time.monotonic() - said > 15:
+            said = time.monotonic()
+            rate = len(parts["image"]) / (said - started)
+            print(f"latents: {len(parts['image'])} people, {rate:.1f} a second", flush=True)
+    result = Set(**{name: torch.cat(values).to(speech.device) for name, values in parts.items()})
     seconds = time.monotonic() - started
     print(f"latents: {len(result.image)} people, {len(result)} clips in {seconds:.0f} s", flush=True)
     print(f"latents: deviation {float(result.latents.float().std()):.3f}", flush=True)
     return result
-
-
-def _decoded(whole: Whole, latents: torch.Tensor) -> torch.Tensor:
-    mean, std = wan_statistics(latents.device)
-    return whole.decode(latents * std + mean).clamp(-1, 1)
 
 
 def speech_around(features: torch.Tensor, start: int, frames: int) -> torch.Tensor:

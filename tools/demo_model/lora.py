@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from ...pipeline.models.transformer import TransformerConfig
 from ...pipeline.sampling.solvers import distilled_levels, euler_levels
 from ..lora_files import Layer, comfy
-from .training import Clock, Optimizer, graphed
+from .training import Clock, Optimizer, graphed_if_possible
 from .transformer import Sampler
 from .transformer_network import CONFIG, Conditions, Network, Parameters
 
@@ -138,7 +138,7 @@ def train(
     run, number, last_print = None, 0, time.monotonic()
     while clock.part() < 1:
         optimizer.scale.fill_(clock.rate(number))
-        run = run or graphed(step, graph and device.type == "cuda")
+        run = run or graphed_if_possible(step, graph and device.type == "cuda")
         loss = run()
         number += 1
         if number % 20 == 0 and time.monotonic() - last_print > max(5.0, seconds / 10):

@@ -15,7 +15,7 @@ from ...pipeline.evaluation.reader import FIELDS, SIDE, FaceReader
 from .drawing import Pose, draw, head_point
 from .people import people
 from .speech_encoder import correlation
-from .training import Clock, Optimizer, graphed, save_weights
+from .training import Clock, Optimizer, graphed_if_possible, save_weights
 
 FILE = "face_reader.safetensors"
 _HELD_OUT = 900_000
@@ -97,7 +97,7 @@ def train(
         pictures.copy_(_spoil(fresh[0]))
         truth.copy_(fresh[1])
         optimizer.scale.fill_(clock.rate(number))
-        run = run or graphed(step, graph and device.type == "cuda")
+        run = run or graphed_if_possible(step, graph and device.type == "cuda")
         loss = run()
         number += 1
         if time.monotonic() - last_print > max(5.0, seconds / 10):

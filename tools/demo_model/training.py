@@ -159,8 +159,30 @@ def graphed(step: Callable[[], object], enabled: bool) -> Callable[[], object]:
     return replay
 
 
-def compiled(function: Callable, enabled: bool, **options: object) -> Callable:
-    return torch.compile(function, **options) if enabled else function
+def graphed_if_possible(step: Callable[[], object], enabled: bool) -> Callable[[], object]:
+    """``graphed``, or the step as it is where that fails."""
+    try:
+        return graphed(step, enabled)
+    except Exception as error:  # of the driver, or of an operation that no graph holds
+        print(f"goes on without a CUDA graph: {error!r}"[:1000], flush=True)
+        return step
+
+
+def replayed(function: Callable[[torch.Tensor], torch.Tensor], enabled: bool) -> Callable[[torch.Tensor], torch.Tensor]:
+    """``function`` of one tensor, always of the same shape, through a CUDA graph."""
+    if not enabled:
+        return function
+    held: list[torch.Tensor] = []
+    run: list[Callable[[], object]] = []
+
+    def call(x: torch.Tensor) -> torch.Tensor:
+        if not run:
+            held.append(x.clone())
+            run.append(graphed_if_possible(lambda: function(held[0]), True))
+        held[0].copy_(x)
+        return run[0]().clone()
+
+    return call
 
 
 def save_weights(model: nn.Module, path: Path, dtype: torch.dtype | None = None, **metadata: object) -> None:

@@ -27,6 +27,7 @@ FILE = "transformer.safetensors"
 RATE = 1.5e-3
 _DROP_TEXT, _DROP_SPEECH = 0.12, 0.12
 _NEAR_WEIGHT = 4.0
+_NOISY_MOTION, _MOTION_NOISE = 0.3, 0.08  # part of the windows whose motion latents get noise, and its most
 
 
 class Sampler:
@@ -64,14 +65,10 @@ class Sampler:
         reference = reference_channels(data.reference[person].float(), self.length)
         given = Conditions(reference, text, data.image[person].float(), speech)
 
-        first = clip % CLIPS == 0  # begins with the portrait: one latent is held, that of the reference
+        first = data.first[clip]  # one latent is held, that of the reference
         held = self.latent < torch.where(first, 1, MOTION_LATENTS)[:, None]
-        chance = torch.rand(n, 1, 1, 1, 1, device=device)
-        known = clean.clone()
-        known[:, :, :MOTION_LATENTS] = torch.where(
-            chance < 0.8, data.motion[clip].float(), known[:, :, :MOTION_LATENTS]
-        )
-        known = known + torch.randn_like(known) * 0.08 * torch.rand(n, 1, 1, 1, 1, device=device) * (chance > 0.7)
+        noisy = (torch.rand(n, 1, 1, 1, 1, device=device) < _NOISY_MOTION) * torch.rand(n, 1, 1, 1, 1, device=device)
+        known = clean + torch.randn_like(clean) * _MOTION_NOISE * noisy
         known = torch.where(first.view(-1, 1, 1, 1, 1), reference[:, 4:], known)
 
         weight = 1 + _NEAR_WEIGHT * near(data.where[clip], self.rows, self.columns)
@@ -82,7 +79,9 @@ class Sampler:
 def loss_of(network: Network, sampler: Sampler) -> torch.Tensor:
     clean, given, known, held, weight = sampler.draw()
     n, device = len(clean), clean.device
-    shift = torch.where(torch.rand(n, device=device) < 0.8, 5.0, 1.5)
+    kind = torch.rand(n, device=device)
+    # where the head goes is decided while almost all is noise, which few examples would see otherwise
+    shift = torch.where(kind < 0.5, 5.0, torch.where(kind < 0.8, 20.0, 1.5))
     even = torch.rand(n, device=device)
     level = shift * even / (1 + (shift - 1) * even)
     noise = torch.randn_like(clean)
@@ -187,10 +186,10 @@ def look(
 ) -> None:
     """Generate the trials, print what is measured and save frames."""
     for name, trial in trials.items():
-        for steps, shift in ((12, 5.0),) if quick else ((20, 5.0), (4, 5.0)):
+        for steps, shift in ((12, 5.0),) if quick else ((4, 5.0), (20, 12.0), (60, 5.0), (20, 5.0)):
             latents = generate(network, trial.given, steps, shift)
-            video = measure(trial, pixels(whole, latents), reader, f"{name} {when}, {steps} steps")
-            if steps > 4:
+            video = measure(trial, pixels(whole, latents), reader, f"{name} {when}, {steps} steps, shift {shift:g}")
+            if (steps, shift) == (20, 5.0) or quick:
                 picks = torch.linspace(0, video.shape[2] - 1, 10).long().tolist()
                 rows = torch.cat([trial.portraits[:, None], video[:, :, picks].transpose(1, 2)], dim=1)
                 save_sheet(rows[:10], out / f"transformer_{name}.png")

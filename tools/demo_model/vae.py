@@ -1,7 +1,9 @@
 """Trains the VAE: first on crops of a few frames, then on whole clips of 81 frames.
 
-A causal VAE that never saw long clips breaks after the last frame it knew; hence the second part. Clips
-are drawn into a pool on the device beforehand. Ends with the latents' statistics and a report.
+A causal VAE that never saw long clips breaks after the last frame it knew; hence the second part. There
+it also learns single frames, on which all others hang, and to give back what it decoded itself, since a
+window begins with the decoded end of the one before. Clips are drawn into a pool on the device
+beforehand. Ends with the latents' statistics and a report.
 """
 
 from __future__ import annotations
@@ -13,13 +15,15 @@ from pathlib import Path
 import torch
 
 from ...pipeline.models.vae import WanVAE
-from .clips import FRAMES, SIDE, draw_clip, draw_portraits, make_scenes, near, places
+from .clips import FRAMES, MOTION_FRAMES, SIDE, continued, draw_clip, draw_portraits, make_scenes, near, places
 from .sheets import save_sheet
-from .training import Averaged, Clock, Optimizer, graphed, load_weights, save_weights
-from .vae_network import Whole, Z, build, fold, initialise
+from .training import Averaged, Clock, Optimizer, graphed_if_possible, load_weights, save_weights
+from .vae_network import Whole, Z, build, fold, initialise, unfold
 
 FILE = "vae.safetensors"
 RATE, OTHER_RATE, KL = 4e-3, 2.4e-3, 3e-4
+_RESUMED_RATE = 0.6  # of the above
+_FIRST, _SEAM, _IMAGES = 4.0, 3.0, 0.4  # weights of a first frame, of the frames after the known ones, of single frames
 _HELD_OUT = 900_000  # seeds from here on are for reports
 
 
@@ -93,8 +97,31 @@ class Batch:
         self.steps += 1
 
 
-def loss_of(whole: Whole, video: torch.Tensor, where: torch.Tensor, scale: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """The training loss and the mean squared error; ``where`` and ``scale`` as ``clips.near`` takes them."""
+class Images:
+    """Single frames as input, in tensors that stay where they are: half of them portraits."""
+
+    def __init__(self, pool: Pool, count: int, side: int) -> None:
+        self.pool = pool
+        self.video = torch.zeros(count, 3, 1, side, side, device=pool.video.device)
+        self.where = torch.zeros(count, 1, 2, 2, device=pool.video.device)
+
+    def fill(self) -> None:
+        pool = self.pool
+        for k in range(len(self.video)):
+            clip, frame = int(torch.randint(len(pool), (1,))), int(torch.randint(pool.video.shape[1], (1,)))
+            portrait = k % 2 == 0
+            self.video[k, :, 0] = _pixels(pool.portrait[clip] if portrait else pool.video[clip, frame])
+            self.where[k] = pool.where[clip, 0 if portrait else frame]
+
+
+def loss_of(
+    whole: Whole, video: torch.Tensor, where: torch.Tensor, scale: float = 1.0, known: int = 0
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The training loss and the mean squared error; ``where`` and ``scale`` as ``clips.near`` takes them.
+
+    Args:
+        known: frames that the window before has shown; the next ones are what is seen at the seam.
+    """
     mean, log_variance = whole.moments(video)
     log_variance = log_variance.clamp(-20, 10)
     latents = mean + (0.5 * log_variance).exp() * torch.randn_like(mean)
@@ -102,14 +129,25 @@ def loss_of(whole: Whole, video: torch.Tensor, where: torch.Tensor, scale: float
     side = video.shape[-1]
     steps = (torch.arange(side, device=video.device) + 0.5) * (2 / side) - 1
     weight = (1 + 3 * near(where, steps, steps, scale))[:, None]
-    # the first frame is a latent of its own, and what a whole video looks like hangs on it
-    weight = torch.cat([weight[:, :, :1] * 4, weight[:, :, 1:]], dim=2)
+    counts = torch.ones(video.shape[2], device=video.device)
+    counts[0] = _FIRST  # a latent of its own, and what a whole video looks like hangs on it
+    if known:
+        counts[known : known + 4] = _SEAM
+    weight = weight * counts.view(-1, 1, 1)
     across = (error[..., 1:] - error[..., :-1]).abs() * weight[..., 1:]
     down = (error[..., 1:, :] - error[..., :-1, :]).abs() * weight[..., 1:, :]
-    later = (error[:, :, 1:] - error[:, :, :-1]).abs() * weight[:, :, 1:]
-    loss = (error.abs() * weight).mean() + 0.5 * (across.mean() + down.mean() + 0.5 * later.mean())
+    loss = (error.abs() * weight).mean() + 0.5 * (across.mean() + down.mean())
+    if video.shape[2] > 1:
+        loss = loss + 0.25 * ((error[:, :, 1:] - error[:, :, :-1]).abs() * weight[:, :, 1:]).mean()
     kl = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).mean()
     return loss + KL * kl, error.detach().square().mean()
+
+
+@torch.no_grad()
+def next_window(whole: Whole, video: torch.Tensor, start: int) -> torch.Tensor:
+    """The frames from ``start`` on as a window that knows the decoded ones before it."""
+    decoded = whole.decode(whole.moments(video)[0]).clamp(-1, 1)
+    return continued(decoded[:, :, start : start + MOTION_FRAMES], video[:, :, start:])
 
 
 def train(
@@ -134,7 +172,8 @@ def train(
     vae = build(width)
     initialise(vae)
     if resume is not None:
-        vae = load(resume, torch.device("cpu"), folded=False, width=width)
+        vae = load(resume, torch.device("cpu"), width=width)
+        unfold(vae)
         del vae.latent_mean, vae.latent_std
     vae.to(device)
     whole = Whole(vae, torch.bfloat16 if cuda else torch.float32, fused=cuda)
@@ -146,26 +185,41 @@ def train(
     for p in vae.parameters():
         p.grad = torch.zeros_like(p)
 
-    def step_on(batch: Batch, scale: float) -> tuple[torch.Tensor, torch.Tensor]:
+    crop, cut = side // 3 // 8 * 8, (frames - 1) // 8 * 4
+    small, large = Batch(pool, 8, min(17, frames), crop), Batch(pool, 1, frames, side)
+    images = Images(pool, 8, side)
+
+    def losses(kind: str) -> tuple[torch.Tensor, torch.Tensor]:
+        if kind == "small":
+            return loss_of(whole, small.video, small.where, side / crop)
+        alone, _ = loss_of(whole, images.video, images.where)
+        if kind == "large":
+            loss, error = loss_of(whole, large.video, large.where)
+        else:
+            window = next_window(whole, large.video, cut)
+            loss, error = loss_of(whole, window, large.where[:, cut:], known=MOTION_FRAMES)
+        return loss + _IMAGES * alone, error
+
+    def step_on(kind: str) -> tuple[torch.Tensor, torch.Tensor]:
         torch._foreach_zero_([p.grad for p in vae.parameters()])
-        loss, error = loss_of(whole, batch.video, batch.where, scale)
+        loss, error = losses(kind)
         loss.backward()
         optimizer.step()
         return loss.detach(), error
 
-    crop = side // 3 // 8 * 8
-    small, large = Batch(pool, 8, min(17, frames), crop), Batch(pool, 1, frames, side)
-    steps, counts, last_print, kind = {}, {"small": 0, "large": 0}, time.monotonic(), "small"
+    steps, counts, last_print = {}, {"small": 0, "large": 0, "next": 0}, time.monotonic()
     # only the second part sees late frames and everything around the mouth
     begin_large = 0.0 if resume is not None else clock.part() + 0.42 * (1 - clock.part())
     number = 0
     while clock.part() < 1:
         kind = "large" if clock.part() >= begin_large or number % 40 == 39 else "small"
-        batch, scale = (large, 1.0) if kind == "large" else (small, side / crop)
-        batch.fill()
-        optimizer.scale.fill_(clock.rate(number))
+        if kind == "large" and number % 3 == 2:
+            kind = "next"
+        for batch in (small,) if kind == "small" else (large, images):
+            batch.fill()
+        optimizer.scale.fill_(clock.rate(number) * (1 if resume is None else _RESUMED_RATE))
         if kind not in steps:
-            steps[kind] = graphed(lambda batch=batch, scale=scale: step_on(batch, scale), graph and cuda)
+            steps[kind] = graphed_if_possible(lambda kind=kind: step_on(kind), graph and cuda)
             _synchronise(device)
             print(f"vae: {kind} steps ready at {clock.elapsed():.1f} s", flush=True)
         loss, error = steps[kind]()
@@ -199,17 +253,25 @@ def finish(vae: WanVAE, whole: Whole, pool: Pool, held_out: Pool, out: Path, ste
     vae.register_buffer("latent_std", std.float())
     save_weights(vae, out / FILE, steps=steps)
     print(f"vae: latents' mean {_few(mean)}, deviation {_few(std)}")
-    errors, rows, bias = [], [], []
+    errors, rows, bias, seams = [], [], [], []
     for k in range(len(held_out)):
         video = _pixels(held_out.video[k]).transpose(0, 1)[None]
         made = whole.decode(whole.moments(video)[0]).clamp(-1, 1)
         errors.append((made - video).square().mean(dim=(0, 1, 3, 4)))
         bias.append((made - video).mean(dim=(0, 3, 4)) * 127.5)
+        cut = (video.shape[2] - 1) // 8 * 4
+        window = next_window(whole, video, cut)
+        again = whole.decode(whole.moments(window)[0]).clamp(-1, 1)
+        if window.shape[2] > MOTION_FRAMES:
+            step = again[:, :, MOTION_FRAMES] - window[:, :, MOTION_FRAMES - 1]
+            seams.append(step.abs().mean() / (made[:, :, 1:] - made[:, :, :-1]).abs().mean())
         picks = torch.linspace(0, video.shape[2] - 1, 6).long().tolist()
         rows.append(torch.stack([*video[0, :, picks].transpose(0, 1), *made[0, :, picks].transpose(0, 1)]))
     psnr = 10 * torch.log10(4 / torch.stack(errors).mean(dim=0))
     print(f"vae: held out {psnr.mean():.2f} dB; by frame {_few(psnr[:: max(1, len(psnr) // 10)])}")
     print(f"vae: worst colour bias of a frame {torch.stack(bias).mean(dim=0).abs().max():.2f} levels; {steps} steps")
+    if seams:
+        print(f"vae: change at a seam against elsewhere {torch.stack(seams).mean():.2f}", flush=True)
     save_sheet(torch.stack(rows), out / "vae.png")
 
 

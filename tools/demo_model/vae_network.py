@@ -82,6 +82,7 @@ class Whole:
 
     def __init__(self, vae: WanVAE, dtype: torch.dtype = torch.float32, fused: bool = False) -> None:
         self.vae, self.dtype, self.fused = vae, dtype, fused
+        self.mean, self.std = wan_statistics(vae.conv1.weight.device)  # once: a CUDA graph cannot hold their making
 
     def moments(self, video: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Pixels [videos, 3, 1 + 4n, H, W] in [-1, 1] -> mean and log variance of latents, float32."""
@@ -95,8 +96,11 @@ class Whole:
 
     def encode(self, video: torch.Tensor) -> torch.Tensor:
         """Latents as the engine's ``encode`` gives them: normalised by Wan's statistics."""
-        mean, std = wan_statistics(video.device)
-        return (self.moments(video)[0] - mean) / std
+        return (self.moments(video)[0] - self.mean) / self.std
+
+    def frames(self, latents: torch.Tensor) -> torch.Tensor:
+        """The opposite, as the engine's ``decode`` gives it: pixels in [-1, 1]."""
+        return self.decode(latents * self.std + self.mean).clamp(-1, 1)
 
     def _coder(self, coder: Coder, x: torch.Tensor) -> torch.Tensor:
         x = x.to(self.dtype).contiguous(memory_format=torch.channels_last_3d)
@@ -194,10 +198,21 @@ def wan_statistics(device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
 def fold(vae: WanVAE, mean: torch.Tensor, std: torch.Tensor) -> None:
     """Make Wan's statistics right for latents that have ``mean`` and ``std`` [16]: same pixels, scaled latents."""
     wan_mean, wan_std = (one.flatten() for one in wan_statistics(vae.conv1.weight.device))
-    factor = wan_std / std
+    _rescale(vae, mean, std, wan_mean, wan_std)
+
+
+@torch.no_grad()
+def unfold(vae: WanVAE) -> None:
+    """The opposite: latents that fit Wan's statistics get mean 0 and deviation 1, as training likes them."""
+    wan_mean, wan_std = (one.flatten() for one in wan_statistics(vae.conv1.weight.device))
+    _rescale(vae, wan_mean, wan_std, torch.zeros_like(wan_mean), torch.ones_like(wan_std))
+
+
+def _rescale(vae: WanVAE, mean: torch.Tensor, std: torch.Tensor, new_mean: torch.Tensor, new_std: torch.Tensor) -> None:
+    factor = new_std / std
     vae.conv1.weight[:Z] *= factor.view(-1, 1, 1, 1, 1)
-    vae.conv1.bias[:Z] = (vae.conv1.bias[:Z] - mean) * factor + wan_mean
+    vae.conv1.bias[:Z] = (vae.conv1.bias[:Z] - mean) * factor + new_mean
     vae.conv1.bias[Z:] += 2 * factor.log()
     into = vae.conv2.weight[:, :, 0, 0, 0]
-    vae.conv2.bias += into @ (mean - wan_mean / factor)
+    vae.conv2.bias += into @ (mean - new_mean / factor)
     vae.conv2.weight /= factor.view(1, -1, 1, 1, 1)
