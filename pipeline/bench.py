@@ -39,6 +39,7 @@ from .models.transformer import (
 )
 from .models.transformer_loading import QUANTISERS
 from .models.vae import WanVAE, load_vae
+from .models.vae_kernels import choose_vae_kernels
 from .plan import latent_frames, plan_memory, tokens_per_window
 from .presets import preset_names, settings_with_preset
 from .quantisation.matmul import choose_matmuls
@@ -62,7 +63,8 @@ WAN_14B = TransformerConfig(
     audio_features=12 * 768,
 )
 VAE_WIDTH = 96
-ATTENTION = ("sdpa", "cudnn", "flash", "sage")
+ATTENTION = ("sdpa", "cudnn", "flash", "cudnn_fp8", "sage")
+INEXACT = ("cudnn_fp8", "sage")
 COPIED = 256 * 2**20  # bytes
 SQUARE = (1024, 1024)  # a reference of which presets make their square
 FLOATS = "floats"
@@ -112,6 +114,11 @@ class Measured:
     def itemsize(self) -> int:
         """Bytes of an activation."""
         return choose_dtype("auto", self.device).itemsize
+
+    @property
+    def usual_attention(self) -> str:
+        """The backend that a run takes by default, and that the blocks were timed with."""
+        return choose_attention("auto", self.device, choose_dtype("auto", self.device)).name
 
 
 @dataclass(frozen=True)
@@ -231,19 +238,18 @@ def _random_vae(width: int, device: torch.device) -> WanVAE:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "vae.safetensors")
         save_file(random_checkpoint.vae_weights(replace(random_checkpoint.DEMO, vae_dim=width)), path)
-        return load_vae(path, device, choose_vae_dtype(Settings(), device))
+        return load_vae(path, device, choose_vae_dtype(Settings(), device), choose_vae_kernels("auto", device))
 
 
 def predict(measured: Measured, preset: str) -> Prediction | None:
     """What a window of a preset takes, or None where a piece of it could not be timed.
 
-    A block's matrix products grow with the tokens, its attention with their square. Blocks that do not stay on
-    the card are copied in once a step, and the step waits for them.
+    A block's matrix products grow with the tokens, its attention (the default one) with their square. Blocks that
+    do not stay on the card are copied in once a step, and the step waits for them.
     """
     settings = resolve(settings_with_preset(preset))
-    block, times = measured.block[settings.quant or FLOATS], measured.attention.values()
-    attention = min((seconds for seconds in times if isinstance(seconds, float)), default=None)
-    if not isinstance(block, float) or not isinstance(measured.decoding, float) or attention is None:
+    block, attention = measured.block[settings.quant or FLOATS], measured.attention[measured.usual_attention]
+    if not all(isinstance(found, float) for found in (block, attention, measured.decoding)):
         return None
     height, width = target_size(settings.size, *SQUARE)
     growth = tokens_per_window(settings.frame_num, height, width) / measured.sizes.tokens
@@ -321,17 +327,27 @@ def _told(found: float | str) -> str:
 
 
 def _advice(measured: Measured) -> list[str]:
-    """What to set on this machine; exact ways only."""
-    exact = {n: t for n, t in measured.attention.items() if isinstance(t, float) and n != "sage"}
+    """What to set on this machine."""
+    attention = {n: t for n, t in measured.attention.items() if isinstance(t, float)}
     kept = {n: t for n, t in measured.block.items() if isinstance(t, float)}
     lines = []
-    usual = choose_attention("auto", measured.device, choose_dtype("auto", measured.device)).name
+    usual = measured.usual_attention
+    before = attention.get(usual, math.inf)
+    exact = {n: t for n, t in attention.items() if n not in INEXACT}
     best = min(exact, key=exact.__getitem__, default=usual)
-    if best != usual and exact[best] * WORTH_TELLING < exact.get(usual, math.inf):
+    if best != usual and exact[best] * WORTH_TELLING < before:
         lines.append(f"--attention {best}: faster here than {usual}, which is the default, and as exact.")
+        before = exact[best]
+    quick = min(attention, key=attention.__getitem__, default=usual)
+    if quick in INEXACT and attention[quick] * WORTH_TELLING < before < math.inf:
+        lines.append(
+            f"--attention {quick}: {before / attention[quick]:.2f} times as fast as {best}, in 8 bits: frames change "
+            "a little."
+        )
     fastest = min(kept, key=kept.__getitem__, default=FLOATS)
     if fastest != FLOATS and FLOATS in kept:
         lines.append(
-            f"--quant {fastest}: {kept[FLOATS] / kept[fastest]:.2f} times as fast as 16 bits, in half the memory."
+            f"--quant {fastest}: a block {kept[FLOATS] / kept[fastest]:.2f} times as fast as in 16 bits, in half the "
+            "memory; frames change a little."
         )
-    return lines or ["The defaults are the fastest exact ways here."]
+    return lines or ["The defaults are the fastest ways here."]

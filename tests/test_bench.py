@@ -46,7 +46,7 @@ def test_predictions_follow_from_what_was_timed():
     assert whole.forward == pytest.approx(40 * 0.1)
     assert whole.second_of_video * 72 / 25 == pytest.approx(40 * 3 * 4.0 + 21 * 0.1)
     large = predict(card(), "06_720p_high_res")  # 2.25 times the tokens
-    assert large.forward == pytest.approx(40 * (0.04 * 2.25 + 0.01 * 2.25**2))
+    assert large.forward == pytest.approx(40 * (0.01 * 2.25 + 0.04 * 2.25**2))
     fast = predict(card(), "01_ultra_fast")  # no block resident: copies once a step
     block = transformer_size(WAN_14B, True, 4).block_bytes
     assert fast.resident == 0
@@ -67,11 +67,22 @@ def test_what_does_not_run_is_said_and_not_predicted():
     assert "01_ultra_fast             a piece of it does not run here" in text
 
 
-def test_advice_names_exact_ways_only():
-    text = describe(card(attention={"sdpa": 0.04, "flash": 0.02, "sage": 0.01}))
-    assert "--attention flash: faster here than sdpa" in text and "--attention sage" not in text
-    assert "--quant fp8: 2.00 times as fast" in text
-    assert describe(card(block={FLOATS: 0.1, "fp8": 0.1})).endswith("The defaults are the fastest exact ways here.")
+def test_advice_tells_what_is_exact_and_what_is_not():
+    text = describe(card(attention={"sdpa": 0.04, "flash": 0.02, "sage": 0.01, "cudnn_fp8": 0.016}))
+    assert "--attention flash: faster here than sdpa, which is the default, and as exact." in text
+    assert "--attention sage: 2.00 times as fast as flash, in 8 bits" in text and "cudnn_fp8:" not in text
+    assert "--quant fp8: a block 2.00 times as fast as in 16 bits" in text
+    text = describe(card(attention={"sdpa": 0.04, "cudnn_fp8": 0.03, "sage": "not installed"}))
+    assert "--attention cudnn_fp8: 1.33 times as fast as sdpa, in 8 bits" in text
+    plain = card(attention={"sdpa": 0.04, "sage": 0.039}, block={FLOATS: 0.1, "fp8": 0.1})
+    assert describe(plain).endswith("The defaults are the fastest ways here.")
+
+
+def test_predictions_are_of_the_default_attention():
+    """However fast another one is."""
+    alone = predict(card(attention={"sdpa": 0.04}), "06_720p_high_res")
+    assert predict(card(attention={"sdpa": 0.04, "cudnn_fp8": 0.01}), "06_720p_high_res") == alone
+    assert predict(card(attention={"sdpa": "does not fit", "sage": 0.01}), "06_720p_high_res") is None
 
 
 def test_an_error_of_a_kernel_is_a_line(monkeypatch):
