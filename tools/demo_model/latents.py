@@ -80,7 +80,7 @@ def build(
     last_frames = replayed(lambda latents: whole.frames(latents)[:, :, -MOTION_FRAMES:], graph)
     said = started
     for begin in range(0, people, 16):
-        if not in_time():
+        if begin and not in_time():
             break
         who = [first + begin + k for k in range(min(16, people - begin))]
         scenes = make_scenes(who, speech)

@@ -1,8 +1,9 @@
 """Distils the transformer's twenty steps into four, as a LoRA in the form that lightx2v publishes.
 
 The teacher walks from noise to latents in small steps; the student, the same network with a LoRA, learns
-to go from one of its few noise levels to the next in a single step, to where the teacher came. Since
-the paths belong to their noise, what is chance (head, blinks, gaze) stays chance. Needs no new data.
+to go from one of its few noise levels to the next in a single step, to where the teacher came: first
+from where the teacher was, later from where it came itself. Since the paths belong to their noise, what
+is chance (head, blinks, gaze) stays chance. Needs no new data.
 """
 
 from __future__ import annotations
@@ -13,11 +14,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors.torch import save_file
 
 from ...pipeline.models.transformer import TransformerConfig
-from ...pipeline.sampling.solvers import distilled_levels, euler_levels
+from ...pipeline.sampling.solvers import distilled_levels, euler_levels, shift_levels
 from ..lora_files import Layer, comfy
 from .training import Clock, Optimizer, graphed_if_possible
 from .transformer import Sampler
@@ -28,7 +30,9 @@ RANK, SHIFT, RATE = 16, 5.0, 1e-3
 _MODULES = re.compile(
     r"blocks\.\d+\.(self_attn\.[qkvo]|cross_attn\.[qo]|ffn\.[02]|audio_cross_attn\.(q_linear|kv_linear|proj))\.weight$"
 )
-_BETWEEN = 3  # the teacher's steps between two levels of the student
+_TEACHER = 20  # steps from noise to latents, spaced as the engine's are
+_SHORT = 0.02  # a step over less noise than this is the teacher's own
+_ALONE = 0.5  # part of the training after which the student learns from where it came itself
 
 
 def schedules() -> list[list[float]]:
@@ -38,35 +42,75 @@ def schedules() -> list[list[float]]:
 
 @dataclass(frozen=True)
 class Paths:
-    """Where the teacher came: ``points`` float16 [paths, levels, 16, T, h, w], from noise to latents."""
+    """Where the teacher came.
+
+    Attributes:
+        points: float16 [paths, levels, 16, T, h, w], from noise to latents.
+        held: latents that are known, [paths, T]; every point has them.
+        weight: of the loss, [paths, T, h, w].
+    """
 
     points: torch.Tensor
     levels: list[float]
     held: torch.Tensor
+    weight: torch.Tensor
     given: Conditions
+
+    def conditions(self, rows: torch.Tensor | slice) -> Conditions:
+        return Conditions(*(getattr(self.given, field.name)[rows].float() for field in fields(Conditions)))
 
 
 @torch.no_grad()
 def walk(network: Network, sampler: Sampler, batches: int) -> Paths:
     """The teacher's paths, ``batches`` times the sampler's batch."""
     levels = sorted({level for schedule in schedules() for level in schedule}, reverse=True)
-    points, held, given = [], [], []
+    points, held, weights, given = [], [], [], []
     for _ in range(batches):
-        _, conditions, known, kept, _ = sampler.draw()
-        mask = kept[:, None, :, None, None]
-        x = torch.where(mask, known, torch.randn_like(known))
+        _, conditions, known, kept, weight = sampler.draw()
+        x = torch.where(kept[:, None, :, None, None], known, torch.randn_like(known))
         reached = [x.half()]
         for start, stop in zip(levels, levels[1:], strict=False):
-            step = (start - stop) / _BETWEEN
-            for k in range(_BETWEEN):
-                timesteps = torch.full((len(x),), (start - k * step) * 1000, device=x.device)
-                x = torch.where(mask, known, x - step * network(x, timesteps, conditions))
+            between = _between(start, stop)
+            for level, following in zip(between, between[1:], strict=False):
+                x = _step(network, x, level, following, kept, conditions)
             reached.append(x.half())
         points.append(torch.stack(reached, dim=1))
         held.append(kept)
+        weights.append(weight)
         given.append([getattr(conditions, field.name).half() for field in fields(Conditions)])
     joined = Conditions(*(torch.cat(column) for column in zip(*given, strict=True)))
-    return Paths(torch.cat(points), levels, torch.cat(held), joined)
+    return Paths(torch.cat(points), levels, torch.cat(held), torch.cat(weights), joined)
+
+
+def _between(start: float, stop: float) -> list[float]:
+    """The teacher's levels from one to another, evenly spaced before the schedule's shift."""
+    first, last = (level / (SHIFT - (SHIFT - 1) * level) for level in (start, stop))
+    steps = max(1, round(_TEACHER * (first - last)))
+    return [start, *shift_levels(np.linspace(first, last, steps + 1)[1:-1], SHIFT).tolist(), stop]
+
+
+def _step(
+    network: Network, x: torch.Tensor, level: float, following: float, held: torch.Tensor, given: Conditions
+) -> torch.Tensor:
+    """One Euler step that leaves the held latents as they are."""
+    velocity = network(x, torch.full((len(x),), level * 1000, device=x.device), given)
+    return torch.where(held[:, None, :, None, None], x, x - velocity * (level - following))
+
+
+@torch.no_grad()
+def walk_alone(
+    network: Network, paths: Paths, seen: torch.Tensor, pairs: list[tuple[float, float]], count: int
+) -> None:
+    """Put into ``seen`` [paths, pairs, ...] where the student comes by its own steps."""
+    for begin in range(0, len(seen), count):
+        rows = slice(begin, begin + count)
+        given = paths.conditions(rows)
+        for schedule in schedules():
+            x = paths.points[rows, 0].float()
+            for pair in zip(schedule, schedule[1:], strict=False):
+                if pair in pairs:
+                    seen[rows, pairs.index(pair)] = x.half()
+                x = _step(network, x, *pair, paths.held[rows], given)
 
 
 def with_lora(parameters: Parameters, factors: Parameters) -> Parameters:
@@ -113,8 +157,10 @@ def train(
     paths = walk(Network(config, parameters, dtype), sampler, batches)
     print(f"lora: {len(paths.points)} paths at {clock.elapsed():.0f} s", flush=True)
     pairs = [pair for schedule in schedules() for pair in zip(schedule, schedule[1:], strict=False)]
-    starts, stops = (torch.tensor([paths.levels.index(pair[k]) for pair in pairs], device=device) for k in (0, 1))
-    levels = torch.tensor(paths.levels, device=device)
+    pairs = list(dict.fromkeys(pair for pair in pairs if pair[0] - pair[1] > _SHORT))
+    seen = torch.stack([paths.points[:, paths.levels.index(start)] for start, _ in pairs], dim=1)
+    stops = torch.tensor([paths.levels.index(stop) for _, stop in pairs], device=device)
+    ends = torch.tensor(pairs, device=device)
     factors = initial_factors(parameters)
     optimizer = Optimizer([], list(factors.values()), RATE, average=0.995)
     for factor in factors.values():
@@ -124,19 +170,22 @@ def train(
         torch._foreach_zero_([factor.grad for factor in factors.values()])
         row = torch.randint(len(paths.points), (sampler.count,), device=device)
         pair = torch.randint(len(pairs), (sampler.count,), device=device)
-        here, there = (paths.points[row, ends[pair]].float() for ends in (starts, stops))
-        level, following = levels[starts[pair]], levels[stops[pair]]
-        given = Conditions(*(getattr(paths.given, field.name)[row].float() for field in fields(Conditions)))
+        here, there = seen[row, pair].float(), paths.points[row, stops[pair]].float()
+        level, following = ends[pair].unbind(dim=1)
         wanted = (here - there) / (level - following).view(-1, 1, 1, 1, 1)
-        velocity = Network(config, with_lora(parameters, factors), dtype)(here, level * 1000, given)
-        free = (~paths.held[row]).float()[:, None, :, None, None]
-        loss = ((velocity - wanted).square() * free).mean() / free.mean()
+        network = Network(config, with_lora(parameters, factors), dtype)
+        velocity = network(here, level * 1000, paths.conditions(row))
+        loss = ((velocity - wanted).square().mean(dim=1) * paths.weight[row]).mean()
         loss.backward()
         optimizer.step()
         return loss.detach()
 
-    run, number, last_print = None, 0, time.monotonic()
+    run, number, last_print, alone = None, 0, time.monotonic(), False
     while clock.part() < 1:
+        if not alone and clock.part() > _ALONE:
+            alone = True
+            walk_alone(Network(config, with_lora(parameters, factors), dtype), paths, seen, pairs, sampler.count)
+            print(f"lora: the student's own paths at {clock.elapsed():.0f} s", flush=True)
         optimizer.scale.fill_(clock.rate(number))
         run = run or graphed_if_possible(step, graph and device.type == "cuda")
         loss = run()
