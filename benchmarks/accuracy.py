@@ -153,11 +153,11 @@ def main() -> None:
 
     def run(steps: int) -> tuple[torch.Tensor, torch.Tensor]:
         keys = model.encode_text(data["text"], model.blocks), model.encode_image(data["image"], model.blocks)
-        context = Context(*keys, model.embed_speech(data["audio"]))
+        contexts = [{"cond": Context(*keys, model.embed_speech(data["audio"]))}] * steps
         solver = make_solver("euler", steps, 7.0, window_generator(0, 0))
         guide = ClassifierFreeGuidance(1.0, 1.0)
         noise, held = data["latents"], torch.zeros_like(data["latents"][:, :1])
-        latents = denoise(model, model.blocks, noise, data["reference"], held, {"cond": context}, guide, solver)
+        latents = denoise(model, model.blocks, noise, data["reference"], held, contexts, guide, solver)
         return latents, torch.cat([piece.cpu() for piece in vae.decode_frames(latents)], dim=1)
 
     for steps in options.steps:

@@ -19,7 +19,7 @@ from comfy_api.latest import InputImpl, io, ui
 from comfy_execution.utils import get_executing_context
 
 from ..pipeline.errors import InputError
-from ..pipeline.export.widgets import NUMBERS, PREFIX_DEFAULT, SAMPLER, TEXTS, ruled_by_sampler, setting_values
+from ..pipeline.export.widgets import LATER, NUMBERS, PREFIX_DEFAULT, SAMPLER, TEXTS, ruled_by_sampler, setting_values
 from ..pipeline.presets import Preset
 from ..pipeline.settings import Settings, resolve, warnings_for
 from . import host, inputs
@@ -56,12 +56,13 @@ class InfiniteTalkSampler(io.ComfyNode):
                 io.Image.Input("image", optional=True, tooltip="Portrait of the speaker. Either this or video."),
                 io.Video.Input("video", optional=True, tooltip="Video to dub, read by time. Either this or image."),
                 PresetSocket.Input("preset", optional=True, tooltip="Rules the settings that it names."),
-                *(inputs.widget(name) for name in SAMPLER),
+                *(inputs.widget(name) for name in SAMPLER if name not in LATER),
                 io.String.Input(
                     "filename_prefix",
                     default=PREFIX_DEFAULT,
                     tooltip="Folder and beginning of the name, under ComfyUI's output folder.",
                 ),
+                *(inputs.widget(name) for name in LATER),
             ],
             outputs=[io.Video.Output(display_name="video", tooltip="The finished video, with its sound.")],
             hidden=[io.Hidden.prompt, io.Hidden.extra_pnginfo],

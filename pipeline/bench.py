@@ -19,7 +19,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from .device import choose_dtype, choose_vae_dtype, free_memory
+from .device import choose_dtype, choose_vae, free_memory
 from .errors import InputError
 from .media.audio import FPS
 from .media.buckets import target_size
@@ -43,7 +43,7 @@ from .models.vae_kernels import choose_vae_kernels
 from .plan import latent_frames, plan_memory, tokens_per_window
 from .presets import preset_names, settings_with_preset
 from .quantisation.matmul import choose_matmuls
-from .sampling.guidance import guidance_branches
+from .sampling.guidance import branches_of_steps
 from .settings import Settings, resolve
 
 WAN_14B = TransformerConfig(
@@ -238,7 +238,7 @@ def _random_vae(width: int, device: torch.device) -> WanVAE:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "vae.safetensors")
         save_file(random_checkpoint.vae_weights(replace(random_checkpoint.DEMO, vae_dim=width)), path)
-        return load_vae(path, device, choose_vae_dtype(Settings(), device), choose_vae_kernels("auto", device))
+        return load_vae(path, device, choose_vae(Settings(), device).dtype, choose_vae_kernels("auto", device))
 
 
 def predict(measured: Measured, preset: str) -> Prediction | None:
@@ -256,14 +256,15 @@ def predict(measured: Measured, preset: str) -> Prediction | None:
     attention = min(attention, block)
     size = transformer_size(measured.sizes.transformer, settings.quant is not None, measured.itemsize)
     forward = size.blocks * ((block - attention) * growth + attention * growth**2)
-    passes = len(guidance_branches(settings.sample_text_guide_scale, settings.sample_audio_guide_scale))
-    free, vae = free_memory(measured.device), choose_vae_dtype(settings, measured.device).itemsize
+    scales = settings.sample_text_guide_scale, settings.sample_audio_guide_scale
+    branches = branches_of_steps(settings.sample_steps, *scales, settings.sample_audio_guide_steps)
+    free, vae = free_memory(measured.device), choose_vae(settings, measured.device)
     placement, memory = plan_memory(size, settings, height, width, measured.itemsize, free, vae)
     copied = (size.blocks - placement.resident) * size.block_bytes
     copies = 0.0 if measured.copying is None else copied / measured.copying
     pixels = height * width / (measured.sizes.height * measured.sizes.width)
     decoding = measured.decoding * pixels * latent_frames(settings.frame_num)
-    window = settings.sample_steps * (passes * forward + copies) + decoding
+    window = sum(map(len, branches)) * forward + settings.sample_steps * copies + decoding
     new = (settings.frame_num - settings.motion_frame) / FPS
     return Prediction(preset, forward, window / new, placement.resident, memory.peak / GIB)
 

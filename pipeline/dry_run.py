@@ -12,7 +12,7 @@ from .device import (
     choose_device,
     choose_dtype,
     choose_operations,
-    choose_vae_dtype,
+    choose_vae,
     describe_computation,
     free_memory,
 )
@@ -23,7 +23,7 @@ from .media.reference import open_reference
 from .media.speech import speech_for_model
 from .model_files import check_model_files, find_model_files
 from .plan import Plan, plan_memory, tokens_per_window, window_plan
-from .sampling.guidance import guidance_branches
+from .sampling.guidance import branches_of_steps
 from .sampling.solvers import make_solver
 from .settings import Settings
 from .transformer_weights import open_weights
@@ -49,17 +49,17 @@ def plan_run(settings: Settings, job: Job) -> Plan:
     speech_frames = frame_count(len(speech_for_model(open_audio(job.speech))))
     reference = open_reference(job.reference)
     height, width = target_size(settings.size, reference.height, reference.width)
-    passes = guidance_branches(settings.sample_text_guide_scale, settings.sample_audio_guide_scale)
-    free, vae_dtype = free_memory(device, settings.vram_limit), choose_vae_dtype(settings, device)
-    _, memory = plan_memory(weights.size, settings, height, width, dtype.itemsize, free, vae_dtype.itemsize)
+    scales = settings.sample_text_guide_scale, settings.sample_audio_guide_scale
+    branches = branches_of_steps(settings.sample_steps, *scales, settings.sample_audio_guide_steps)
+    free, vae = free_memory(device, settings.vram_limit), choose_vae(settings, device)
+    _, memory = plan_memory(weights.size, settings, height, width, dtype.itemsize, free, vae)
     return Plan(
-        computes=describe_computation(device, dtype, operations, vae_dtype),
+        computes=describe_computation(device, dtype, operations, vae),
         height=height,
         width=width,
         speech_frames=speech_frames,
         spans=window_plan(speech_frames, settings.frame_num, settings.motion_frame, settings.max_frame_num),
-        steps=settings.sample_steps,
-        passes=len(passes),
+        passes=tuple(map(len, branches)),
         tokens=tokens_per_window(settings.frame_num, height, width),
         memory=memory,
         weights=weights.notices,

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from .errors import InputError
 from .media.audio import FPS
-from .memory import GIB, MemoryEstimate, Placement, TransformerSize, estimate_memory, place_blocks
+from .memory import GIB, MemoryEstimate, Placement, TransformerSize, VaePlan, estimate_memory, place_blocks
 from .sampling.guidance import guidance_branches
 from .settings import Settings
 
@@ -77,7 +77,7 @@ def plan_memory(
     width: int,
     itemsize: int,
     free: int | None,
-    vae_itemsize: int = 4,
+    vae: VaePlan = VaePlan(),
 ) -> tuple[Placement, MemoryEstimate]:
     """What of the transformer stays on the device, and what the run needs then.
 
@@ -86,14 +86,13 @@ def plan_memory(
         height, width: of the video, in pixels.
         itemsize: bytes of a weight and of an activation.
         free: bytes that are free on the device; None if that does not matter.
-        vae_itemsize: bytes of the VAE's numbers.
     """
     tokens = tokens_per_window(settings.frame_num, height, width)
     passes = len(guidance_branches(settings.sample_text_guide_scale, settings.sample_audio_guide_scale))
 
     def estimate(placement: Placement) -> MemoryEstimate:
         counts = size, placement, tokens, passes, height * width, itemsize
-        return estimate_memory(*counts, settings.use_teacache, vae_itemsize, bool(settings.offload_model))
+        return estimate_memory(*counts, settings.use_teacache, vae, bool(settings.offload_model))
 
     placement = place_blocks(size, settings.num_persistent_param_in_dit, settings.blocks_to_swap, estimate, free)
     return placement, estimate(placement)
@@ -104,7 +103,8 @@ class Plan:
     """Everything that --dry_run tells.
 
     ``computes`` names the device and what it computes with, ``speech_frames`` is how long the speech lasts,
-    ``weights`` are sentences about how the transformer's matrices are kept and what LoRAs do to them.
+    ``passes`` are those of each step, ``weights`` are sentences about how the transformer's matrices are kept and
+    what LoRAs do to them.
     """
 
     computes: str
@@ -112,8 +112,7 @@ class Plan:
     width: int
     speech_frames: int
     spans: tuple[WindowSpan, ...]
-    steps: int
-    passes: int
+    passes: tuple[int, ...]
     tokens: int
     memory: MemoryEstimate
     weights: tuple[str, ...] = ()
@@ -126,7 +125,7 @@ class Plan:
     @property
     def forwards(self) -> int:
         """Passes through the transformer, all windows together."""
-        return len(self.spans) * self.steps * self.passes
+        return len(self.spans) * sum(self.passes)
 
 
 def describe(plan: Plan) -> str:
@@ -140,7 +139,7 @@ def describe(plan: Plan) -> str:
         "picture": f"{plan.width}x{plan.height}",
         "video": f"{plan.frames} frames, {plan.frames / FPS:.2f} s at {FPS} a second",
         "windows": window,
-        "a window": f"{plan.tokens} tokens, {plan.steps} steps of {plan.passes} pass{'es' * (plan.passes > 1)}",
+        "a window": f"{plan.tokens} tokens, {_steps(plan.passes)}",
         "in all": f"{plan.forwards} passes through the transformer",
         "memory": (
             f"about {plan.memory.peak / GIB:.1f} GiB on the device for the transformer and the VAE (estimate: weights "
@@ -151,6 +150,16 @@ def describe(plan: Plan) -> str:
     notice = cut_notice(plan.speech_frames, plan.frames)
     notes = [*plan.weights, *([notice] if notice else [])]
     return "\n".join(f"{name:<10}{text}" for name, text in [*lines.items(), *(("note", note) for note in notes)])
+
+
+def _steps(passes: tuple[int, ...]) -> str:
+    def of(count: int) -> str:
+        return f"of {count} pass{'es' * (count > 1)}"
+
+    first, last = passes[0], passes[-1]
+    if first == last:
+        return f"{len(passes)} steps {of(first)}"
+    return f"{len(passes)} steps, {passes.count(first)} {of(first)} and {passes.count(last)} {of(last)}"
 
 
 def cut_notice(speech_frames: int, frames: int) -> str:

@@ -215,6 +215,13 @@ class Settings:
     sample_audio_guide_scale: float = setting(
         4.0, "guidance by the speech; 1 is off and saves a pass", group=SAMPLING, min=0
     )
+    sample_audio_guide_steps: int | None = setting(
+        None,
+        "first steps with guidance by the speech, each later one saves its pass (left out: all steps)",
+        group=SAMPLING,
+        min=1,
+        unit="steps",
+    )
     base_seed: int = setting(42, "seed of the noise; negative: a random one", group=SAMPLING, max=2**64 - 1)
     use_apg: bool = setting(False, "adaptive projected guidance (arXiv 2410.02416)", group=SAMPLING)
     apg_momentum: float = setting(-0.75, "momentum of --use_apg", group=SAMPLING, min=-1, max=1)
@@ -445,9 +452,12 @@ def resolve(settings: Settings) -> Settings:
 
 def warnings_for(settings: Settings) -> tuple[str, ...]:
     """Sentences about resolved settings that are allowed but will not do what they promise."""
-    if settings.use_teacache and settings.sample_steps <= TEACACHE_WARMUP_STEPS:
-        return (
-            f"--use_teacache cannot speed up {settings.sample_steps} steps: "
-            f"it never skips in the first {TEACACHE_WARMUP_STEPS}.",
+    s, found = settings, []
+    if s.use_teacache and s.sample_steps <= TEACACHE_WARMUP_STEPS:
+        found.append(
+            f"--use_teacache cannot speed up {s.sample_steps} steps: "
+            f"it never skips in the first {TEACACHE_WARMUP_STEPS}."
         )
-    return ()
+    if s.sample_audio_guide_steps is not None and math.isclose(s.sample_audio_guide_scale, 1):
+        found.append("--sample_audio_guide_steps does nothing: --sample_audio_guide_scale is 1, which is off.")
+    return tuple(found)

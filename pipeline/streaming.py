@@ -17,6 +17,7 @@ from .media.audio import FPS
 from .media.buckets import target_size
 from .media.colour import LabStatistics, lab_statistics, match_colour
 from .media.reference import Reference, resize_and_crop
+from .memory import VaePlan
 from .models.image_encoder import ImageEncoder
 from .models.speech_encoder import SpeechFeatures
 from .models.transformer import Context, WanTransformer
@@ -29,7 +30,7 @@ from .sampling.guidance import (
     AdaptiveProjectedGuidance,
     Branch,
     ClassifierFreeGuidance,
-    guidance_branches,
+    branches_of_steps,
 )
 from .sampling.noise import window_generator, window_noise
 from .sampling.solvers import make_solver
@@ -46,6 +47,7 @@ class Models:
     Attributes:
         blocks: brings the transformer's blocks to the device.
         offload: whether models wait in host memory while others work.
+        vae_plan: how the VAE works.
     """
 
     transformer: WanTransformer
@@ -54,6 +56,7 @@ class Models:
     vae: WanVAE
     device: torch.device
     offload: bool = False
+    vae_plan: VaePlan = VaePlan()
 
     @contextmanager
     def using(self, model: ImageEncoder | WanVAE) -> Iterator[None]:
@@ -136,7 +139,12 @@ class Streamer:
         self.progress = progress
         self.noise = noise
         self.size = target_size(settings.size, inputs.reference.height, inputs.reference.width)
-        self.branches = guidance_branches(settings.sample_text_guide_scale, settings.sample_audio_guide_scale)
+        self.branches = branches_of_steps(
+            settings.sample_steps,
+            settings.sample_text_guide_scale,
+            settings.sample_audio_guide_scale,
+            settings.sample_audio_guide_steps,
+        )
         self._shown = _Shown()
         self._colours: LabStatistics | None = None
         self._constants: dict[str, torch.Tensor] = {}
@@ -160,7 +168,7 @@ class Streamer:
             held = self._shown.latents[:, :1]
         else:
             with self.models.using(self.models.vae):
-                held = self.models.vae.encode(motion)
+                held = self.models.vae.encode(motion, self.models.vae_plan.tiles)
         latents = self._denoise(span, held)
         self.progress(Decoding(span.index))
         return self._decode(span, latents)
@@ -176,7 +184,7 @@ class Streamer:
         with models.using(models.image_encoder):
             image = models.image_encoder.encode(pixels)
         with models.using(models.vae):
-            latents = models.vae.encode_still(pixels, self.settings.frame_num)
+            latents = models.vae.encode_still(pixels, self.settings.frame_num, models.vae_plan.tiles)
         mask = torch.zeros_like(latents[:MASK_CHANNELS])
         mask[:, 0] = 1
         self._shown = _Shown(index, latents, torch.cat([mask, latents]), image)
@@ -201,7 +209,8 @@ class Streamer:
                 lambda done, estimate: self.progress(Step(span.index, done, s.sample_steps, estimate)),
             )
 
-    def _contexts(self, span: WindowSpan) -> dict[Branch, Context]:
+    def _contexts(self, span: WindowSpan) -> list[dict[Branch, Context]]:
+        """What each branch of each step attends to."""
         transformer, blocks, inputs = self.models.transformer, self.models.blocks, self.inputs
         windows = inputs.speech.windows(span.start, span.stop)
         speech = transformer.embed_speech(windows)
@@ -218,7 +227,8 @@ class Streamer:
             silence = self._constant("silence", lambda: transformer.embed_speech(torch.zeros_like(windows)))
             return Context(text, image, silence)
 
-        return {branch: context(branch) for branch in self.branches}
+        contexts = {branch: context(branch) for branch in self.branches[0]}  # later steps have no others
+        return [{branch: contexts[branch] for branch in branches} for branches in self.branches]
 
     def _constant(self, name: str, make: Callable[[], torch.Tensor]) -> torch.Tensor:
         """What the transformer makes of inputs that no window changes, or only the next reference frame; made once."""

@@ -72,6 +72,18 @@ def frames(generator, job):
     return video(generator, job)
 
 
+@pytest.mark.parametrize("more", [{}, {"use_apg": True}, {"use_teacache": True, "teacache_thresh": 5.0}])
+def test_guidance_by_speech_in_some_steps(generator, weights, job, more):
+    """In all steps it is the usual one, in the first alone it is between that and none."""
+    steps = 8 if "use_teacache" in more else 3
+    changed = settings(weights, sample_steps=steps, sample_text_guide_scale=1.0, **more)
+    whole = video(generator, job, changed)
+    assert torch.equal(video(generator, job, changed.replace(sample_audio_guide_steps=steps)), whole)
+    some = video(generator, job, changed.replace(sample_audio_guide_steps=1))
+    none = video(generator, job, changed.replace(sample_audio_guide_scale=1.0))
+    assert not torch.equal(some, whole) and not torch.equal(some, none)
+
+
 def difference(a, b):
     """Mean change of a pixel, as a part of the range."""
     return ((a.float() - b.float()).abs().mean() / 255).item()

@@ -219,6 +219,13 @@ def test_dry_run_prints_the_plan_and_makes_nothing(argv, capsys):
     assert "GiB" in out and "note" not in out
 
 
+def test_dry_run_counts_passes_of_guidance_that_ends(argv, capsys):
+    flags = ["--sample_text_guide_scale", "1", "--sample_steps", "8", "--size", "200x192"]
+    assert main([*argv, *flags, "--sample_audio_guide_steps", "3"]) == 0
+    out = capsys.readouterr().out
+    assert "8 steps, 3 of 2 passes and 5 of 1 pass\n" in out and "22 passes through the transformer" in out
+
+
 def test_dry_run_says_that_the_speech_is_cut(argv, capsys):
     assert main([*argv, "--max_frame_num", "50"]) == 0
     out = capsys.readouterr().out

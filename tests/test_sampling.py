@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 import torch
 from infinitetalk.pipeline.errors import InputError
+from infinitetalk.pipeline.sampling.denoise import denoise
 from infinitetalk.pipeline.sampling.guidance import (
     AdaptiveProjectedGuidance,
     ClassifierFreeGuidance,
+    branches_of_steps,
     guidance_branches,
 )
 from infinitetalk.pipeline.sampling.solvers import TRAIN_TIMESTEPS, make_solver
@@ -90,6 +92,36 @@ def test_branches_that_cannot_matter_are_left_out(text, audio, expected):
     assert guidance_branches(text, audio) == expected
 
 
+@pytest.mark.parametrize(
+    ("text", "guided", "without"),
+    [(1.0, ("cond", "drop_audio"), ("cond",)), (5.0, ("cond", "drop_text", "uncond"), ("cond", "drop_text"))],
+)
+def test_guidance_by_speech_may_end_after_some_steps(text, guided, without):
+    assert branches_of_steps(4, text, 2.0) == branches_of_steps(4, text, 2.0, 4) == (guided,) * 4
+    assert branches_of_steps(4, text, 2.0, 9) == (guided,) * 4
+    assert branches_of_steps(4, text, 2.0, 1) == (guided, without, without, without)
+    assert branches_of_steps(3, text, 1.0, 2) == (without,) * 3
+
+
+def test_each_step_is_asked_for_its_own_branches():
+    """The model hears of a branch while there is guidance by the speech, and the guide makes do without it."""
+    asked, level = [], solver("euler", 3, 5).levels
+
+    def model(latents, reference, timestep, contexts, blocks, cache):
+        asked.append(contexts)
+        return [torch.full_like(latents, float(value)) for value in contexts]
+
+    branches = branches_of_steps(3, 1.0, 3.0, 1)
+    contexts = [{branch: {"cond": 1, "drop_audio": 2}[branch] for branch in step} for step in branches]
+    noise = torch.zeros(1, 2, 1, 1)
+    guide = ClassifierFreeGuidance(1.0, 3.0)
+    found = denoise(model, [], noise, noise, noise[:, :0], contexts, guide, solver("euler", 3, 5))
+    assert asked == [[1, 2], [1], [1]]
+    guided, plain = 2 + 3 * (1 - 2), 1
+    moved = guided * (level[0] - level[1]) + plain * (level[1] - level[3])
+    assert torch.allclose(found, torch.full_like(found, -float(moved)))
+
+
 @pytest.mark.parametrize(("text", "golden"), [(1.0, "cfg.two"), (TEXT, "cfg.three")])
 def test_guidance_equals_upstream(text, golden):
     result = ClassifierFreeGuidance(text, AUDIO)(predictions(0))
@@ -104,6 +136,17 @@ def test_left_out_branches_change_nothing(kind, text):
     p = predictions(0)
     short = kind(text, 1.0, *more)({branch: p[branch] for branch in guidance_branches(text, 1.0)})
     torch.testing.assert_close(short, kind(text, 1.0 + 1e-7, *more)(p), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("text", [1.0, TEXT])
+def test_without_the_branch_of_silence_guides_are_those_of_no_guidance_by_speech(text):
+    """Also after steps that had it."""
+    few = {branch: predictions(1)[branch] for branch in guidance_branches(text, 1.0)}
+    assert torch.equal(ClassifierFreeGuidance(text, AUDIO)(few), ClassifierFreeGuidance(text, 1.0)(few))
+    both, alone = AdaptiveProjectedGuidance(text, AUDIO, -0.75, 55), AdaptiveProjectedGuidance(text, 1.0, -0.75, 55)
+    both(predictions(0))
+    alone({branch: predictions(0)[branch] for branch in guidance_branches(text, 1.0)})
+    assert torch.equal(both(few), alone(few))
 
 
 @pytest.mark.parametrize("threshold", [55, 5])

@@ -54,6 +54,7 @@ DELIBERATE = {"mode": "streaming", "max_frame_num": None}
 OURS = {
     "vae_dtype",
     "vram_limit",
+    "sample_audio_guide_steps",
     "kernels",
     "resume",
     "preset",
@@ -191,6 +192,12 @@ def test_a_negative_seed_becomes_one_random_seed():
 def test_teacache_that_cannot_act_is_said():
     assert "cannot speed up 4 steps" in warnings_for(resolve(Settings(use_teacache=True, sample_steps=4)))[0]
     assert warnings_for(resolve(Settings(use_teacache=True, sample_steps=6))) == ()
+
+
+def test_steps_of_a_guidance_that_is_off_are_said():
+    assert warnings_for(resolve(Settings(sample_audio_guide_steps=2))) == ()
+    (said,) = warnings_for(resolve(Settings(sample_audio_guide_steps=2, sample_audio_guide_scale=1.0)))
+    assert said.startswith("--sample_audio_guide_steps does nothing")
 
 
 LIGHTX2V = ("lightx2v_I2V_14B_480p_cfg_step_distill_rank128_bf16.safetensors",)

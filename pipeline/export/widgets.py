@@ -34,9 +34,11 @@ NUMBERS = (
     *("size", "mode", "frame_num", "motion_frame", "max_frame_num", "color_correction_strength"),
     *("sample_steps", "sample_shift", "sample_solver", "sample_text_guide_scale", "sample_audio_guide_scale"),
     *("base_seed", "use_apg", "apg_momentum", "apg_norm_threshold", "use_teacache", "teacache_thresh", "crf"),
+    "sample_audio_guide_steps",
 )
 SAMPLER = (*TEXTS, *NUMBERS)
 PREFIX, PREFIX_DEFAULT = "filename_prefix", "video/InfiniteTalk"
+LATER = ("sample_audio_guide_steps",)  # behind the prefix: graphs that were saved without it keep their order
 
 _WEIGHTS_ENDINGS = (".safetensors", ".gguf", ".pth", ".pt", ".bin", ".ckpt", ".sft")
 
@@ -44,8 +46,9 @@ _WEIGHTS_ENDINGS = (".safetensors", ".gguf", ".pth", ".pt", ".bin", ".ckpt", ".s
 def saved_orders() -> dict[str, tuple[Order, ...]]:
     """How ComfyUI saves the widgets of our nodes: names and types in order, by kind of node."""
     sampler = {name: _saved_type(name) for name in SAMPLER}
+    later = [(name, sampler.pop(name)) for name in LATER]
     seed = list(sampler).index("base_seed") + 1
-    items = [*list(sampler.items())[:seed], (CONTROL, str), *list(sampler.items())[seed:], (PREFIX, str)]
+    items = [*list(sampler.items())[:seed], (CONTROL, str), *list(sampler.items())[seed:], (PREFIX, str), *later]
     return {
         "InfiniteTalkPreset": ({"preset": str},),
         "InfiniteTalkModelLoader": ({name: _saved_type(name) for name in LOADER},),

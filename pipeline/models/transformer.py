@@ -130,7 +130,6 @@ class SelfAttention(NormedAttention):
         q = ops.pointwise.norm_rotate(self.q(x), self.norm_q.weight, rope, self.num_heads, self.norm_q.eps)
         k = ops.pointwise.norm_rotate(self.k(x), self.norm_k.weight, rope, self.num_heads, self.norm_k.eps)
         v = split_heads(self.v(x), self.num_heads)
-        x.release()
         out = ops.attend(q[None], k[None], v[None])[0].flatten(-2)
         del q, k, v
         return self.o(out)
@@ -397,7 +396,7 @@ class WanTransformer(nn.Module):
             latents: [out_channels, T, h, w] float32.
             reference: mask and latents of the reference image, [in_channels - out_channels, T, h, w].
             timestep: in [0, 1000].
-            contexts: one a branch.
+            contexts: one a branch; with ``cache``, later steps may leave out the last ones.
             blocks: this model's blocks in order, each on the device when its turn comes.
             cache: lets similar steps reuse what the blocks added.
 
@@ -415,7 +414,7 @@ class WanTransformer(nn.Module):
             self.run_blocks(branches, modulation, self.rope(grid), contexts, blocks)
             return [velocity(branch) for branch in branches]
         if not cache.must_compute(modulation):
-            return [velocity(x + residual) for residual in cache.residuals]
+            return [velocity(x + residual) for residual in cache.residuals[: len(contexts)]]
         cache.residuals = []  # before the blocks need the memory
         branches = [x.clone() for _ in contexts]
         self.run_blocks(branches, modulation, self.rope(grid), contexts, blocks)

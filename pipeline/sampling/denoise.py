@@ -5,7 +5,7 @@ Knows neither where conditions come from nor what becomes of the latents.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import torch
 
@@ -20,7 +20,7 @@ def denoise(
     noise: torch.Tensor,
     reference: torch.Tensor,
     held: torch.Tensor,
-    contexts: dict[Branch, Context],
+    contexts: Sequence[Mapping[Branch, Context]],
     guide: Callable[[dict[Branch, torch.Tensor]], torch.Tensor],
     solver: Solver,
     cache: StepCache | None = None,
@@ -32,7 +32,7 @@ def denoise(
         noise: [z, T, h, w] float32 on the model's device.
         reference: mask and reference latents, [4 + z, T, h, w].
         held: clean latents [z, n, h, w] of the motion frames; the first n latents are held to them.
-        contexts: what each guidance branch attends to.
+        contexts: what each guidance branch attends to, for every step.
         guide: combines the branches' velocities.
         on_step: called after each step with the number of steps done, and the clean latents as the step's
             velocity tells them.
@@ -42,12 +42,10 @@ def denoise(
     """
     latents = noise.clone()
     latents[:, : held.shape[1]] = held
-    steps = len(solver.levels) - 1
-    for index in range(steps):
-        timestep = float(solver.levels[index] * TRAIN_TIMESTEPS)
-        velocities = model(latents, reference, timestep, list(contexts.values()), blocks, cache)
-        velocity = guide(dict(zip(contexts, velocities, strict=True)))
-        estimate = latents - float(solver.levels[index]) * velocity
+    for index, (level, branches) in enumerate(zip(solver.levels[:-1], contexts, strict=True)):
+        velocities = model(latents, reference, float(level * TRAIN_TIMESTEPS), list(branches.values()), blocks, cache)
+        velocity = guide(dict(zip(branches, velocities, strict=True)))
+        estimate = latents - float(level) * velocity
         latents = solver.step(index, velocity, latents)
         latents[:, : held.shape[1]] = held
         on_step(index + 1, estimate)

@@ -2,7 +2,8 @@
 
 Branches: ``cond`` hears the speech and reads the prompt, ``drop_text`` reads the negative prompt
 instead, ``drop_audio`` hears nothing (zero features), ``uncond`` neither. Formulas are upstream's
-(wan/multitalk.py); branches that cannot change the result are left out.
+(wan/multitalk.py); branches that cannot change the result are left out. Guidance by the speech can end after
+some steps, which then save a branch: the guides use it wherever its branch is among the predictions.
 """
 
 from __future__ import annotations
@@ -28,6 +29,19 @@ def guidance_branches(text_scale: float, audio_scale: float) -> tuple[Branch, ..
     return ("cond", "drop_text") if is_off(audio_scale) else ("cond", "drop_text", "uncond")
 
 
+def branches_of_steps(
+    steps: int, text_scale: float, audio_scale: float, audio_steps: int | None = None
+) -> tuple[tuple[Branch, ...], ...]:
+    """The branches of each step.
+
+    Args:
+        audio_steps: the first steps, which have guidance by the speech; None: all.
+    """
+    guided, without = guidance_branches(text_scale, audio_scale), guidance_branches(text_scale, 1.0)
+    first = steps if audio_steps is None else min(steps, audio_steps)
+    return (guided,) * first + (without,) * (steps - first)
+
+
 @dataclass(frozen=True)
 class ClassifierFreeGuidance:
     """``uncond + text (cond - drop_text) + audio (drop_text - uncond)``; with text scale 1,
@@ -39,12 +53,12 @@ class ClassifierFreeGuidance:
     def __call__(self, predictions: dict[Branch, torch.Tensor]) -> torch.Tensor:
         cond = predictions["cond"]
         if is_off(self.text_scale):
-            if is_off(self.audio_scale):
+            if "drop_audio" not in predictions:
                 return cond
             drop_audio = predictions["drop_audio"]
             return drop_audio + self.audio_scale * (cond - drop_audio)
         drop_text = predictions["drop_text"]
-        if is_off(self.audio_scale):
+        if "uncond" not in predictions:
             return drop_text + self.text_scale * (cond - drop_text)
         uncond = predictions["uncond"]
         return uncond + self.text_scale * (cond - drop_text) + self.audio_scale * (drop_text - uncond)
@@ -74,11 +88,9 @@ class AdaptiveProjectedGuidance:
         if not is_off(self.text_scale):
             difference = cond - predictions["drop_text"]
             result = result + (self.text_scale - 1) * self._projected("text", difference, cond)
-        if not is_off(self.audio_scale):
-            if is_off(self.text_scale):
-                difference = cond - predictions["drop_audio"]
-            else:
-                difference = predictions["drop_text"] - predictions["uncond"]
+        heard, silent = ("cond", "drop_audio") if is_off(self.text_scale) else ("drop_text", "uncond")
+        if silent in predictions:
+            difference = predictions[heard] - predictions[silent]
             result = result + (self.audio_scale - 1) * self._projected("audio", difference, cond)
         return result
 

@@ -39,6 +39,7 @@ def random_case(number):
         "sample_shift": r.choice([0.0, 3.5, 11.0]),
         "sample_text_guide_scale": r.choice([1.0, 5.0]),
         "sample_audio_guide_scale": r.choice([1.0, 2.5]),
+        "sample_audio_guide_steps": r.choice([0, 1]),
         "use_apg": r.random() < 0.5,
         "use_teacache": r.random() < 0.5,
         "teacache_thresh": r.choice([0.1, 0.5]),
