@@ -130,6 +130,7 @@ class SelfAttention(NormedAttention):
         q = ops.pointwise.norm_rotate(self.q(x), self.norm_q.weight, rope, self.num_heads, self.norm_q.eps)
         k = ops.pointwise.norm_rotate(self.k(x), self.norm_k.weight, rope, self.num_heads, self.norm_k.eps)
         v = split_heads(self.v(x), self.num_heads)
+        x.release()
         out = ops.attend(q[None], k[None], v[None])[0].flatten(-2)
         del q, k, v
         return self.o(out)

@@ -1,0 +1,148 @@
+"""What a forward holds at its worst moment, counted in tensors of all tokens, and parts that change no result."""
+
+import weakref
+
+import pytest
+import torch
+from infinitetalk.pipeline.memory import BLOCK_VECTORS
+from infinitetalk.pipeline.models.attention import choose_attention
+from infinitetalk.pipeline.models.linear import Linear
+from infinitetalk.pipeline.models.pointwise import choose_pointwise
+from infinitetalk.pipeline.models.transformer import Context, Operations, TransformerConfig, WanTransformer
+from infinitetalk.pipeline.quantisation import rows
+from infinitetalk.pipeline.quantisation.matmul import EightBit, ReadBack
+from infinitetalk.pipeline.quantisation.products import Product
+from infinitetalk.pipeline.quantisation.rowwise import pack_int8
+from infinitetalk.pipeline.sampling.teacache import COEFFICIENTS_480, TeaCache
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+CPU = torch.device("cpu")
+CONFIG = TransformerConfig(
+    **{"dim": 64, "ffn_dim": 176, "num_heads": 2, "num_layers": 2, "in_channels": 6, "out_channels": 2},
+    **{"patch_size": (1, 2, 2), "freq_dim": 32, "text_dim": 16, "image_dim": 16, "audio_dim": 16},
+    **{"audio_hidden": 16, "audio_tokens": 4, "audio_features": 8},
+)
+GRID = (4, 16, 16)
+TOKENS = 1024
+VECTOR = TOKENS * CONFIG.dim * 4  # bytes
+
+
+class Live(TorchDispatchMode):
+    """Counts the bytes of storages that are made while it is on, as long as they live."""
+
+    def __init__(self):
+        super().__init__()
+        self.now = self.peak = 0
+        self._known = {}
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        out = function(*args, **(kwargs or {}))
+        given = {self._key(t) for t in tree_leaves((args, kwargs)) if isinstance(t, torch.Tensor)}
+        for tensor in tree_leaves(out):
+            if isinstance(tensor, torch.Tensor) and self._key(tensor) not in given | self._known.keys():
+                self._count(tensor.untyped_storage())
+        self.peak = max(self.peak, self.now)
+        return out
+
+    @staticmethod
+    def _key(tensor):
+        return tensor.untyped_storage()._cdata
+
+    def _count(self, storage):
+        key, size = storage._cdata, storage.nbytes()
+        self.now += size
+
+        def freed(_):
+            self.now -= size
+            del self._known[key]
+
+        self._known[key] = weakref.ref(storage, freed)
+
+
+def product(rows_, weight, scale, bias, dtype):
+    """An 8-bit product as a card computes it, as far as memory goes."""
+    out = torch.empty(len(rows_.values), len(weight), dtype=dtype)
+    return out.copy_(rows_.values[:1].float() @ weight.float().T * scale + bias)
+
+
+EIGHT_BIT = EightBit(
+    Product("int8", "for the test", torch.int8, rows.quantise_rows, product),
+    ReadBack("few rows", lambda parts, dtype: parts["weight"].to(dtype) * parts["scale"][:, None]),
+    few_rows=TOKENS // 8,
+)
+
+
+@pytest.fixture
+def model(monkeypatch):
+    monkeypatch.setattr(rows, "_AT_ONCE", TOKENS * CONFIG.dim // 16)
+    monkeypatch.setattr(rows, "_TOKENS_AT_LEAST", TOKENS // 4)
+    torch.manual_seed(0)
+    operations = Operations(choose_attention("sdpa", CPU, torch.float32), choose_pointwise("plain", CPU))
+    model = WanTransformer(CONFIG, operations).requires_grad_(False)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    return model
+
+
+def inputs():
+    generator = torch.Generator().manual_seed(0)
+    shape = (GRID[0], 2 * GRID[1], 2 * GRID[2])
+    return torch.randn(2, *shape, generator=generator), torch.randn(4, *shape, generator=generator)
+
+
+@torch.no_grad()
+def contexts(model, passes):
+    generator = torch.Generator().manual_seed(1)
+    text = model.encode_text(torch.randn(5, 16, generator=generator), model.blocks)
+    image = model.encode_image(torch.randn(9, 16, generator=generator), model.blocks)
+    speech = model.embed_speech(torch.randn(13, 5, 2, 4, generator=generator))
+    return [Context(text, image, speech * (1 - b)) for b in range(passes)]
+
+
+@pytest.mark.parametrize("eight_bit", [False, True])
+@pytest.mark.parametrize("cached", [False, True])
+@pytest.mark.parametrize("passes", [1, 2, 3])
+@torch.no_grad()
+def test_a_forward_holds_as_many_vectors_as_are_planned_for(model, passes, cached, eight_bit):
+    if eight_bit:
+        for layer in model.modules():
+            if isinstance(layer, Linear):
+                layer.keep(pack_int8(layer.weight.data), EIGHT_BIT)
+    cache = TeaCache(0.2, COEFFICIENTS_480) if cached else None
+    given, latents = contexts(model, passes), inputs()
+    model.rope(GRID)
+    for _ in range(2):  # what the first leaves for the second counts
+        with Live() as live:
+            model(*latents, 500.0, given, model.blocks, cache)
+        expected = (5.25 if eight_bit else 5) + passes - 1 + cached  # 8-bit rows are a quarter of float32
+        assert expected <= live.peak / VECTOR < expected + 0.2
+    assert live.peak / VECTOR < BLOCK_VECTORS + passes - 1 + cached
+
+
+@torch.no_grad()
+def test_tokens_in_parts_give_what_all_at_once_do(model, monkeypatch):
+    given, latents = contexts(model, 2), inputs()
+    parts = model(*latents, 500.0, given, model.blocks)
+    monkeypatch.setattr(rows, "_AT_ONCE", 2**60)
+    monkeypatch.setattr(rows, "_TOKENS_AT_LEAST", 2**60)
+    for found, expected in zip(parts, model(*latents, 500.0, given, model.blocks), strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+
+
+@torch.no_grad()
+def test_a_lora_beside_a_matrix_takes_tokens_in_parts(model):
+    layer = model.blocks[0].ffn[0]
+    x = torch.randn(TOKENS, CONFIG.dim)
+    alone = layer(x)
+    layer.lora_down, layer.lora_up = (torch.nn.Parameter(torch.randn(*shape)) for shape in ((3, 64), (176, 3)))
+    expected = alone + (x @ layer.lora_down.T) @ layer.lora_up.T
+    torch.testing.assert_close(layer(x), expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(layer(x[None]), expected[None], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("tokens", [1, 8_191, 16_383, 16_384, 33_600, 75_600])
+def test_parts_are_large_and_cover_all_tokens_once(tokens):
+    parts = [range(tokens)[part] for part in rows.token_slices(tokens)]
+    assert [index for part in parts for index in part] == list(range(tokens))
+    assert len(parts) == 1 or all(8192 <= len(part) < 2 * 8192 for part in parts)
