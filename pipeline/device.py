@@ -6,7 +6,7 @@ import torch
 
 from .errors import InputError
 from .media.buckets import target_size
-from .memory import GIB, VAE_BYTES_PER_PIXEL, VAE_SHARE
+from .memory import GIB, VAE_SHARE, VAE_TILE_SHARE, VAE_TILES, VaePlan
 from .models.attention import choose_attention
 from .models.pointwise import choose_pointwise
 from .models.transformer import Operations
@@ -52,20 +52,24 @@ def choose_operations(settings: Settings, device: torch.device, dtype: torch.dty
     )
 
 
-def choose_vae_dtype(settings: Settings, device: torch.device) -> torch.dtype:
-    """The VAE's dtype: as asked for; for "auto" float32, or bf16 where that would take most of the card's memory.
+def choose_vae(settings: Settings, device: torch.device) -> VaePlan:
+    """How the VAE works: in the dtype that is asked for, for "auto" in float32, or in bf16 where that would take most
+    of the card's memory; and in as few tiles as leave the transformer most of it.
 
     Follows from the settings and the card alone, never from what happens to be free: it decides the last bits.
     """
-    if settings.vae_dtype != "auto":
-        return DTYPES[settings.vae_dtype]
+    asked = None if settings.vae_dtype == "auto" else DTYPES[settings.vae_dtype]
     if device.type != "cuda":
-        return torch.float32
+        return VaePlan(asked or torch.float32)
     there = torch.cuda.get_device_properties(device).total_memory
     if settings.vram_limit is not None:
         there = min(there, int(settings.vram_limit * GIB))
     height, width = target_size(settings.size, 1, 1)  # a bucket's square
-    return torch.float32 if height * width * VAE_BYTES_PER_PIXEL[4] <= VAE_SHARE * there else torch.bfloat16
+    pixels = height * width
+    exact = VaePlan(torch.float32).bytes(pixels) <= VAE_SHARE * there
+    dtype = asked or (torch.float32 if exact else torch.bfloat16)
+    plans = [VaePlan(dtype, tiles) for tiles in VAE_TILES]
+    return next((plan for plan in plans if plan.bytes(pixels) <= VAE_TILE_SHARE * there), plans[-1])
 
 
 def free_memory(device: torch.device, limit: float | None = None) -> int | None:
@@ -81,13 +85,12 @@ def free_memory(device: torch.device, limit: float | None = None) -> int | None:
     return free if limit is None else max(0, min(free, int(limit * GIB) - used))
 
 
-def describe_computation(
-    device: torch.device, dtype: torch.dtype, operations: Operations, vae_dtype: torch.dtype
-) -> str:
+def describe_computation(device: torch.device, dtype: torch.dtype, operations: Operations, vae: VaePlan) -> str:
     """Where and with what a run computes, and why, for people."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "the CPU"
     attend, pointwise = operations.attend, operations.pointwise
     return (
         f"{name} in {str(dtype).removeprefix('torch.')}, attention by {attend.name} ({attend.reason}), "
-        f"kernels: {pointwise.name} ({pointwise.reason}), the VAE in {str(vae_dtype).removeprefix('torch.')}"
+        f"kernels: {pointwise.name} ({pointwise.reason}), the VAE in {str(vae.dtype).removeprefix('torch.')}"
+        + (f", {vae.tiles} tiles" if vae.tiles > 1 else "")
     )

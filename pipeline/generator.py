@@ -30,7 +30,7 @@ from .device import (
     choose_device,
     choose_dtype,
     choose_operations,
-    choose_vae_dtype,
+    choose_vae,
     describe_computation,
     free_memory,
 )
@@ -235,10 +235,13 @@ class Generator:
 
     def _computes(self, settings: Settings) -> dict[str, str]:
         """What besides the settings decides the last bits."""
+        vae = choose_vae(settings, self.device)
         return {
             "device": self.device.type,
             "dtype": str(self.dtype).removeprefix("torch."),
-            "VAE's dtype": str(choose_vae_dtype(settings, self.device)).removeprefix("torch."),
+            "VAE's dtype": str(vae.dtype).removeprefix("torch."),
+            "VAE's tiles": str(vae.tiles),
+            "latent frames decoded at once": str(vae.together),
             "attention": self.operations.attend.name,
             "kernels": self.operations.pointwise.name,
             "products": self._weights.products,
@@ -341,23 +344,23 @@ class Generator:
 
     def _models(self, size: tuple[int, int], settings: Settings) -> Models:
         """All models for a video of this size; the transformer anew where less of it can stay on the card."""
-        vae_dtype = choose_vae_dtype(settings, self.device)
-        image_encoder, vae = self.image_encoder, self._vae_in(vae_dtype)
+        vae_plan = choose_vae(settings, self.device)
+        image_encoder, vae = self.image_encoder, self._vae_in(vae_plan.dtype)
         itemsize, offload = self.dtype.itemsize, bool(self.settings.offload_model)
         weights, keep = self._weights, self._keep and self.device.type != "cpu"
         if keep and self._transformer is not None:
             self._transformer[1].to_host()
         if self._transformer is None or keep:
-            _, ideal = plan_memory(weights.size, settings, *size, itemsize, None, vae_dtype.itemsize)
+            _, ideal = plan_memory(weights.size, settings, *size, itemsize, None, vae_plan)
             limit = math.inf if settings.vram_limit is None else int(settings.vram_limit * GIB)
             self._make_room(min(ideal.peak + MARGIN, limit))
             self._free = free_memory(self.device, settings.vram_limit)
-        there, planned = plan_memory(weights.size, settings, *size, itemsize, self._free, vae_dtype.itemsize)
+        there, planned = plan_memory(weights.size, settings, *size, itemsize, self._free, vae_plan)
         if self._transformer is None:
             self._transformer = self._load_transformer(
                 TransformerBlocks(self.device, there.resident, there.contexts, offload or keep)
             )
-            computation = describe_computation(self.device, self.dtype, self.operations, vae_dtype)
+            computation = describe_computation(self.device, self.dtype, self.operations, vae_plan)
             stay = f"{there.resident} of {weights.size.blocks} blocks stay there"
             self.progress(Notice(f"transformer: {computation}; {stay}"))
         elif keep:
@@ -368,7 +371,7 @@ class Generator:
             blocks = self._transformer[1]
             blocks.place(min(there.resident, blocks.resident), there.contexts and blocks.contexts_stay)
         self._planned = planned
-        return Models(*self._transformer, image_encoder, vae, self.device, offload)
+        return Models(*self._transformer, image_encoder, vae, self.device, offload, vae_plan)
 
     def _load_transformer(self, blocks: TransformerBlocks) -> tuple[WanTransformer, TransformerBlocks]:
         weights = self._weights

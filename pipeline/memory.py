@@ -8,6 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
+
+from .models.vae_tiles import grid
+
 GIB = 2**30
 SLOTS = 2  # on the device, for blocks that are copied in
 TEXT_TOKENS, IMAGE_TOKENS = 512, 257
@@ -15,11 +19,42 @@ TEXT_TOKENS, IMAGE_TOKENS = 512, 257
 # 16 and 8 bits, queries, keys and values (tests/test_transformer_memory.py counts them), and what the allocator
 # cannot reuse.
 BLOCK_VECTORS = 6.5
-# The VAE, four frames at once with what it remembers of those before, by the bytes of its numbers.
+# The VAE, four frames at once with what it remembers of those before, by the bytes of its numbers; each further
+# latent frame at once; and in tiles, where a window's coarse features and its frames wait as well.
 VAE_BYTES_PER_PIXEL = {4: 29_000, 2: 12_100}
+VAE_TOGETHER = 0.4
+VAE_WAITING = 370
+VAE_BORDER = 13  # pixels: how much larger a tile is for each neighbour, on the average over its layers
+VAE_TILES = (1, 2, 4, 6, 9, 12, 16, 20, 25)
 VAE_SHARE = 0.6  # of the memory that there is, at most, for a VAE in float32 that nobody asked for
+VAE_TILE_SHARE = 1 / 3  # of the same for one tile of it
 MARGIN = GIB
 TEXT_ENCODER_ROOM = 2 * GIB  # of one block of umT5 at a time
+
+
+@dataclass(frozen=True)
+class VaePlan:
+    """How the VAE works. Decides the last bits of what it gives.
+
+    Attributes:
+        tiles: of a picture.
+        together: latent frames decoded at once.
+    """
+
+    dtype: torch.dtype = torch.float32
+    tiles: int = 1
+    together: int = 1
+
+    def bytes(self, pixels: int) -> int:
+        """What it takes on the device for pictures of so many pixels."""
+        itemsize = self.dtype.itemsize
+        rate = VAE_BYTES_PER_PIXEL[itemsize] * (1 + VAE_TOGETHER * (self.together - 1))
+        if self.tiles == 1:
+            return int(pixels * rate)
+        tile = 1.0
+        for parts in grid(self.tiles, 1, 1):
+            tile *= pixels**0.5 / parts + VAE_BORDER * min(parts - 1, 2)
+        return int(tile * rate + pixels * VAE_WAITING * itemsize)
 
 
 @dataclass(frozen=True)
@@ -88,7 +123,7 @@ def estimate_memory(
     pixels: int,
     itemsize: int,
     teacache: bool = False,
-    vae_itemsize: int = 4,
+    vae: VaePlan = VaePlan(),
     offload: bool = False,
 ) -> MemoryEstimate:
     """Memory of a run with whole blocks copied in through slots where they do not stay.
@@ -99,7 +134,6 @@ def estimate_memory(
         pixels: of one frame.
         itemsize: bytes of an activation.
         teacache: whether each pass keeps what the blocks added.
-        vae_itemsize: bytes of the VAE's numbers.
         offload: whether the blocks leave while the VAE works.
     """
     # Each pass has a residual stream; TeaCache keeps the blocks' input too, or what each pass added in its stead.
@@ -113,7 +147,7 @@ def estimate_memory(
         weights_left=size.other_bytes + (0 if offload else stay),
         contexts=size.blocks * context * 2 * size.dim * itemsize,
         activations=int(tokens * vectors * size.dim * itemsize),
-        vae=pixels * VAE_BYTES_PER_PIXEL[vae_itemsize],
+        vae=vae.bytes(pixels),
     )
 
 

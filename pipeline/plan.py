@@ -77,7 +77,7 @@ def plan_memory(
     width: int,
     itemsize: int,
     free: int | None,
-    vae: VaePlan = VaePlan(),
+    vae: VaePlan,
 ) -> tuple[Placement, MemoryEstimate]:
     """What of the transformer stays on the device, and what the run needs then.
 

@@ -1,6 +1,7 @@
 """The plan: windows against upstream's loop, tokens, memory, and what --dry_run prints and refuses."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,11 +12,20 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from infinitetalk.pipeline.bench import WAN_14B, transformer_size
 from infinitetalk.pipeline.command_line import main
-from infinitetalk.pipeline.device import choose_vae_dtype, free_memory
+from infinitetalk.pipeline.device import choose_vae, free_memory
 from infinitetalk.pipeline.errors import InputError
 from infinitetalk.pipeline.job import BUNDLED
 from infinitetalk.pipeline.media.buckets import target_size
-from infinitetalk.pipeline.memory import GIB, MARGIN, Placement, TransformerSize, estimate_memory, place_blocks
+from infinitetalk.pipeline.memory import (
+    GIB,
+    MARGIN,
+    VAE_TILES,
+    Placement,
+    TransformerSize,
+    VaePlan,
+    estimate_memory,
+    place_blocks,
+)
 from infinitetalk.pipeline.plan import (
     cut_notice,
     plan_memory,
@@ -149,7 +159,7 @@ def test_steps_of_the_presets_fit_small_cards(preset, given, gib, resident):
     settings = resolve(settings_with_preset(preset, **given))
     height, width = target_size(settings.size, 1, 1)
     size = transformer_size(WAN_14B, settings.quant is not None, itemsize=2)
-    placement, memory = plan_memory(size, settings, height, width, 2, gib * GIB, vae_itemsize=2)
+    placement, memory = plan_memory(size, settings, height, width, 2, gib * GIB, VaePlan(torch.bfloat16))
     assert placement.resident >= resident
     assert memory.weights + memory.contexts + memory.activations + MARGIN <= gib * GIB
 
@@ -171,9 +181,33 @@ def test_steps_of_the_presets_fit_small_cards(preset, given, gib, resident):
 )
 def test_the_vae_is_as_exact_as_the_card_allows(monkeypatch, gib, changes, expected):
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: SimpleNamespace(total_memory=gib * GIB))
-    assert choose_vae_dtype(Settings(**changes), torch.device("cuda")) == expected
+    assert choose_vae(Settings(**changes), torch.device("cuda")).dtype == expected
     on_a_cpu = torch.bfloat16 if changes.get("vae_dtype") == "bf16" else torch.float32
-    assert choose_vae_dtype(Settings(**changes), torch.device("cpu")) == on_a_cpu
+    assert choose_vae(Settings(**changes), torch.device("cpu")) == VaePlan(on_a_cpu)
+
+
+@pytest.mark.parametrize(
+    ("gib", "changes"),
+    [
+        (80, {}),
+        (24, {}),
+        (12, {}),
+        (6, {}),
+        (12, {"size": "infinitetalk-720"}),
+        (80, {"vram_limit": 12, "size": "infinitetalk-720"}),
+        (8, {"vae_dtype": "fp32"}),
+    ],
+)
+def test_the_vae_leaves_two_thirds_of_the_card_by_tiles(monkeypatch, gib, changes):
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: SimpleNamespace(total_memory=gib * GIB))
+    plan = choose_vae(Settings(**changes), torch.device("cuda"))
+    height, width = target_size(Settings(**changes).size, 1, 1)
+    there = min(gib, changes.get("vram_limit", gib)) * GIB
+    assert plan.bytes(height * width) <= there / 3
+    fewer = [tiles for tiles in VAE_TILES if tiles < plan.tiles]
+    assert all(replace(plan, tiles=tiles).bytes(height * width) > there / 3 for tiles in fewer)
+    assert plan.tiles == 1 or gib < 80 or changes
+    assert choose_vae(Settings(**changes), torch.device("cpu")).tiles == 1
 
 
 def test_a_limit_leaves_what_others_have_and_never_more_than_is_free(monkeypatch):
@@ -189,7 +223,7 @@ def test_a_limit_leaves_what_others_have_and_never_more_than_is_free(monkeypatch
 def test_more_memory_keeps_more_blocks_and_the_estimate_within_it(limit, least):
     fp8 = transformer_size(WAN_14B, quantised=True, itemsize=2)
     placement, memory = plan_memory(
-        fp8, resolve(Settings(sample_text_guide_scale=1.0)), 640, 640, 2, limit * GIB, vae_itemsize=2
+        fp8, resolve(Settings(sample_text_guide_scale=1.0)), 640, 640, 2, limit * GIB, VaePlan(torch.bfloat16)
     )
     assert placement.resident >= least and memory.peak + (MARGIN if placement.resident else 0) <= limit * GIB
 
