@@ -52,7 +52,7 @@ def plan_run(settings: Settings, job: Job) -> Plan:
     scales = settings.sample_text_guide_scale, settings.sample_audio_guide_scale
     branches = branches_of_steps(settings.sample_steps, *scales, settings.sample_audio_guide_steps)
     free, vae = free_memory(device, settings.vram_limit), choose_vae(settings, device)
-    _, memory = plan_memory(weights.size, settings, height, width, dtype.itemsize, free, vae)
+    placement, memory = plan_memory(weights.size, settings, height, width, dtype.itemsize, free, vae)
     return Plan(
         computes=describe_computation(device, dtype, operations, vae),
         height=height,
@@ -62,5 +62,7 @@ def plan_run(settings: Settings, job: Job) -> Plan:
         passes=tuple(map(len, branches)),
         tokens=tokens_per_window(settings.frame_num, height, width),
         memory=memory,
+        placement=placement,
+        blocks=weights.size.blocks,
         weights=weights.notices,
     )

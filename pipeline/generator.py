@@ -18,7 +18,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import av
@@ -35,13 +35,14 @@ from .device import (
     free_memory,
 )
 from .errors import InputError
+from .handover import Handover
 from .job import Job
 from .media.audio import FPS, Audio, frame_count, open_audio
 from .media.buckets import target_size
 from .media.reference import Reference, open_reference
 from .media.speech import speech_for_model
 from .media.writer import VideoWriter, partial_path
-from .memory import GIB, MARGIN, TEXT_ENCODER_ROOM, MemoryEstimate
+from .memory import GIB, MARGIN, TEXT_ENCODER_ROOM, MemoryEstimate, Placement, host_bytes
 from .model_files import check_model_files, find_model_files
 from .models.image_encoder import ImageEncoder, load_image_encoder
 from .models.speech_encoder import SpeechEncoder, load_speech_encoder
@@ -54,7 +55,7 @@ from .models.vae import WanVAE, load_vae
 from .models.vae_kernels import choose_vae_kernels
 from .notices import input_notices
 from .plan import WindowSpan, cut_notice, plan_memory, window_plan
-from .progress import BlockLoaded, Finished, Kept, Loading, Notice, Progress, RunStarted, WindowDone, no_progress
+from .progress import BlockLoaded, Event, Finished, Kept, Loading, Notice, Progress, RunStarted, WindowDone, no_progress
 from .resume import (
     RunState,
     check_same_run,
@@ -70,6 +71,7 @@ from .settings import Settings, resolve
 from .speech import EncodedSpeech
 from .streaming import Inputs, Models, NoiseSource, Window, stream
 from .transformer_weights import open_weights
+from .weights.host_memory import host_memory_notice
 
 # Settings that belong to a generator's models; those of a video must agree.
 _OWNED = {
@@ -187,14 +189,28 @@ class Generator:
             torch.cuda.reset_peak_memory_stats(self.device)
         with VideoWriter(path, *opened.size, FPS, settings.crf, opened.audio, metadata, continued, tags) as writer:
             done = before.windows if before else 0
+
+            def write(window: Window, motion: torch.Tensor) -> None:
+                nonlocal done
+                if window.index == 0:
+                    remove_state(path)  # an earlier run's, which now is overwritten
+                writer.write_window(window.frames)
+                done = window.index + 1
+                save_state(path, RunState(identity, done, writer.written, motion))
+
+            def tell(index: int, count: int) -> None:
+                self.progress(WindowDone(index, count, writer.written.frames / FPS))
+
             try:
-                for window, motion in self._stream(job, opened, settings, None, before):
-                    if window.index == 0:
-                        remove_state(path)  # an earlier run's, which now is overwritten
-                    writer.write_window(window.frames)
-                    done = window.index + 1
-                    save_state(path, RunState(identity, done, writer.written, motion))
-                    self.progress(WindowDone(window.index, window.count, writer.written.frames / FPS))
+                with Handover() as handover:  # a window is written while the next one is made
+
+                    def listen(event: Event) -> None:
+                        handover.look()
+                        self.progress(event)
+
+                    for window, motion in self._stream(job, opened, settings, None, before, listen):
+                        handover.give(partial(write, window, motion.cpu()), partial(tell, window.index, window.count))
+                    handover.wait()
                 writer.finish()
             except BaseException:
                 if done:
@@ -280,6 +296,7 @@ class Generator:
         settings: Settings,
         noise: NoiseSource | None,
         before: RunState | None = None,
+        progress: Progress | None = None,
     ) -> Iterator[tuple[Window, torch.Tensor]]:
         """Windows with the motion frames that follow them, after those that were made before."""
         spans, total = opened.spans, opened.frames
@@ -290,7 +307,7 @@ class Generator:
         self.progress(RunStarted(len(spans), total, total / FPS, done, frames_done / FPS))
         if done < len(spans):
             motion = before and before.motion
-            yield from stream(models, inputs, settings, spans, self.progress, noise, done, motion)
+            yield from stream(models, inputs, settings, spans, progress or self.progress, noise, done, motion)
 
     def _encode(self, job: Job, opened: _Opened, settings: Settings) -> Inputs:
         """Text and speech encoders run before the transformer arrives."""
@@ -357,9 +374,7 @@ class Generator:
             self._free = free_memory(self.device, settings.vram_limit)
         there, planned = plan_memory(weights.size, settings, *size, itemsize, self._free, vae_plan)
         if self._transformer is None:
-            self._transformer = self._load_transformer(
-                TransformerBlocks(self.device, there.resident, there.contexts, offload or keep)
-            )
+            self._transformer = self._load_transformer(there, offload or keep)
             computation = describe_computation(self.device, self.dtype, self.operations, vae_plan)
             stay = f"{there.resident} of {weights.size.blocks} blocks stay there"
             self.progress(Notice(f"transformer: {computation}; {stay}"))
@@ -373,11 +388,15 @@ class Generator:
         self._planned = planned
         return Models(*self._transformer, image_encoder, vae, self.device, offload, vae_plan)
 
-    def _load_transformer(self, blocks: TransformerBlocks) -> tuple[WanTransformer, TransformerBlocks]:
+    def _load_transformer(self, there: Placement, offload: bool) -> tuple[WanTransformer, TransformerBlocks]:
         weights = self._weights
         self.progress(Loading("loading the transformer"))
         for notice in weights.notices:
             self.progress(Notice(notice))
+        short = host_memory_notice(host_bytes(weights.size, there, offload), weights.made)
+        if short and self.device.type != "cpu":
+            self.progress(Notice(short, warning=True))
+        blocks = TransformerBlocks(self.device, there.resident, there.contexts, offload)
         transformer = load_transformer(
             weights.tensors,
             self.operations,
@@ -386,16 +405,7 @@ class Generator:
             weights.loras,
             lambda done, count: self.progress(BlockLoaded(done, count)),
         )
-        if blocks.in_files:
-            self.progress(Notice(_in_files_notice(blocks.in_files, weights.size.blocks), warning=True))
         return transformer, blocks
-
-
-def _in_files_notice(count: int, blocks: int) -> str:
-    return (
-        f"This computer's free memory does not hold all blocks that are copied to the card: {count} of {blocks} are "
-        "read from their file at every step, which is as fast as the disk. The video stays the same."
-    )
 
 
 def _unfinished(path: Path, settings: Settings) -> RunState | None:

@@ -19,6 +19,8 @@ TEXT_TOKENS, IMAGE_TOKENS = 512, 257
 # 16 and 8 bits, queries, keys and values (tests/test_transformer_memory.py counts them), and what the allocator
 # cannot reuse.
 BLOCK_VECTORS = 6.5
+# The same beyond that for attention in 8 bits, which rounds queries, keys and values, and reads its result back.
+EIGHT_BIT_ATTENTION = {"cudnn_fp8": 1.5, "sage": 1.5}
 # The VAE, four frames at once with what it remembers of those before, by the bytes of its numbers; each further
 # latent frame at once; and in tiles, where a window's coarse features and its frames wait as well.
 VAE_BYTES_PER_PIXEL = {4: 29_000, 2: 12_100}
@@ -125,6 +127,7 @@ def estimate_memory(
     teacache: bool = False,
     vae: VaePlan = VaePlan(),
     offload: bool = False,
+    attention: str = "auto",
 ) -> MemoryEstimate:
     """Memory of a run with whole blocks copied in through slots where they do not stay.
 
@@ -135,9 +138,10 @@ def estimate_memory(
         itemsize: bytes of an activation.
         teacache: whether each pass keeps what the blocks added.
         offload: whether the blocks leave while the VAE works.
+        attention: which, as in the settings.
     """
     # Each pass has a residual stream; TeaCache keeps the blocks' input too, or what each pass added in its stead.
-    vectors = BLOCK_VECTORS + passes - 1 + (1 if teacache else 0)
+    vectors = BLOCK_VECTORS + EIGHT_BIT_ATTENTION.get(attention, 0) + passes - 1 + teacache
     stay = placement.resident * size.block_bytes + placement.contexts * size.blocks * size.context_bytes
     slots = min(SLOTS, size.blocks - placement.resident) * size.block_bytes
     texts = 2 if passes == 3 else 1
@@ -149,6 +153,14 @@ def estimate_memory(
         activations=int(tokens * vectors * size.dim * itemsize),
         vae=vae.bytes(pixels),
     )
+
+
+def host_bytes(size: TransformerSize, placement: Placement, offload: bool) -> int:
+    """Bytes of host memory that the transformer takes: what is copied in; with ``offload``, all blocks."""
+    blocks, contexts = size.blocks * size.block_bytes, size.blocks * size.context_bytes
+    if offload:
+        return blocks + contexts
+    return blocks - placement.resident * size.block_bytes + (0 if placement.contexts else contexts)
 
 
 def place_blocks(

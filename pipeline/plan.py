@@ -92,7 +92,7 @@ def plan_memory(
 
     def estimate(placement: Placement) -> MemoryEstimate:
         counts = size, placement, tokens, passes, height * width, itemsize
-        return estimate_memory(*counts, settings.use_teacache, vae, bool(settings.offload_model))
+        return estimate_memory(*counts, settings.use_teacache, vae, bool(settings.offload_model), settings.attention)
 
     placement = place_blocks(size, settings.num_persistent_param_in_dit, settings.blocks_to_swap, estimate, free)
     return placement, estimate(placement)
@@ -115,6 +115,8 @@ class Plan:
     passes: tuple[int, ...]
     tokens: int
     memory: MemoryEstimate
+    placement: Placement
+    blocks: int
     weights: tuple[str, ...] = ()
 
     @property
@@ -144,7 +146,8 @@ def describe(plan: Plan) -> str:
         "memory": (
             f"about {plan.memory.peak / GIB:.1f} GiB on the device for the transformer and the VAE (estimate: weights "
             f"{plan.memory.weights / GIB:.1f}, keys and values {plan.memory.contexts / GIB:.1f}, "
-            f"a step {plan.memory.activations / GIB:.1f}, the VAE {plan.memory.vae / GIB:.1f})"
+            f"a step {plan.memory.activations / GIB:.1f}, the VAE {plan.memory.vae / GIB:.1f}); "
+            f"{plan.placement.resident} of {plan.blocks} blocks stay there"
         ),
     }
     notice = cut_notice(plan.speech_frames, plan.frames)

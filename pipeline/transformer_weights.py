@@ -15,7 +15,14 @@ from .memory import TransformerSize
 from .model_files import TransformerFiles
 from .models.transformer import parameter_shapes
 from .models.transformer_files import holds_audio, multitalk_notice, open_transformer, transformer_config
-from .models.transformer_loading import QUANTISERS, Keeping, check_fusing, is_matrix, transformer_size
+from .models.transformer_loading import (
+    QUANTISERS,
+    Keeping,
+    check_fusing,
+    is_matrix,
+    made_while_loading,
+    transformer_size,
+)
 from .quantisation.matmul import Matmuls
 from .quantisation.storage import Storage
 from .settings import Settings
@@ -31,6 +38,7 @@ class TransformerWeights:
 
     Attributes:
         fused: names and strengths of all LoRAs, also of those that the file already holds.
+        made: whether some matrices are made while loading, by LoRAs or by being stored anew.
         products: names of the ways in which matrices are multiplied.
         notices: sentences for the user, such as what the LoRAs touch.
     """
@@ -40,6 +48,7 @@ class TransformerWeights:
     keeping: Keeping
     size: TransformerSize
     fused: str
+    made: bool
     products: str
     notices: tuple[str, ...]
 
@@ -82,6 +91,7 @@ def open_weights(
         keeping,
         transformer_size(tensors, loras, keeping),
         ", ".join(filter(None, (inside, given))),
+        made_while_loading(tensors, loras, keeping),
         ", ".join(sorted({matmuls.of(storage).name for storage in found})),
         tuple(notices),
     )

@@ -250,7 +250,7 @@ def test_dry_run_prints_the_plan_and_makes_nothing(argv, capsys):
     assert err == "" and list(Path().iterdir()) == []
     assert "192x192" in out and "2 of 81 frames, the next one 72 frames later" in out
     assert "3024 tokens, 8 steps of 2 passes" in out and "32 passes through the transformer" in out
-    assert "GiB" in out and "note" not in out
+    assert "GiB" in out and "2 of 2 blocks stay there" in out and "note" not in out
 
 
 def test_dry_run_counts_passes_of_guidance_that_ends(argv, capsys):

@@ -14,6 +14,8 @@ from infinitetalk.pipeline.models.transformer_files import open_transformer
 from infinitetalk.pipeline.models.transformer_loading import Keeping, load_transformer
 from infinitetalk.pipeline.sampling.teacache import COEFFICIENTS_480, COEFFICIENTS_720, TeaCache
 from infinitetalk.pipeline.weights import residency
+from infinitetalk.pipeline.weights.files import open_tensors
+from infinitetalk.pipeline.weights.load import fill
 from infinitetalk.pipeline.weights.residency import BlockStreamer
 from infinitetalk.tools.golden.recipe import random_state, read_golden
 from infinitetalk.tools.golden.transformer import golden_inputs
@@ -122,6 +124,66 @@ def test_residency_never_changes_a_bit(folder, model, inputs, resident, offload,
         (output,) = predict((swapped, streamer), inputs, 700.0)
         assert torch.equal(output, expected)
         streamer.to_host()
+
+
+@pytest.mark.parametrize("available", [0, None])
+@pytest.mark.parametrize("quant", [None, "int8"])
+def test_blocks_stay_in_their_file_where_host_memory_is_short(folder, model, inputs, monkeypatch, available, quant):
+    tensors = open_transformer(folder / "model.safetensors", None)
+    whole = TransformerBlocks(CPU, resident=99)
+    expected = load_transformer(tensors, model[0].operations, Keeping(torch.float32, quant), whole), whole
+    monkeypatch.setattr(residency, "available_host_memory", lambda: available)
+    blocks = TransformerBlocks(CPU, 1, contexts_stay=False)
+    swapped = load_transformer(tensors, model[0].operations, Keeping(torch.float32, quant), blocks)
+    assert {slab.in_file for slab in (blocks._steps._slabs | blocks.text._slabs).values()} == {available == 0}
+    blocks.to_device()
+    for timestep in (700.0, 300.0):
+        (output,) = predict((swapped, blocks), inputs, timestep)
+        assert torch.equal(output, predict(expected, inputs, timestep)[0])
+
+
+def test_what_stays_in_a_file_takes_no_memory(tmp_path, monkeypatch):
+    save_file({"weight": torch.randn(64, 64), "bias": torch.randn(64)}, tmp_path / "layer.safetensors")
+    monkeypatch.setattr(residency, "available_host_memory", lambda: 0)
+    tensors = open_tensors(tmp_path / "layer.safetensors", "a layer")
+    with torch.device("meta"):
+        block = nn.Linear(64, 64)
+    fill(block, tensors, "a layer")
+    places = {block.weight.data_ptr(), block.bias.data_ptr()}
+    streamer = BlockStreamer(CPU, 0)
+    streamer.add(block)
+    assert {source.data_ptr() for source in streamer._slabs[0]._sources} == places
+    assert block.weight.numel() == 0
+    for block in streamer:
+        assert torch.equal(block.weight, tensors["weight"]) and torch.equal(block.bias, tensors["bias"])
+
+
+def test_fewer_blocks_stay_when_told():
+    made = [nn.Linear(3, 5) for _ in range(4)]
+    weights = [block.weight.detach().clone() for block in made]
+    streamer = BlockStreamer(CPU, 3)
+    for block in made:
+        streamer.add(block)
+    streamer.to_device()
+    for resident in (3, 1, 0):
+        streamer.place(resident)
+        for _ in range(2):
+            assert all(torch.equal(block.weight, weights[index]) for index, block in enumerate(streamer))
+        assert [block.weight.numel() > 0 for block in made] == [index < resident for index in range(4)]
+    with pytest.raises(ValueError, match="cannot become resident"):
+        streamer.place(2)
+
+
+def test_a_single_walk_copies_each_block_once_and_gives_the_room_back(monkeypatch):
+    made = [nn.Linear(3, 5) for _ in range(4)]
+    weights = [block.weight.detach().clone() for block in made]
+    streamer = BlockStreamer(CPU, 0, again=False)
+    for block in made:
+        streamer.add(block)
+    copied, receive = [], residency._Slot.receive
+    monkeypatch.setattr(residency._Slot, "receive", lambda slot, slab: (copied.append(slab), receive(slot, slab)))
+    assert all(torch.equal(block.weight, weights[index]) for index, block in enumerate(streamer))
+    assert len(copied) == len(set(copied)) == 4 and streamer._slots == []
 
 
 @pytest.mark.parametrize("blocks", [1, 2, 3, 4, 5])

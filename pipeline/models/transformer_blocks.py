@@ -43,11 +43,6 @@ class TransformerBlocks:
     def contexts_stay(self) -> bool:
         return self.text.resident > 0
 
-    @property
-    def in_files(self) -> int:
-        """How many blocks are read from their file at every step."""
-        return self._steps.in_files
-
     def add(self, block: Block) -> None:
         """Take the next block, whose parameters may be anywhere."""
         text, image = (

@@ -100,6 +100,17 @@ def keep_matrix(
     return packed, loras.branch(name, device, keeping.dtype) if beside else None
 
 
+def made_while_loading(tensors: Tensors, loras: Loras | None, keeping: Keeping) -> bool:
+    """Whether some matrices are not kept as the file has them, so that they cannot stay in it."""
+
+    def made(name: str) -> bool:
+        storage = tensors.storage(name)
+        fused = loras is not None and loras.touches(name) and (not keeping.beside(storage) or loras.has_dense(name))
+        return fused or keeping.storage(storage) is not storage
+
+    return any(made(name) for name in tensors if is_matrix(name, tensors))
+
+
 def with_lora(name: str, tensor: torch.Tensor, loras: Loras | None) -> torch.Tensor:
     """A parameter that is kept in floats, changed by the LoRAs that touch it (float32 then)."""
     if loras is None or not loras.touches(name):

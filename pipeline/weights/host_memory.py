@@ -20,3 +20,25 @@ def available_host_memory() -> int | None:
         return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
     except (OSError, ValueError, IndexError, StopIteration):
         return None
+
+
+def host_memory_notice(wanted: int, made: bool) -> str:
+    """What to tell where this computer's memory does not hold what is copied to the card, else nothing.
+
+    Args:
+        wanted: bytes of it.
+        made: whether it is made while loading, so that it cannot stay in the file.
+    """
+    free = available_host_memory()
+    if free is None or wanted + HOST_RESERVE <= free:
+        return ""
+    short = (
+        f"What is copied to the card takes {wanted / GIB:.1f} GiB of this computer's memory, of which "
+        f"{free / GIB:.1f} GiB are free"
+    )
+    if made:
+        return (
+            f"{short}. It is changed while loading (by --quant or LoRAs), so the system may swap or stop the run; "
+            "infinitetalk convert writes changed weights to a file, from which they can be read at every step."
+        )
+    return f"{short}; the rest is read from its file at every step, as fast as the disk is. The video stays the same."

@@ -171,11 +171,6 @@ class BlockStreamer:
         self._copying = torch.cuda.Stream(device) if device.type == "cuda" else None
         self._at_home = True  # whether all blocks that are kept in host memory are there
 
-    @property
-    def in_files(self) -> int:
-        """How many blocks are read from their file at every walk."""
-        return sum(slab.in_file for index, slab in self._slabs.items() if index >= self.resident)
-
     def add(self, block: nn.Module, parameters: Iterable[nn.Parameter] | None = None) -> None:
         """Take the next block, whose parameters may be anywhere.
 

@@ -1,0 +1,71 @@
+"""Where this computer's memory does not hold what is copied to a card: which weights can stay in their file."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from infinitetalk.pipeline.memory import GIB, Placement, TransformerSize, host_bytes
+from infinitetalk.pipeline.models.transformer_loading import Keeping, made_while_loading
+from infinitetalk.pipeline.weights import host_memory
+from infinitetalk.pipeline.weights.files import tensors_from_dict
+from infinitetalk.pipeline.weights.host_memory import HOST_RESERVE, available_host_memory, host_memory_notice
+
+SIZE = TransformerSize(4, 464, 316, 64, 128, block_bytes=700, context_bytes=200, other_bytes=600, scratch=0)
+
+
+@pytest.mark.parametrize(
+    ("placement", "offload", "expected"),
+    [
+        (Placement(4, True), False, 0),
+        (Placement(4, False), False, 800),
+        (Placement(1, False), False, 3 * 700 + 800),
+        (Placement(4, True), True, 4 * 900),
+        (Placement(0, False), True, 4 * 900),
+    ],
+)
+def test_host_memory_holds_what_does_not_stay_once(placement, offload, expected):
+    assert host_bytes(SIZE, placement, offload) == expected
+
+
+def test_the_system_tells_how_much_is_free(tmp_path, monkeypatch):
+    class Meminfo:
+        def __init__(self, _):
+            pass
+
+        def read_text(self, encoding):
+            return "MemTotal:       16000 kB\nMemFree:         1000 kB\nMemAvailable:    9000 kB\n"
+
+    monkeypatch.setattr(host_memory, "Path", Meminfo)
+    assert available_host_memory() == 9000 * 1024
+    monkeypatch.setattr(host_memory, "Path", lambda _: tmp_path / "missing")
+    assert available_host_memory() is None
+
+
+def test_too_little_is_said_with_what_helps(monkeypatch):
+    monkeypatch.setattr(host_memory, "available_host_memory", lambda: 20 * GIB)
+    assert host_memory_notice(20 * GIB - HOST_RESERVE, made=True) == ""
+    from_file, made = (host_memory_notice(30 * GIB, made=made) for made in (False, True))
+    assert "30.0 GiB" in from_file and "20.0 GiB are free" in from_file and "read from its file" in from_file
+    assert "infinitetalk convert" in made and "infinitetalk convert" not in from_file
+    monkeypatch.setattr(host_memory, "available_host_memory", lambda: None)
+    assert host_memory_notice(30 * GIB, made=True) == ""
+
+
+@pytest.mark.parametrize(
+    ("keeping", "touched", "dense", "expected"),
+    [
+        (Keeping(torch.bfloat16), "", False, False),
+        (Keeping(torch.float32), "", False, True),
+        (Keeping(torch.bfloat16, "fp8"), "", False, True),
+        (Keeping(torch.bfloat16), "blocks.0.ffn.0.weight", False, True),
+        (Keeping(torch.bfloat16, lora_mode="side"), "blocks.0.ffn.0.weight", False, False),
+        (Keeping(torch.bfloat16, lora_mode="side"), "blocks.0.ffn.0.weight", True, True),
+        (Keeping(torch.bfloat16), "blocks.0.ffn.0.bias", False, False),
+    ],
+)
+def test_what_the_file_holds_as_it_is_kept_can_stay_there(keeping, touched, dense, expected):
+    weights = {"blocks.0.ffn.0.weight": torch.zeros(4, 4), "blocks.0.ffn.0.bias": torch.zeros(4)}
+    tensors = tensors_from_dict({name: tensor.bfloat16() for name, tensor in weights.items()})
+    loras = SimpleNamespace(touches=lambda name: name == touched, has_dense=lambda name: dense)
+    assert made_while_loading(tensors, loras, keeping) == expected
+    assert made_while_loading(tensors, None, keeping) == (expected and not touched)
