@@ -27,18 +27,24 @@ def test_host_memory_holds_what_does_not_stay_once(placement, offload, expected)
     assert host_bytes(SIZE, placement, offload) == expected
 
 
-def test_the_system_tells_how_much_is_free(tmp_path, monkeypatch):
-    class Meminfo:
-        def __init__(self, _):
-            pass
+def test_the_system_and_its_container_tell_how_much_is_free(tmp_path):
+    assert available_host_memory(tmp_path) is None
+    group = tmp_path / "sys" / "fs" / "cgroup"
+    group.mkdir(parents=True)
+    (tmp_path / "proc").mkdir()
+    meminfo = "MemTotal:       16000 kB\nMemAvailable:    9000 kB\nHugePages_Total:       0\n"
+    (tmp_path / "proc" / "meminfo").write_text(meminfo)
+    assert available_host_memory(tmp_path) == 9000 * 1024
+    (group / "memory.current").write_text("5000000\n")
+    (group / "memory.stat").write_text("anon 3000000\ninactive_file 1000000\nactive_file 500000\n")
+    for limit, expected in (("max", 9000 * 1024), ("6000000", 2_500_000), ("600000000", 9000 * 1024)):
+        (group / "memory.max").write_text(f"{limit}\n")
+        assert available_host_memory(tmp_path) == expected
 
-        def read_text(self, encoding):
-            return "MemTotal:       16000 kB\nMemFree:         1000 kB\nMemAvailable:    9000 kB\n"
 
-    monkeypatch.setattr(host_memory, "Path", Meminfo)
-    assert available_host_memory() == 9000 * 1024
-    monkeypatch.setattr(host_memory, "Path", lambda _: tmp_path / "missing")
-    assert available_host_memory() is None
+def test_this_system_tells():
+    free = available_host_memory()
+    assert free is None or 2**20 < free < 2**50
 
 
 def test_too_little_is_said_with_what_helps(monkeypatch):

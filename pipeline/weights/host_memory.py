@@ -10,16 +10,29 @@ from ..memory import GIB
 HOST_RESERVE = 2 * GIB
 
 
-def available_host_memory() -> int | None:
+def available_host_memory(root: Path = Path("/")) -> int | None:
     """Bytes that can be had without swapping, files' cached pages among them; None where the system does not tell.
 
-    Linux only; a container's own limit is not seen.
+    Linux tells, and its containers their own limit (cgroup v2).
     """
     try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
-    except (OSError, ValueError, IndexError, StopIteration):
+        free = _table(root / "proc/meminfo")["MemAvailable:"] * 1024
+    except (OSError, ValueError, KeyError):
         return None
+    group = root / "sys/fs/cgroup"
+    try:
+        limit, used = (
+            int((group / name).read_text()) for name in ("memory.max", "memory.current")
+        )  # "max" is no limit
+        pages = _table(group / "memory.stat")
+        return min(free, limit - used + pages["inactive_file"] + pages["active_file"])
+    except (OSError, ValueError, KeyError):
+        return free
+
+
+def _table(path: Path) -> dict[str, int]:
+    rows = (line.split() for line in path.read_text(encoding="ascii").splitlines())
+    return {name: int(value) for name, value, *_ in rows}
 
 
 def host_memory_notice(wanted: int, made: bool) -> str:
