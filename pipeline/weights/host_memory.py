@@ -21,12 +21,10 @@ def available_host_memory(root: Path = Path("/")) -> int | None:
         return None
     group = root / "sys/fs/cgroup"
     try:
-        limit, used = (
-            int((group / name).read_text()) for name in ("memory.max", "memory.current")
-        )  # "max" is no limit
+        limit, used = (int((group / name).read_text()) for name in ("memory.max", "memory.current"))
         pages = _table(group / "memory.stat")
         return min(free, limit - used + pages["inactive_file"] + pages["active_file"])
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError):  # no container, or no limit
         return free
 
 
