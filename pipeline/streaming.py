@@ -251,18 +251,24 @@ class Streamer:
 
     def _decode(self, span: WindowSpan, latents: torch.Tensor) -> tuple[Window, torch.Tensor]:
         """Decode, correct colours and convert piece by piece; keep the end for the next window."""
-        frames = torch.empty(self.settings.frame_num, *self.size, 3, dtype=torch.uint8)
-        motion = torch.empty(3, 0, *self.size, device=self.models.device)
+        vae, plan, on_card = self.models.vae, self.models.vae_plan, self.models.device.type == "cuda"
+        shape = self.settings.frame_num, *self.size, 3
+        frames = torch.empty(shape, dtype=torch.uint8, pin_memory=on_card)  # so that nobody waits for the copies
+        ends: list[torch.Tensor] = []
         done = 0
-        with self.models.using(self.models.vae):
-            for piece in _Announced(self.models.vae.decode_frames(latents), self.progress):
+        with self.models.using(vae):
+            for piece in _Announced(vae.decode_frames(latents, plan.tiles, plan.together), self.progress):
                 piece = match_colour(piece, self._colours, self.settings.color_correction_strength)
-                frames[done : done + piece.shape[1]] = to_uint8(piece).cpu()
-                motion = torch.cat([motion, piece], dim=1)[:, -self.settings.motion_frame :]
+                frames[done : done + piece.shape[1]].copy_(to_uint8(piece), non_blocking=True)
                 done += piece.shape[1]
+                if (wanted := done - self.settings.frame_num + self.settings.motion_frame) > 0:
+                    ends.append(piece[:, -wanted:])
+        motion = torch.cat(ends, dim=1).contiguous()
+        if on_card:
+            torch.cuda.current_stream(self.models.device).synchronize()
         kept = frames[span.keep_from : span.keep_to]
         self.progress(Decoded(span.index, kept))
-        return Window(span.index, len(self.spans), span.start + span.keep_from, kept), motion.contiguous()
+        return Window(span.index, len(self.spans), span.start + span.keep_from, kept), motion
 
 
 @dataclass(frozen=True)

@@ -81,7 +81,7 @@ def test_three_windows_equal_upstream(name, models, prompts, tmp_path, monkeypat
     # What goes into the decoder, and what comes out of colour correction before it is rounded to 8 bits.
     latents, pieces = [], []
     decode = models.vae.decode_frames
-    monkeypatch.setattr(models.vae, "decode_frames", lambda z: latents.append(z) or decode(z))
+    monkeypatch.setattr(models.vae, "decode_frames", lambda z, *how: latents.append(z) or decode(z, *how))
     monkeypatch.setattr(streaming, "match_colour", lambda *a: pieces.append(match_colour(*a)) or pieces[-1])
     streamer = Streamer(
         models,

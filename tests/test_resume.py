@@ -5,6 +5,7 @@ import os
 import random
 import signal
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -16,7 +17,7 @@ import torch
 from infinitetalk.pipeline import Generator, InputError, Job, Settings
 from infinitetalk.pipeline.command_line import main
 from infinitetalk.pipeline.media.writer import VideoWriter
-from infinitetalk.pipeline.progress import RunStarted, WindowDone
+from infinitetalk.pipeline.progress import Kept, RunStarted, Step, WindowDone
 from infinitetalk.pipeline.resume import state_path
 from infinitetalk.tools import random_checkpoint
 from infinitetalk.tools.golden.speech import save_wav
@@ -367,6 +368,45 @@ def test_out_of_memory_loses_nothing(generator, job, tmp_path, unbroken):
         generator.save(job, tmp_path / "out.mp4")
     generator.progress = lambda event: None
     assert frames(tmp_path / "out.partial.mp4") == 41
+    assert packets(generator.save(job, tmp_path / "out.mp4", resumed(generator))) == unbroken
+
+
+def test_a_window_is_written_while_the_next_is_made(generator, job, tmp_path, unbroken, monkeypatch):
+    write, going_on, order = VideoWriter.write_window, threading.Event(), []
+
+    def slow(writer, frames):
+        if writer.written.frames == 0:
+            assert going_on.wait(60)
+        write(writer, frames)
+
+    def listen(event):
+        if isinstance(event, Step | WindowDone):
+            order.append(event)
+        if isinstance(event, Step) and event.window == 1:
+            going_on.set()
+
+    monkeypatch.setattr(VideoWriter, "write_window", slow)
+    generator.progress = listen
+    assert packets(generator.save(job, tmp_path / "out.mp4")) == unbroken
+    done = next(number for number, event in enumerate(order) if isinstance(event, WindowDone))
+    assert any(isinstance(event, Step) and event.window == 1 for event in order[:done])
+    assert [event.index for event in order if isinstance(event, WindowDone)] == list(range(6))
+
+
+def test_a_disk_that_fills_while_the_next_window_is_made(generator, job, tmp_path, unbroken, monkeypatch):
+    write, told = VideoWriter.write_window, []
+
+    def full(writer, frames):
+        if writer.written.frames == 29:
+            raise InputError("the disk is full")
+        write(writer, frames)
+
+    generator.progress = told.append
+    with monkeypatch.context() as patch, pytest.raises(InputError, match="the disk is full"):
+        patch.setattr(VideoWriter, "write_window", full)
+        generator.save(job, tmp_path / "out.mp4")
+    assert [event.windows for event in told if isinstance(event, Kept)] == [2]
+    assert frames(tmp_path / "out.partial.mp4") == 29
     assert packets(generator.save(job, tmp_path / "out.mp4", resumed(generator))) == unbroken
 
 
