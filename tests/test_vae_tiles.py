@@ -3,6 +3,7 @@
 import pytest
 import torch
 from infinitetalk.pipeline.models.vae import WanVAE, load_vae
+from infinitetalk.pipeline.models.vae_kernels import choose_vae_kernels
 from infinitetalk.pipeline.models.vae_layers import Upsample
 from infinitetalk.pipeline.models.vae_tiles import grid, plan_tiles
 from infinitetalk.tools.golden.recipe import random_tensor
@@ -102,3 +103,21 @@ def test_chunks_in_a_buffer_that_is_used_again(vae):
             yield buffer.copy_(piece)
 
     assert torch.equal(torch.cat(list(vae.encode_chunks(refilled())), dim=1), vae.encode(video))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA card")
+@pytest.mark.parametrize("kernels", ["plain", "triton"])
+def test_on_a_card_tiles_and_stills_are_as_elsewhere(tmp_path, kernels, monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    card = torch.device("cuda")
+    vae = load_vae(saved(tmp_path, weights()), card, kernels=choose_vae_kernels(kernels, card))
+    cpu = load_vae(saved(tmp_path, weights()))
+    latents, image = random_tensor("latents", [16, 4, 20, 18]), random_tensor("image", [3, 96, 80])
+    expected = cpu.decode(latents)
+    for tiles, together in ((1, 1), (1, 3), (4, 1), (6, 2)):
+        assert error(vae.decode(latents, tiles, together).cpu(), expected) < 1e-4
+    video = torch.cat([image[:, None], torch.zeros(3, 80, *image.shape[1:])], dim=1)
+    whole = vae.encode(video)
+    assert torch.equal(vae.encode_still(image, 81), whole)
+    assert error(whole.cpu(), cpu.encode(video)) < 1e-4
+    assert error(vae.encode_still(image, 81, tiles=4), whole) < 1e-4
