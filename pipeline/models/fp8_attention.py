@@ -104,7 +104,9 @@ class Fp8Attention:
     def _attend(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
         scales = [scale_of(x) for x in (q, k, v)]
         packed = [self.cast(x.contiguous(), scale, E4M3) for x, scale in zip((q, k, v), scales, strict=True)]
-        return self.cast(self.multiply(packed, scales), 1 / scales[2], q.dtype)
+        out = self.multiply(packed, scales)
+        del packed  # before the result needs the memory
+        return self.cast(out, 1 / scales[2], q.dtype)
 
     def multiply(self, packed: Sequence[torch.Tensor], scales: Sequence[torch.Tensor]) -> torch.Tensor:
         """Queries, keys and values as e4m3, contiguous, with what they were multiplied by -> the result as e4m3.
