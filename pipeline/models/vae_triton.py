@@ -106,33 +106,35 @@ class TritonVaeKernels:
     def norm_silu(
         self, x: torch.Tensor, bias: torch.Tensor | None, gamma: torch.Tensor, past: torch.Tensor | None, reach: int
     ) -> tuple[torch.Tensor, torch.Tensor]:
+        x = _channels_last(x)
         _, c, t, h, w = x.shape
         joined = _empty(x, c, reach + t, h, w)
         past = _empty(x, c, reach, h, w).zero_() if past is None else past
         block, pixels = _block(c)
         _norm_silu_kernel[(triton.cdiv(h * w, pixels),)](
-            x, x if bias is None else bias, gamma, past, joined, c * h * w, h * w, w, *_steps(x), c**0.5, EPS,
+            x, x if bias is None else bias, gamma, past, joined, c * h * w, h * w, w, *x.stride()[2:], c**0.5, EPS,
             BIAS=bias is not None, FRAMES=t, REACH=reach, DIM=c, BLOCK=block, PIXELS=pixels, num_warps=_WARPS,
         )  # fmt: skip
         return joined, past
 
     def add(self, h: torch.Tensor, bias: torch.Tensor | None, x: torch.Tensor) -> torch.Tensor:
-        h = h.contiguous(memory_format=torch.channels_last_3d)
+        h, x = h.contiguous(memory_format=torch.channels_last_3d), _channels_last(x)
         _, c, t, rows, w = h.shape
         block, pixels = _block(c)
         _add_kernel[(triton.cdiv(rows * w, pixels), t)](
-            h, x if bias is None else bias, x, rows * w, w, *_steps(x),
+            h, x if bias is None else bias, x, rows * w, w, *x.stride()[2:],
             BIAS=bias is not None, DIM=c, BLOCK=block, PIXELS=pixels, num_warps=_WARPS,
         )  # fmt: skip
         return h
 
     def double(self, x: torch.Tensor, bias: torch.Tensor | None, copies: int) -> torch.Tensor:
+        x = _channels_last(x)
         _, c, t, h, w = x.shape
         c //= copies
         out = _empty(x, c, t * copies, 2 * h, 2 * w)
         block, pixels = _block(c)
         _double_kernel[(triton.cdiv(h * w, pixels), t * copies)](
-            x, x if bias is None else bias, out, copies, h * w, w, *_steps(x),
+            x, x if bias is None else bias, out, copies, h * w, w, *x.stride()[2:],
             BIAS=bias is not None, DIM=c, BLOCK=block, PIXELS=pixels, num_warps=_WARPS,
         )  # fmt: skip
         return out[0].transpose(0, 1)
@@ -142,11 +144,11 @@ def _empty(like: torch.Tensor, *shape: int) -> torch.Tensor:
     return torch.empty((1, *shape), dtype=like.dtype, device=like.device, memory_format=torch.channels_last_3d)
 
 
-def _steps(x: torch.Tensor) -> tuple[int, int, int]:
-    """Numbers from a frame, a row and a pixel of ``x`` to the next."""
-    if x.shape[0] != 1 or x.stride(1) != 1:
-        raise ValueError(f"features of shape {list(x.shape)} and strides {x.stride()}: one video, channels last")
-    return x.stride(2), x.stride(3), x.stride(4)
+def _channels_last(x: torch.Tensor) -> torch.Tensor:
+    """``x``, or a copy where a convolution of one frame gave channels-first memory."""
+    if x.shape[0] != 1:
+        raise ValueError(f"features of {x.shape[0]} videos, expected one")
+    return x if x.stride(1) == 1 else x.contiguous(memory_format=torch.channels_last_3d)
 
 
 def _block(channels: int) -> tuple[int, int]:
