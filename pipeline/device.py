@@ -6,7 +6,7 @@ import torch
 
 from .errors import InputError
 from .media.buckets import target_size
-from .memory import GIB, VAE_SHARE, VAE_TILE_SHARE, VAE_TILES, VaePlan
+from .memory import GIB, VAE_SHARE, VAE_TILES, VaePlan
 from .models.attention import choose_attention
 from .models.pointwise import choose_pointwise
 from .models.transformer import Operations
@@ -69,7 +69,7 @@ def choose_vae(settings: Settings, device: torch.device) -> VaePlan:
     exact = VaePlan(torch.float32).bytes(pixels) <= VAE_SHARE * there
     dtype = asked or (torch.float32 if exact else torch.bfloat16)
     plans = [VaePlan(dtype, tiles) for tiles in VAE_TILES]
-    return next((plan for plan in plans if plan.bytes(pixels) <= VAE_TILE_SHARE * there), plans[-1])
+    return next((plan for plan in plans if plan.bytes(pixels) <= plan.room(there)), plans[-1])
 
 
 def free_memory(device: torch.device, limit: float | None = None) -> int | None:

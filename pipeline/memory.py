@@ -29,7 +29,6 @@ VAE_WAITING = 370
 VAE_BORDER = 13  # pixels: how much larger a tile is for each neighbour, on the average over its layers
 VAE_TILES = (1, 2, 4, 6, 9, 12, 16, 20, 25)
 VAE_SHARE = 0.6  # of the memory that there is, at most, for a VAE in float32 that nobody asked for
-VAE_TILE_SHARE = 1 / 3  # of the same for one tile of it
 MARGIN = GIB
 TEXT_ENCODER_ROOM = 2 * GIB  # of one block of umT5 at a time
 
@@ -46,6 +45,11 @@ class VaePlan:
     dtype: torch.dtype = torch.float32
     tiles: int = 1
     together: int = 1
+
+    @staticmethod
+    def room(there: int) -> int:
+        """What it may take of a card's memory: a third of a small one, a fifth of a large one."""
+        return max(there // 5, min(there // 3, 4 * GIB))
 
     def bytes(self, pixels: int) -> int:
         """What it takes on the device for pictures of so many pixels."""

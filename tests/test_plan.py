@@ -198,14 +198,14 @@ def test_the_vae_is_as_exact_as_the_card_allows(monkeypatch, gib, changes, expec
         (8, {"vae_dtype": "fp32"}),
     ],
 )
-def test_the_vae_leaves_two_thirds_of_the_card_by_tiles(monkeypatch, gib, changes):
+def test_the_vae_leaves_most_of_the_card_by_tiles(monkeypatch, gib, changes):
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: SimpleNamespace(total_memory=gib * GIB))
     plan = choose_vae(Settings(**changes), torch.device("cuda"))
     height, width = target_size(Settings(**changes).size, 1, 1)
     there = min(gib, changes.get("vram_limit", gib)) * GIB
-    assert plan.bytes(height * width) <= there / 3
+    assert plan.bytes(height * width) <= plan.room(there) <= there / 3
     fewer = [tiles for tiles in VAE_TILES if tiles < plan.tiles]
-    assert all(replace(plan, tiles=tiles).bytes(height * width) > there / 3 for tiles in fewer)
+    assert all(replace(plan, tiles=tiles).bytes(height * width) > plan.room(there) for tiles in fewer)
     assert plan.tiles == 1 or gib < 80 or changes
     assert choose_vae(Settings(**changes), torch.device("cpu")).tiles == 1
 
