@@ -20,7 +20,6 @@ from safetensors.torch import save_file
 from torch import nn
 
 from .device import choose_dtype, choose_vae, free_memory
-from .errors import InputError
 from .media.audio import FPS
 from .media.buckets import target_size
 from .memory import GIB, TransformerSize
@@ -158,8 +157,8 @@ def _attempt(work: Callable[[], float]) -> float | str:
         return work()
     except torch.OutOfMemoryError:
         return "the card's memory does not suffice"
-    except (InputError, RuntimeError) as error:
-        return str(error).splitlines()[0]
+    except Exception as error:  # of any kind: some of what is tried is other people's
+        return (str(error).strip() or repr(error)).splitlines()[0]
     finally:
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
@@ -244,8 +243,8 @@ def _random_vae(width: int, device: torch.device) -> WanVAE:
 def predict(measured: Measured, preset: str) -> Prediction | None:
     """What a window of a preset takes, or None where a piece of it could not be timed.
 
-    A block's matrix products grow with the tokens, its attention (the default one) with their square. Blocks that
-    do not stay on the card are copied in once a step, and the step waits for them.
+    A block's matrix products grow with the tokens, its attention (the default one) with their square. A block that
+    does not stay on the card is copied in once a step, while the one before computes.
     """
     settings = resolve(settings_with_preset(preset))
     block, attention = measured.block[settings.quant or FLOATS], measured.attention[measured.usual_attention]
@@ -255,18 +254,18 @@ def predict(measured: Measured, preset: str) -> Prediction | None:
     growth = tokens_per_window(settings.frame_num, height, width) / measured.sizes.tokens
     attention = min(attention, block)
     size = transformer_size(measured.sizes.transformer, settings.quant is not None, measured.itemsize)
-    forward = size.blocks * ((block - attention) * growth + attention * growth**2)
+    block = (block - attention) * growth + attention * growth**2
     scales = settings.sample_text_guide_scale, settings.sample_audio_guide_scale
     branches = branches_of_steps(settings.sample_steps, *scales, settings.sample_audio_guide_steps)
     free, vae = free_memory(measured.device), choose_vae(settings, measured.device)
     placement, memory = plan_memory(size, settings, height, width, measured.itemsize, free, vae)
-    copied = (size.blocks - placement.resident) * size.block_bytes
-    copies = 0.0 if measured.copying is None else copied / measured.copying
+    copying = 0.0 if measured.copying is None else size.block_bytes / measured.copying
+    copied = size.blocks - placement.resident
+    steps = sum(placement.resident * n * block + copied * max(n * block, copying) for n in map(len, branches))
     pixels = height * width / (measured.sizes.height * measured.sizes.width)
     decoding = measured.decoding * pixels * latent_frames(settings.frame_num)
-    window = sum(map(len, branches)) * forward + settings.sample_steps * copies + decoding
     new = (settings.frame_num - settings.motion_frame) / FPS
-    return Prediction(preset, forward, window / new, placement.resident, memory.peak / GIB)
+    return Prediction(preset, size.blocks * block, (steps + decoding) / new, placement.resident, memory.peak / GIB)
 
 
 def transformer_size(config: TransformerConfig, quantised: bool, itemsize: int) -> TransformerSize:

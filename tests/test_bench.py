@@ -47,10 +47,13 @@ def test_predictions_follow_from_what_was_timed():
     assert whole.second_of_video * 72 / 25 == pytest.approx(40 * 3 * 4.0 + 21 * 0.1)
     large = predict(card(), "06_720p_high_res")  # 2.25 times the tokens
     assert large.forward == pytest.approx(40 * (0.01 * 2.25 + 0.04 * 2.25**2))
-    fast = predict(card(), "01_ultra_fast")  # no block resident: copies once a step
-    block = transformer_size(WAN_14B, True, 4).block_bytes
+    fast = predict(card(), "01_ultra_fast")  # no block resident: copied in once a step, while others compute
     assert fast.resident == 0
-    assert fast.second_of_video * 72 / 25 == pytest.approx(4 * (2 * 40 * 0.05 + 40 * block / 10e9) + 21 * 0.1)
+    assert fast.second_of_video * 72 / 25 == pytest.approx(4 * 2 * 40 * 0.05 + 21 * 0.1)
+    slow = predict(dataclasses.replace(card(), copying=1e9), "01_ultra_fast")  # the copies take longer
+    copying = transformer_size(WAN_14B, True, 4).block_bytes / 1e9
+    assert copying > 2 * 0.05
+    assert slow.second_of_video * 72 / 25 == pytest.approx(4 * 40 * copying + 21 * 0.1)
 
 
 def test_sizes_are_the_real_ones():
