@@ -11,14 +11,16 @@ from dataclasses import dataclass
 import torch
 
 from .models.vae_tiles import grid
+from .quantisation.rows import token_slices
 
 GIB = 2**30
 SLOTS = 2  # on the device, for blocks that are copied in
 TEXT_TOKENS, IMAGE_TOKENS = 512, 257
 # What a block holds at its worst moment, in vectors of width dim for every token: the residual stream, the input in
 # 16 and 8 bits, queries, keys and values (tests/test_transformer_memory.py counts them), and what the allocator
-# cannot reuse.
+# cannot reuse. The feed-forward holds the stream, its input, and some tokens' hidden channels before and after GELU.
 BLOCK_VECTORS = 6.5
+FEED_FORWARD_VECTORS = 3
 # The same beyond that for attention in 8 bits, which rounds queries, keys and values, and reads its result back.
 EIGHT_BIT_ATTENTION = {"cudnn_fp8": 1.5, "sage": 1.5}
 # The VAE, four frames at once with what it remembers of those before, by the bytes of its numbers; each further
@@ -144,8 +146,11 @@ def estimate_memory(
         offload: whether the blocks leave while the VAE works.
         attention: which, as in the settings.
     """
+    attending = BLOCK_VECTORS + EIGHT_BIT_ATTENTION.get(attention, 0)
+    parts = len(list(token_slices(tokens)))
+    feed_forward = FEED_FORWARD_VECTORS + 2 * size.ffn_dim / size.dim / parts
     # Each pass has a residual stream; TeaCache keeps the blocks' input too, or what each pass added in its stead.
-    vectors = BLOCK_VECTORS + EIGHT_BIT_ATTENTION.get(attention, 0) + passes - 1 + teacache
+    vectors = max(attending, feed_forward) + passes - 1 + teacache
     stay = placement.resident * size.block_bytes + placement.contexts * size.blocks * size.context_bytes
     slots = min(SLOTS, size.blocks - placement.resident) * size.block_bytes
     texts = 2 if passes == 3 else 1

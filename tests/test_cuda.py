@@ -1,12 +1,21 @@
 """What only a CUDA card shows: placement that changes no bit, and results near the CPU's."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from infinitetalk.pipeline import Generator, Job, Settings, generator
-from infinitetalk.pipeline.memory import Placement
-from infinitetalk.pipeline.plan import plan_memory
+from infinitetalk.pipeline.bench import WAN_14B, transformer_size
+from infinitetalk.pipeline.memory import Placement, estimate_memory
+from infinitetalk.pipeline.models.attention import choose_attention
+from infinitetalk.pipeline.models.linear import Linear
+from infinitetalk.pipeline.models.pointwise import choose_pointwise
+from infinitetalk.pipeline.models.transformer import Context, Operations, WanTransformer
+from infinitetalk.pipeline.models.transformer_files import weight_dtype
+from infinitetalk.pipeline.models.transformer_loading import QUANTISERS
+from infinitetalk.pipeline.plan import plan_memory, tokens_per_window
+from infinitetalk.pipeline.quantisation.matmul import choose_matmuls
 from infinitetalk.pipeline.weights import residency
 from infinitetalk.tools import random_checkpoint
 
@@ -58,6 +67,53 @@ def test_another_prompt_and_fewer_blocks_that_stay_in_one_generator(weights, mon
     monkeypatch.setattr(generator, "plan_memory", lambda *_: (Placement(0, False), plan_memory(*_)[1]))
     for job, frames in zip((other, JOB), reversed(expected), strict=True):
         assert torch.equal(torch.cat([window.frames for window in made.windows(job)]), frames)
+
+
+@pytest.mark.parametrize("quant", [None, "fp8", "int8"])
+@pytest.mark.parametrize("passes", [1, 2])
+@torch.no_grad()
+def test_a_forward_of_the_real_width_holds_no_more_than_is_planned(quant, passes):
+    """Two blocks at 640x640; benchmarks/real_size.py has all forty."""
+    card = torch.device("cuda")
+    config, side = replace(WAN_14B, num_layers=2), 640
+    matmuls = choose_matmuls("auto", card, torch.bfloat16)
+    operations = Operations(choose_attention("auto", card, torch.bfloat16), choose_pointwise("auto", card), matmuls)
+    with torch.device("meta"):
+        model = WanTransformer(config, operations).bfloat16()
+    model = model.to_empty(device=card).requires_grad_(False)
+    for name, parameter in model.named_parameters():
+        parameter.normal_(std=0.02)
+        parameter.data = parameter.data.to(weight_dtype(torch.bfloat16, name))
+    for layer in model.modules():
+        if quant is not None and isinstance(layer, Linear):
+            packed = QUANTISERS[quant][0](layer.weight.data)
+            layer.keep(packed, matmuls.of(packed.storage))
+    shape = 21, side // 8, side // 8
+    latents, reference = torch.randn(16, *shape, device=card), torch.randn(20, *shape, device=card)
+    keys = (
+        model.encode_text(torch.randn(9, config.text_dim), model.blocks),
+        model.encode_image(torch.randn(257, config.image_dim), model.blocks),
+    )
+    contexts = [Context(*keys, model.embed_speech(torch.randn(81, 5, 12, 768))) for _ in range(passes)]
+    model(latents, reference, 500.0, contexts, model.blocks)  # kernels are compiled, the rotation's table is made
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    model(latents, reference, 500.0, contexts, model.blocks)
+    size = transformer_size(config, quant is not None, itemsize=2)
+    planned = estimate_memory(size, Placement(2, True), tokens_per_window(81, side, side), passes, side**2, 2)
+    taken = torch.cuda.max_memory_allocated() - before
+    assert 0.6 * planned.activations < taken <= planned.activations
+
+
+def test_the_peak_is_told_beside_the_plan(weights, tmp_path):
+    heard = []
+    files = {"infinitetalk_dir": weights.infinitetalk, "wav2vec_dir": weights.wav2vec_dir}
+    settings = Settings(ckpt_dir=weights.ckpt_dir, **files, **{**SMALL, "device": "cuda", "max_frame_num": 17})
+    Generator(settings, heard.append).save(JOB, tmp_path / "video.mp4")
+    assert any(
+        "at its peak: " in event.text and ", planned " in event.text for event in heard if hasattr(event, "text")
+    )
 
 
 def test_float32_on_the_card_is_near_the_cpu(weights):
