@@ -34,7 +34,7 @@ from infinitetalk.tools.demo_model import (
     vae,
     vae_network,
 )
-from infinitetalk.tools.demo_model.clips import Drawer, continued, draw_clip, draw_portraits, make_scenes, part_of
+from infinitetalk.tools.demo_model.clips import Drawer, draw_clip, draw_portraits, make_scenes, part_of
 from infinitetalk.tools.demo_model.drawing import draw
 from infinitetalk.tools.demo_model.latents import reference_channels, speech_windows, still_latents
 from infinitetalk.tools.demo_model.training import Optimizer
@@ -290,22 +290,15 @@ def test_the_second_window_hears_what_follows_the_first(stages):
     assert data.first.tolist() == [True, False, True, True, False, False]
     assert data.mood[0] == data.mood[1]
     torch.testing.assert_close(data.speech[1, :12], data.speech[0, 8:20], rtol=0, atol=0)  # 8 frames later
+    motion, clean = data.motion.float(), data.latents[:, :, :3].float()
+    torch.testing.assert_close(motion[data.first], clean[data.first], rtol=0, atol=0)
+    assert (motion - clean)[1].abs().max() > 0  # as decoded, not as drawn
     sampler = transformer.Sampler(data, latents.Texts(torch.zeros(5, 1, 512, 64), torch.zeros(2, 512, 64)), 24)
-    clean, _, known, held, _ = sampler.draw()
-    assert {int(count) for count in held.sum(dim=1)} == {1, 3}
+    _, given, known, held, weight = sampler.draw()
     portrait = held.sum(dim=1) == 1
-    later = (known - clean)[~portrait][:, :, :3]
-    assert later.abs().max() < 0.5 and (later.abs().amax(dim=(1, 2, 3, 4)) == 0).any()
-
-
-def test_a_window_goes_on_from_decoded_frames():
-    drawn = torch.rand(1, 3, 41, 4, 4) - 0.5
-    decoded = drawn[:, :, :9] + 0.1
-    window = continued(decoded, drawn)
-    torch.testing.assert_close(window[:, :, :9], decoded)
-    jump = window[:, :, 9] - window[:, :, 8]
-    torch.testing.assert_close(jump, drawn[:, :, 9] - drawn[:, :, 8] - 0.01)
-    torch.testing.assert_close(window[:, :, -1], drawn[:, :, -1], rtol=0, atol=5e-3)
+    assert portrait.any() and {int(count) for count in held.sum(dim=1)} == {1, 3}
+    torch.testing.assert_close(known[portrait], given.reference[portrait][:, 4:])
+    assert (weight[~portrait][:, 3].amax(dim=(1, 2)) > weight[~portrait][:, 4].amax(dim=(1, 2))).all()
 
 
 def test_the_loras_keys_fit_the_engine(stages):

@@ -1,4 +1,4 @@
-"""``python -m infinitetalk.tools.demo_model STAGE``: one stage of the demo model's training.
+"""``python -m infinitetalk.tools.demo_model STAGE ...``: one stage of the demo model's training, or several.
 
 speech           renders speech.npz (needs espeak-ng; no card)
 speech_encoder   wav2vec2                        30 s
@@ -10,12 +10,14 @@ disassemble      the stages' weights again, from the model in assets/, to go on 
 assemble         the model set in the published file formats (no card)
 measure          figures of the model in assets/, through the engine (a quarter of an hour; no card)
 
-A stage takes what those before it left in --out; --resume goes on from its own weights there.
+A stage takes what those before it left in --out; --resume goes on from its own weights there. transformer
+and lora in one call share the latents.
 """
 
 from __future__ import annotations
 
 import argparse
+import gc
 import shutil
 import time
 from pathlib import Path
@@ -33,11 +35,13 @@ def main() -> None:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("stage", choices=STAGES)
+    parser.add_argument("stage", choices=STAGES, nargs="+")
     parser.add_argument("--data", type=Path, default=Path(".training"), help="folder of speech.npz")
     parser.add_argument("--out", type=Path, default=Path(".training"), help="folder of weights, reports and pictures")
     parser.add_argument("--seconds", type=float, default=60, help="time for the stage, preparations included")
     parser.add_argument("--prepare_seconds", type=float, default=90, help="most time for the transformer's latents")
+    parser.add_argument("--lora_seconds", type=float, default=200, help="for lora, where the latents are there already")
+    parser.add_argument("--first", type=int, default=0, help="number of the transformer's first person")
     parser.add_argument("--people", type=int, default=1600, help="most people for the transformer")
     parser.add_argument("--clips", type=int, default=1400, help="clips for the VAE; of speech, for the stage speech")
     parser.add_argument("--batch", type=int, default=24, help="of the transformer")
@@ -48,8 +52,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.backends.cudnn.benchmark, torch.backends.cudnn.benchmark_limit = True, 4
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
-    started = time.monotonic()
-    {
+    run = {
         "speech": lambda a: speech.render(a.data / "speech.npz", a.clips),
         "speech_encoder": _speech_encoder,
         "reader": _reader,
@@ -59,8 +62,13 @@ def main() -> None:
         "disassemble": _disassemble,
         "assemble": _assemble,
         "measure": _measure,
-    }[arguments.stage](arguments)
-    print(f"{arguments.stage}: {time.monotonic() - started:.0f} s in all", flush=True)
+    }
+    arguments.ready = None
+    for stage in arguments.stage:
+        started = time.monotonic()
+        run[stage](arguments)
+        print(f"{stage}: {time.monotonic() - started:.0f} s in all", flush=True)
+        gc.collect()  # a graph's memory is only given back with the graph
 
 
 def _sounds(a: argparse.Namespace, part: str) -> torch.Tensor:
@@ -109,7 +117,7 @@ class _Prepared:
         reading, sight = frozen.load(a.out / "frozen", device)
         self.reader = load_reader(a.out / reader.FILE)[0].to(device)
         self.texts = latents.encode_texts(reading)
-        print(f"{a.stage}: texts ready at {time.monotonic() - started:.0f} s", flush=True)
+        print(f"texts ready at {time.monotonic() - started:.0f} s", flush=True)
         new = _sounds(a, "held_out")
         moods = [CALM, SMILING, SAD, SURPRISED, ASIDE] * 2
         self.trials = {
@@ -117,7 +125,7 @@ class _Prepared:
             "moods": generating.make_trial(10, new, self.whole, hearing, sight, reading, moods),
         }
         self.data = latents.build(
-            0,
+            a.first,
             a.people,
             _sounds(a, "train"),
             self.whole,
@@ -133,7 +141,7 @@ class _Prepared:
 def _transformer(a: argparse.Namespace) -> None:
     from . import transformer
 
-    ready = _Prepared(a)
+    ready = a.ready = _Prepared(a)
     transformer.train(
         ready.data,
         ready.texts,
@@ -155,7 +163,10 @@ def _lora(a: argparse.Namespace) -> None:
     from . import lora, transformer
     from .transformer_network import CONFIG, Network
 
-    ready = _Prepared(a)
+    ready, seconds = a.ready, a.lora_seconds
+    if ready is None:
+        ready = _Prepared(a)
+        seconds = ready.seconds_left
     weights = load_file(a.out / transformer.FILE)
     parameters = {name: tensor.to(a.device, torch.float32) for name, tensor in weights.items()}
     dtype = torch.bfloat16 if a.device == "cuda" else torch.float32
@@ -165,7 +176,7 @@ def _lora(a: argparse.Namespace) -> None:
         transformer.look(network, ready.whole, ready.reader, {"speech": ready.trials["speech"]}, a.out, name)
 
     sampler = transformer.Sampler(ready.data, ready.texts, a.batch, drop=False)
-    lora.train(parameters, sampler, a.out, ready.seconds_left, look, graph=not a.no_graph)
+    lora.train(parameters, sampler, a.out, seconds, look, graph=not a.no_graph, compile_blocks=not a.no_compile)
 
 
 def _disassemble(a: argparse.Namespace) -> None:

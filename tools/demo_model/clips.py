@@ -21,7 +21,6 @@ from .prompts import ASIDE, CALM, SAD, SMILING, SURPRISED
 SIDE = 192
 FRAMES = 81
 MOTION_FRAMES = 9  # of the window before, that a window knows
-_FADE = 0.9  # of a decoder's error in a frame, what is left of it in the next
 _MOOD_ODDS = (CALM, CALM, CALM, SMILING, SMILING, SAD, SAD, SURPRISED, SURPRISED, ASIDE, ASIDE)
 
 
@@ -109,22 +108,6 @@ class Drawer:
             pose = {name: value[index : index + 1, first : first + self.CHUNK] for name, value in scenes.pose.items()}
             pieces.append(self._draw(person, pose, side)[0, begin - first :])
         return torch.cat(pieces)[:frames]
-
-
-def continued(before: torch.Tensor, drawn: torch.Tensor) -> torch.Tensor:
-    """What a window should show that goes on from frames that a decoder gave: no jump where its own begin.
-
-    The decoder's last error fades away over some frames, instead of being gone at once.
-
-    Args:
-        before: the decoded frames, [..., n, H, W] in [-1, 1].
-        drawn: the window as it was drawn, [..., frames, H, W]; its first n frames show the same as ``before``.
-    """
-    known = before.shape[-3]
-    later = drawn[..., known:, :, :]
-    error = before[..., -1:, :, :] - drawn[..., known - 1 : known, :, :]
-    fade = (math.log(_FADE) * torch.arange(1, later.shape[-3] + 1, device=drawn.device)).exp().view(-1, 1, 1)
-    return torch.cat([before, (later + error * fade).clamp(-1, 1)], dim=-3)
 
 
 def draw_portraits(person: Person, side: int = SIDE) -> torch.Tensor:

@@ -1,7 +1,7 @@
 """The transformer's training set: clips of drawn people as latents, with all that a window is made from.
 
-Three windows for each person: one that begins with the portrait; the one after it, which goes on from
-the first one's last frames as a decoder gives them; and one of another timeline in another mood, which
+Three windows for each person: one that begins with the portrait; the one after it, which knows the
+first one's last frames as a decoder gives them; and one of another timeline in another mood, which
 begins with the portrait in half of the people, so that only the prompt tells the mood. All lies on the
 device. Knows no transformer.
 """
@@ -18,7 +18,7 @@ from transformers import Wav2Vec2Model
 from ...pipeline.models.image_encoder import ImageEncoder
 from ...pipeline.models.text_encoder import TextEncoder
 from ...pipeline.settings import NEGATIVE_PROMPT
-from .clips import FRAMES, MOTION_FRAMES, SIDE, Drawer, continued, draw_portraits, make_scenes, places
+from .clips import FRAMES, MOTION_FRAMES, SIDE, Drawer, draw_portraits, make_scenes, places
 from .frozen import padded
 from .prompts import MOODS, training_prompts
 from .speech_encoder import encode as encode_speech
@@ -38,6 +38,7 @@ class Set:
 
     Attributes:
         latents: float16 [clips, 16, T, h, w].
+        motion: what a window knows of the frames before it, [clips, 16, 3, h, w].
         first: whether the clip begins with the portrait, [clips]; else with the frames of the window before.
         where: mouth and eyes in the picture at each latent, [clips, T, 2, 2] in [-1, 1].
         reference: of the portraits, float16 [people, 16, 9, h, w].
@@ -47,6 +48,7 @@ class Set:
     """
 
     latents: torch.Tensor
+    motion: torch.Tensor
     first: torch.Tensor
     where: torch.Tensor
     reference: torch.Tensor
@@ -76,7 +78,8 @@ def build(
     parts: dict[str, list[torch.Tensor]] = {name: [] for name in Set.__dataclass_fields__}
     started, stride, drawer = time.monotonic(), frames - MOTION_FRAMES, drawer or Drawer(False)
     at = torch.cat([torch.zeros(1), torch.arange(frames // 4) * 4 + 2.5]).round().long().to(speech.device)
-    encode, encode_still = (replayed(function, graph) for function in (whole.encode, lambda x: still_latents(whole, x)))
+    encode, encode_motion = (replayed(whole.encode, graph) for _ in range(2))
+    encode_still = replayed(lambda portrait: still_latents(whole, portrait), graph)
     last_frames = replayed(lambda latents: whole.frames(latents)[:, :, -MOTION_FRAMES:], graph)
     said = started
     for begin in range(0, people, 16):
@@ -93,9 +96,11 @@ def build(
             later = int(torch.randint(1, 300 - frames - 4, (1,), generator=generator)) * (seed % 2)
             two = drawer(scenes, k, 0, frames + stride, side).transpose(0, 1)[None]
             third = drawer(other, k, later, frames, side).transpose(0, 1)[None]
-            latents = encode(two[:, :, :frames])
-            second = continued(last_frames(latents[:, :, -_ENOUGH:]), two[:, :, stride:])
-            parts["latents"] += [one.half() for one in (latents, encode(second), encode(third))]
+            clips = [encode(video) for video in (two[:, :, :frames], two[:, :, stride:], third)]
+            motion = [one[:, :, :MOTION_LATENTS] for one in clips]
+            motion[1] = encode_motion(last_frames(clips[0][:, :, -_ENOUGH:]))
+            parts["latents"] += [one.half() for one in clips]
+            parts["motion"] += [one.half() for one in motion]
             parts["first"].append(torch.tensor([True, False, later == 0]))
             for scene, start in ((scenes, 0), (scenes, stride), (other, later)):
                 parts["speech"].append(speech_around(heard[id(scene)][k], start, frames)[None])

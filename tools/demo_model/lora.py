@@ -21,8 +21,8 @@ from safetensors.torch import save_file
 from ...pipeline.models.transformer import TransformerConfig
 from ...pipeline.sampling.solvers import distilled_levels, euler_levels, shift_levels
 from ..lora_files import Layer, comfy
-from .training import Clock, Optimizer, graphed_if_possible
-from .transformer import Sampler
+from .training import Clock, Optimizer
+from .transformer import Sampler, fastest
 from .transformer_network import CONFIG, Conditions, Network, Parameters
 
 FILE = "lora.safetensors"
@@ -141,6 +141,7 @@ def train(
     look: Callable[[Parameters, str], None],
     batches: int = 48,
     graph: bool = True,
+    compile_blocks: bool = True,
     config: TransformerConfig = CONFIG,
 ) -> None:
     """Walk, train for the rest of the time, and write ``lora.safetensors``.
@@ -154,7 +155,9 @@ def train(
     clock = Clock(seconds, flat=0.4)
     parameters = {name: p.detach() for name, p in parameters.items()}
     look(parameters, "without LoRA")
-    paths = walk(Network(config, parameters, dtype), sampler, batches)
+    network = Network(config, parameters, dtype)
+    paths = walk(network, sampler, batches)
+    network = Network(config, parameters, dtype, compile_blocks and device.type == "cuda")
     print(f"lora: {len(paths.points)} paths at {clock.elapsed():.0f} s", flush=True)
     pairs = [pair for schedule in schedules() for pair in zip(schedule, schedule[1:], strict=False)]
     pairs = list(dict.fromkeys(pair for pair in pairs if pair[0] - pair[1] > _SHORT))
@@ -173,7 +176,7 @@ def train(
         here, there = seen[row, pair].float(), paths.points[row, stops[pair]].float()
         level, following = ends[pair].unbind(dim=1)
         wanted = (here - there) / (level - following).view(-1, 1, 1, 1, 1)
-        network = Network(config, with_lora(parameters, factors), dtype)
+        network.use(with_lora(parameters, factors))
         velocity = network(here, level * 1000, paths.conditions(row))
         loss = ((velocity - wanted).square().mean(dim=1) * paths.weight[row]).mean()
         loss.backward()
@@ -184,10 +187,13 @@ def train(
     while clock.part() < 1:
         if not alone and clock.part() > _ALONE:
             alone = True
-            walk_alone(Network(config, with_lora(parameters, factors), dtype), paths, seen, pairs, sampler.count)
+            network.use(with_lora(parameters, factors))
+            walk_alone(network, paths, seen, pairs, sampler.count)
             print(f"lora: the student's own paths at {clock.elapsed():.0f} s", flush=True)
         optimizer.scale.fill_(clock.rate(number))
-        run = run or graphed_if_possible(step, graph and device.type == "cuda")
+        if run is None:
+            run = fastest(step, network, graph and device.type == "cuda")
+            print(f"lora: steps ready at {clock.elapsed():.0f} s", flush=True)
         loss = run()
         number += 1
         if number % 20 == 0 and time.monotonic() - last_print > max(5.0, seconds / 10):

@@ -1,6 +1,7 @@
 """The figures of the model card: people and speech never trained on, through the engine as users run it.
 
-Slow on purpose (no shortcuts): about half a minute for a video of six seconds on one CPU core.
+Slow on purpose (no shortcuts): about half a minute for a video of six seconds on one CPU core. Writes
+figures.json and measured.png, people by rows.
 """
 
 from __future__ import annotations
@@ -13,15 +14,19 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ...pipeline.demo import FACE_READER, demo_checkpoint
+from ...pipeline.demo import FACE_READER, FOLDER, demo_checkpoint
 from ...pipeline.evaluation.measures import Evaluation, evaluate_frames
 from ...pipeline.evaluation.reader import load_reader
 from ...pipeline.generator import Generator
 from ...pipeline.job import Job
 from ...pipeline.media.audio import Sound
 from ...pipeline.settings import Settings
-from .clips import draw_portraits
+from ...pipeline.streaming import to_uint8
+from .assemble import LORA_FILE
+from .clips import draw_clip, draw_portraits, make_scenes
 from .people import people
+from .prompts import CALM
+from .sheets import save_sheet
 
 FIRST_PERSON = 910_000  # training ends far below
 _LENGTH = 16_000 * 6
@@ -36,7 +41,12 @@ BASE = Settings(
     sample_audio_guide_scale=1.0,
     color_correction_strength=0.0,
     base_seed=1,
+    dtype="float32",
+    kernels="plain",
 )
+LORA = BASE.replace(lora_dir=(FOLDER / LORA_FILE,), lora_scale=(1.0,))
+VARIANTS = {"4 steps, LoRA": LORA, "4 steps": BASE, "20 steps": BASE.replace(sample_steps=20)}
+_COLUMNS = 12  # of the picture
 
 
 def portrait(number: int, folder: Path) -> Path:
@@ -95,22 +105,34 @@ def run(held_out: np.ndarray, out: Path, people_count: int = 6, long_windows: in
         print(f"motion {result.motion:.2f} drift {result.colour_drift:.1f} identity {result.identity_db:.1f}", end=" ")
         print(f"background {result.background_db:.1f} seam {result.seam_ratio or 0:.2f}", more, flush=True)
 
-    for steps in (4, 20):
-        settings = BASE.replace(sample_steps=steps)
+    scenes = make_scenes(
+        [FIRST_PERSON + k for k in range(people_count)], torch.from_numpy(held_out), [CALM] * people_count, True
+    )
+    for k in range(people_count):
+        drawn = to_uint8(draw_clip(scenes, k, 0, _LENGTH // 640).transpose(0, 1)).numpy()
+        note("as drawn", evaluate_frames(drawn, scenes.heard[k].numpy(), measurer.reader, (81,)))
+    variants = {name: one for name, one in VARIANTS.items() if not one.lora_dir or one.lora_dir[0].is_file()}
+    first = next(iter(variants))
+    rows = []
+    for name, settings in variants.items():
         for k in range(people_count):
             found = measurer.measure(k, measurer.sounds[k], settings)
-            note(f"{steps} steps", found["result"], seconds=round(found["seconds"], 1))
+            note(name, found["result"], seconds=round(found["seconds"], 1))
             for other in (k + 1, k + 2):
                 wrong = measurer.sounds[other % len(measurer.sounds)]
-                note(f"{steps} steps, another's speech", evaluate_frames(found["frames"], wrong, measurer.reader))
-    silent = measurer.measure(1, np.zeros(_LENGTH // 2, np.float32), BASE)["frames"]
+                note(f"{name}, another's speech", evaluate_frames(found["frames"], wrong, measurer.reader))
+            if name == first:
+                at = np.linspace(0, len(found["frames"]) - 1, _COLUMNS).round().astype(int)
+                rows.append(torch.from_numpy(found["frames"][at]).permute(0, 3, 1, 2) / 127.5 - 1)
+    save_sheet(torch.stack(rows), out / "measured.png")
+    silent = measurer.measure(1, np.zeros(_LENGTH // 2, np.float32), variants[first])["frames"]
     note("silence", evaluate_frames(silent, np.zeros(_LENGTH // 2, np.float32), measurer.reader))
-    if long_windows:
-        length = 81 + 72 * (long_windows - 1)
-        speech = np.resize(np.concatenate(held_out), length * 640)
-        frames = measurer.measure(2, speech, BASE)["frames"]
+    length = 81 + 72 * (long_windows - 1)
+    speech = np.resize(np.concatenate(held_out), length * 640)
+    for name, settings in variants.items() if long_windows else ():
+        frames = measurer.measure(2, speech, settings)["frames"]
         for k, start in enumerate([0, *range(81, length - 71, 72)]):
             stop = start + (81 if k == 0 else 72)
             part = evaluate_frames(frames[start:stop], speech[start * 640 : stop * 640], measurer.reader)
-            note("window of a long video", part, window=k)
-        note("long video", evaluate_frames(frames, speech, measurer.reader, range(81, length, 72)))
+            note(f"window of a long video, {name}", part, window=k)
+        note(f"long video, {name}", evaluate_frames(frames, speech, measurer.reader, range(81, length, 72)))

@@ -98,13 +98,17 @@ class Network:
         dtype: torch.dtype = torch.float32,
         compile_blocks: bool = False,
     ) -> None:
-        self.config, self.parameters, self.dtype = config, parameters, dtype
-        self.blocks = []
-        for number in range(config.num_layers):
-            prefix = f"blocks.{number}."
-            self.blocks.append({n.removeprefix(prefix): p for n, p in parameters.items() if n.startswith(prefix)})
+        self.config, self.dtype = config, dtype
+        self.use(parameters)
         self.run_block: Callable = torch.compile(run_block, dynamic=False) if compile_blocks else run_block
         self._ropes: dict[tuple[int, ...], tuple[torch.Tensor, torch.Tensor]] = {}
+
+    def use(self, parameters: Parameters) -> None:
+        """Other parameters from now on."""
+        self.parameters, self.blocks = parameters, []
+        for number in range(self.config.num_layers):
+            prefix = f"blocks.{number}."
+            self.blocks.append({n.removeprefix(prefix): p for n, p in parameters.items() if n.startswith(prefix)})
 
     def linear(self, name: str, x: torch.Tensor) -> torch.Tensor:
         return _linear(self.parameters, name, x, self.dtype)

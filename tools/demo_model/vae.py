@@ -1,9 +1,9 @@
 """Trains the VAE: first on crops of a few frames, then on whole clips of 81 frames.
 
 A causal VAE that never saw long clips breaks after the last frame it knew; hence the second part. There
-it also learns single frames, on which all others hang, and to give back what it decoded itself, since a
-window begins with the decoded end of the one before. Clips are drawn into a pool on the device
-beforehand. Ends with the latents' statistics and a report.
+it also learns single frames, on which all others hang, and windows that begin with the decoded end of
+the one before: their next frames shall be those that the decoder would have made anyhow. Clips are drawn
+into a pool on the device beforehand. Ends with the latents' statistics and a report.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 from ...pipeline.models.vae import WanVAE
-from .clips import FRAMES, MOTION_FRAMES, SIDE, continued, draw_clip, draw_portraits, make_scenes, near, places
+from .clips import FRAMES, MOTION_FRAMES, SIDE, draw_clip, draw_portraits, make_scenes, near, places
 from .sheets import save_sheet
 from .training import Averaged, Clock, Optimizer, graphed_if_possible, load_weights, save_weights
 from .vae_network import Whole, Z, build, fold, initialise, unfold
@@ -23,7 +23,8 @@ from .vae_network import Whole, Z, build, fold, initialise, unfold
 FILE = "vae.safetensors"
 RATE, OTHER_RATE, KL = 4e-3, 2.4e-3, 3e-4
 _RESUMED_RATE = 0.6  # of the above
-_FIRST, _SEAM, _IMAGES = 4.0, 3.0, 0.4  # weights of a first frame, of the frames after the known ones, of single frames
+_FIRST, _SEAM, _IMAGES = 4.0, 10.0, 0.3  # weights of a first frame, of those after a seam, of single frames
+_SEAM_FRAMES = 4
 _HELD_OUT = 900_000  # seeds from here on are for reports
 
 
@@ -115,39 +116,49 @@ class Images:
 
 
 def loss_of(
-    whole: Whole, video: torch.Tensor, where: torch.Tensor, scale: float = 1.0, known: int = 0
+    whole: Whole, video: torch.Tensor, where: torch.Tensor, scale: float = 1.0
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The training loss and the mean squared error; ``where`` and ``scale`` as ``clips.near`` takes them.
+    """The training loss and the mean squared error; ``where`` and ``scale`` as ``clips.near`` takes them."""
+    latents, kl = _latents(whole, video)
+    error = whole.decode(latents) - video
+    frames = torch.ones(video.shape[2], device=video.device)
+    frames[:1].fill_(_FIRST)  # a latent of its own, and what a whole video looks like hangs on it
+    return _error_loss(error, where, scale, frames) + KL * kl, error.detach().square().mean()
 
-    Args:
-        known: frames that the window before has shown; the next ones are what is seen at the seam.
-    """
+
+def seam_loss(whole: Whole, video: torch.Tensor, where: torch.Tensor, start: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The same of a window from frame ``start`` of a clip on, which begins with frames that were decoded before."""
+    with torch.no_grad():
+        decoded = whole.decode(whole.moments(video)[0]).clamp(-1, 1)[:, :, start:]
+    known, later = MOTION_FRAMES, MOTION_FRAMES + _SEAM_FRAMES
+    latents, kl = _latents(whole, video[:, :, start:])
+    before, _ = _latents(whole, decoded[:, :, :known])
+    wanted = torch.cat([decoded[:, :, :later], video[:, :, start + later :]], dim=2)
+    error = whole.decode(torch.cat([before, latents[:, :, before.shape[2] :]], dim=2)) - wanted
+    frames = torch.ones(wanted.shape[2], device=video.device)
+    frames[known:later].fill_(_SEAM)
+    return _error_loss(error, where[:, start:], 1.0, frames) + KL * kl, error.detach().square().mean()
+
+
+def _latents(whole: Whole, video: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Latents with their noise, and their distance from a normal distribution."""
     mean, log_variance = whole.moments(video)
     log_variance = log_variance.clamp(-20, 10)
-    latents = mean + (0.5 * log_variance).exp() * torch.randn_like(mean)
-    error = whole.decode(latents) - video
-    side = video.shape[-1]
-    steps = (torch.arange(side, device=video.device) + 0.5) * (2 / side) - 1
-    weight = (1 + 3 * near(where, steps, steps, scale))[:, None]
-    counts = torch.ones(video.shape[2], device=video.device)
-    counts[0] = _FIRST  # a latent of its own, and what a whole video looks like hangs on it
-    if known:
-        counts[known : known + 4] = _SEAM
-    weight = weight * counts.view(-1, 1, 1)
+    kl = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).mean()
+    return mean + (0.5 * log_variance).exp() * torch.randn_like(mean), kl
+
+
+def _error_loss(error: torch.Tensor, where: torch.Tensor, scale: float, frames: torch.Tensor) -> torch.Tensor:
+    """Of pixels and of their differences; ``frames`` weighs them."""
+    side = error.shape[-1]
+    steps = (torch.arange(side, device=error.device) + 0.5) * (2 / side) - 1
+    weight = (1 + 3 * near(where, steps, steps, scale))[:, None] * frames.view(-1, 1, 1)
     across = (error[..., 1:] - error[..., :-1]).abs() * weight[..., 1:]
     down = (error[..., 1:, :] - error[..., :-1, :]).abs() * weight[..., 1:, :]
     loss = (error.abs() * weight).mean() + 0.5 * (across.mean() + down.mean())
-    if video.shape[2] > 1:
+    if error.shape[2] > 1:
         loss = loss + 0.25 * ((error[:, :, 1:] - error[:, :, :-1]).abs() * weight[:, :, 1:]).mean()
-    kl = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).mean()
-    return loss + KL * kl, error.detach().square().mean()
-
-
-@torch.no_grad()
-def next_window(whole: Whole, video: torch.Tensor, start: int) -> torch.Tensor:
-    """The frames from ``start`` on as a window that knows the decoded ones before it."""
-    decoded = whole.decode(whole.moments(video)[0]).clamp(-1, 1)
-    return continued(decoded[:, :, start : start + MOTION_FRAMES], video[:, :, start:])
+    return loss
 
 
 def train(
@@ -196,8 +207,7 @@ def train(
         if kind == "large":
             loss, error = loss_of(whole, large.video, large.where)
         else:
-            window = next_window(whole, large.video, cut)
-            loss, error = loss_of(whole, window, large.where[:, cut:], known=MOTION_FRAMES)
+            loss, error = seam_loss(whole, large.video, large.where, cut)
         return loss + _IMAGES * alone, error
 
     def step_on(kind: str) -> tuple[torch.Tensor, torch.Tensor]:
@@ -213,7 +223,7 @@ def train(
     number = 0
     while clock.part() < 1:
         kind = "large" if clock.part() >= begin_large or number % 40 == 39 else "small"
-        if kind == "large" and number % 3 == 2:
+        if kind == "large" and counts["large"] > counts["next"]:
             kind = "next"
         for batch in (small,) if kind == "small" else (large, images):
             batch.fill()
@@ -260,10 +270,11 @@ def finish(vae: WanVAE, whole: Whole, pool: Pool, held_out: Pool, out: Path, ste
         errors.append((made - video).square().mean(dim=(0, 1, 3, 4)))
         bias.append((made - video).mean(dim=(0, 3, 4)) * 127.5)
         cut = (video.shape[2] - 1) // 8 * 4
-        window = next_window(whole, video, cut)
-        again = whole.decode(whole.moments(window)[0]).clamp(-1, 1)
-        if window.shape[2] > MOTION_FRAMES:
-            step = again[:, :, MOTION_FRAMES] - window[:, :, MOTION_FRAMES - 1]
+        if video.shape[2] - cut > MOTION_FRAMES:
+            before = whole.moments(made[:, :, cut : cut + MOTION_FRAMES])[0]
+            latents = whole.moments(video[:, :, cut:])[0]
+            window = whole.decode(torch.cat([before, latents[:, :, before.shape[2] :]], dim=2)).clamp(-1, 1)
+            step = window[:, :, MOTION_FRAMES] - made[:, :, cut + MOTION_FRAMES - 1]
             seams.append(step.abs().mean() / (made[:, :, 1:] - made[:, :, :-1]).abs().mean())
         picks = torch.linspace(0, video.shape[2] - 1, 6).long().tolist()
         rows.append(torch.stack([*video[0, :, picks].transpose(0, 1), *made[0, :, picks].transpose(0, 1)]))
