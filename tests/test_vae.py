@@ -199,6 +199,9 @@ def test_pruned_decoder_loads(tmp_path, vae, latents):
 def test_wrong_chunks(vae, shape):
     with pytest.raises(ValueError, match=r"expected \[3, 1, 8 h, 8 w\]"):
         next(vae.encode_chunks([torch.zeros(shape)]))
+    if shape[1] == 1:  # else encode takes the first frame
+        with pytest.raises(ValueError, match=r"expected \[3, 1, 8 h, 8 w\]"):
+            vae.encode(torch.zeros(shape), tiles=2)
 
 
 def wan22(tensors):

@@ -113,9 +113,7 @@ class WanVAE(nn.Module):
         """
         stream = Stream(self.kernels)
         for chunk in chunks:
-            frames = 1 if stream.first else self.stride[0]
-            if chunk.shape[:2] != (3, frames) or chunk.shape[2] % self.stride[1] or chunk.shape[3] % self.stride[2]:
-                raise ValueError(f"a chunk of shape {list(chunk.shape)}, expected [3, {frames}, 8 h, 8 w]")
+            self._check(chunk, 1 if stream.first else self.stride[0])
             yield self._normalised(self.encoder(chunk[None].to(self.conv1.weight), stream))
 
     def encode(self, video: torch.Tensor, tiles: int = 1) -> torch.Tensor:
@@ -132,6 +130,7 @@ class WanVAE(nn.Module):
     @torch.no_grad()
     def _encode(self, pieces: list[torch.Tensor], tiles: int) -> torch.Tensor:
         """As ``encode_chunks``; a piece that comes again and again is encoded for as long as that changes anything."""
+        self._check(pieces[0][0], 1)
         steps, stream = self.encoder.steps, Stream(self.kernels)
         if tiles > 1:
             fine = 1 + max(number for number, step in enumerate(steps) if isinstance(step, Downsample))
@@ -143,6 +142,10 @@ class WanVAE(nn.Module):
             latents.append(self._normalised(run(steps, piece.to(self.conv1.weight), stream)))
             before = piece
         return torch.cat(latents, dim=1)
+
+    def _check(self, chunk: torch.Tensor, frames: int) -> None:
+        if chunk.shape[:2] != (3, frames) or chunk.shape[2] % self.stride[1] or chunk.shape[3] % self.stride[2]:
+            raise ValueError(f"a chunk of shape {list(chunk.shape)}, expected [3, {frames}, 8 h, 8 w]")
 
     def _normalised(self, encoded: torch.Tensor) -> torch.Tensor:
         mean, std = self._statistics()
