@@ -108,7 +108,7 @@ def test_bfloat16_is_close_and_keeps_sensitive_parts_in_float32(folder, inputs):
     assert output.dtype == torch.float32
     assert error < 2e-2
     assert model.blocks[0].modulation.dtype == model.head.head.weight.dtype == torch.float32
-    assert model.blocks[0].ffn[0].weight.dtype == torch.bfloat16
+    assert model.blocks[0].ffn["0"].weight.dtype == torch.bfloat16
 
 
 @pytest.mark.parametrize("contexts_stay", [True, False])

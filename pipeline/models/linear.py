@@ -45,6 +45,10 @@ class Linear(nn.Module):
         if branch is not None:
             self.lora_down, self.lora_up = (nn.Parameter(factor, requires_grad=False) for factor in branch)
 
+    def rows(self, count: int) -> torch.dtype | None:
+        """The 8 bits in which this takes so many rows, or None where it needs floats."""
+        return None if self.lora_down is not None else self.multiply.rows(count, self.weight.shape)
+
     def forward(self, x: torch.Tensor | Activation) -> torch.Tensor:
         """[..., in] -> [..., out]"""
         y = self.multiply(x, {name: getattr(self, name) for name in self.parts}, self.bias)
@@ -53,3 +57,9 @@ class Linear(nn.Module):
             for part in token_slices(len(values)):
                 added[part] += (values[part] @ self.lora_down.T) @ self.lora_up.T
         return y
+
+
+def shared_rows(count: int, *layers: Linear) -> torch.dtype | None:
+    """The 8 bits in which all of these layers take so many rows, or None where one needs floats or others."""
+    kinds = {layer.rows(count) for layer in layers}
+    return kinds.pop() if len(kinds) == 1 else None

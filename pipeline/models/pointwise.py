@@ -1,8 +1,11 @@
-"""What a transformer block does between its matrix products: norms, modulation, gates, rotation.
+"""What a transformer block does between its matrix products: norms, modulation, gates, rotation, GELU.
 
-Two implementations of the same four functions: plain PyTorch, which always works, and fused Triton
+Two implementations of the same five functions: plain PyTorch, which always works, and fused Triton
 kernels for CUDA cards, which read and write each tensor once. Both compute in float32 and round at
 the end; they agree to rounding (the fused ones round less often).
+
+What goes into 8-bit products is quantised row by row. The fused kernels do that while a row is in registers,
+after rounding to the dtype of the floats that are not kept then; the plain ones leave it to the layers.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ import torch
 import torch.nn.functional as F
 
 from ..errors import InputError
-from ..quantisation.rows import row_slices
+from ..quantisation.rows import Activation, row_slices
 from .rope import rotate
 
 
@@ -22,12 +25,15 @@ class Pointwise(Protocol):
     """x, y: [tokens, dim]. scale, shift, gate: [1, dim] or [dim], float32 or x's dtype.
 
     A window's tokens are hundreds of megabytes, so sums go into ``x`` and what is needed no more is overwritten.
+    ``rows`` are the 8 bits in which all layers take what is given back, None if one needs floats.
     """
 
     name: str
     reason: str
 
-    def norm(self, x: torch.Tensor, scale: torch.Tensor, shift: torch.Tensor, eps: float) -> torch.Tensor:
+    def norm(
+        self, x: torch.Tensor, scale: torch.Tensor, shift: torch.Tensor, eps: float, rows: torch.dtype | None = None
+    ) -> Activation:
         """Layer norm of every token, times ``scale`` plus ``shift``."""
         ...
 
@@ -43,7 +49,8 @@ class Pointwise(Protocol):
         scale: torch.Tensor,
         shift: torch.Tensor,
         eps: float,
-    ) -> torch.Tensor:
+        rows: torch.dtype | None = None,
+    ) -> Activation:
         """Add ``y * gate`` to ``x`` (a gate of None is 1), and give the sum's norm; ``y`` may be overwritten."""
         ...
 
@@ -54,6 +61,10 @@ class Pointwise(Protocol):
 
         ``x`` may be overwritten.
         """
+        ...
+
+    def gelu(self, x: torch.Tensor, rows: torch.dtype | None = None) -> Activation:
+        """GELU by its tanh approximation; x: [tokens, hidden channels]."""
         ...
 
 
@@ -99,11 +110,13 @@ class PlainPointwise:
     def __init__(self, reason: str) -> None:
         self.reason = reason
 
-    def norm(self, x: torch.Tensor, scale: torch.Tensor, shift: torch.Tensor, eps: float) -> torch.Tensor:
+    def norm(
+        self, x: torch.Tensor, scale: torch.Tensor, shift: torch.Tensor, eps: float, rows: torch.dtype | None = None
+    ) -> Activation:
         if scale.dtype == x.dtype:
-            return F.layer_norm(x, x.shape[-1:], scale.flatten(), shift.flatten(), eps)
+            return Activation(F.layer_norm(x, x.shape[-1:], scale.flatten(), shift.flatten(), eps))
         normed = F.layer_norm(x, x.shape[-1:], eps=eps)
-        return torch.addcmul(shift, normed, scale, out=normed)
+        return Activation(torch.addcmul(shift, normed, scale, out=normed))
 
     def add(self, x: torch.Tensor, y: torch.Tensor, gate: torch.Tensor) -> None:
         torch.addcmul(x, y, gate, out=x)
@@ -116,7 +129,8 @@ class PlainPointwise:
         scale: torch.Tensor,
         shift: torch.Tensor,
         eps: float,
-    ) -> torch.Tensor:
+        rows: torch.dtype | None = None,
+    ) -> Activation:
         if gate is None:
             x.add_(y)
         else:
@@ -130,3 +144,6 @@ class PlainPointwise:
             normed = F.rms_norm(x[part], weight.shape, weight, eps)
             x[part] = rotate(normed.unflatten(-1, (heads, -1)), rope[part]).flatten(-2)
         return x.unflatten(-1, (heads, -1))
+
+    def gelu(self, x: torch.Tensor, rows: torch.dtype | None = None) -> Activation:
+        return Activation(F.gelu(x, approximate="tanh"))

@@ -23,7 +23,7 @@ from torch import nn
 from ..quantisation.matmul import WEIGHT_ONLY, Matmuls
 from ..quantisation.rows import Activation, token_slices
 from .attention import Attention
-from .linear import Linear
+from .linear import Linear, shared_rows
 from .pointwise import Pointwise
 from .rope import rope_table
 
@@ -186,7 +186,7 @@ class Block(nn.Module):
         self.self_attn = SelfAttention(config)
         self.norm3 = nn.LayerNorm(dim, self.eps)
         self.cross_attn = CrossAttention(config)
-        self.ffn = nn.Sequential(Linear(dim, config.ffn_dim), nn.GELU(approximate="tanh"), Linear(config.ffn_dim, dim))
+        self.ffn = nn.ModuleDict({"0": Linear(dim, config.ffn_dim), "2": Linear(config.ffn_dim, dim)})
         self.modulation = nn.Parameter(torch.empty(1, 6, dim))
         self.audio_cross_attn = AudioCrossAttention(config)
         self.norm_x = nn.LayerNorm(dim, self.eps)
@@ -203,7 +203,8 @@ class Block(nn.Module):
     ) -> None:
         """Change x [tokens, dim] in place.
 
-        Never holds more than five and a half tensors of x's size, x among them (with 8-bit products; else five).
+        Never holds more than five tensors of x's size, x among them; five and a half with 8-bit products whose rows
+        the layers make.
 
         Args:
             time: modulation [1, 6, dim], float32.
@@ -211,13 +212,14 @@ class Block(nn.Module):
             audio: embedded speech, [frames, audio tokens, audio_dim].
         """
         shift1, scale1, gate1, shift2, scale2, gate2 = (self.modulation + time).unbind(1)
-        eps, norm3, norm_x, add_norm = self.eps, self.norm3, self.norm_x, ops.pointwise.add_norm
-        h = Activation(ops.pointwise.norm(x, 1 + scale1, shift1, eps))
-        h = Activation(add_norm(x, self.self_attn(h, rope, ops), gate1, norm3.weight, norm3.bias, eps))
-        h = Activation(add_norm(x, self.cross_attn(h, text, image, ops), None, norm_x.weight, norm_x.bias, eps))
-        h = add_norm(x, self.audio_cross_attn(h, audio, ops), None, 1 + scale2, shift2, eps)
-        for part in token_slices(len(x)):
-            ops.pointwise.add(x[part], self.ffn(h[part]), gate2)
+        attn, cross, speech, (up, down) = self.self_attn, self.cross_attn, self.audio_cross_attn, self.ffn.values()
+        eps, norm3, norm_x, add_norm, count = self.eps, self.norm3, self.norm_x, ops.pointwise.add_norm, len(x)
+        h = ops.pointwise.norm(x, 1 + scale1, shift1, eps, shared_rows(count, attn.q, attn.k, attn.v))
+        h = add_norm(x, attn(h, rope, ops), gate1, norm3.weight, norm3.bias, eps, cross.q.rows(count))
+        h = add_norm(x, cross(h, text, image, ops), None, norm_x.weight, norm_x.bias, eps, speech.q_linear.rows(count))
+        h = add_norm(x, speech(h, audio, ops), None, 1 + scale2, shift2, eps, up.rows(count))
+        for part in token_slices(count):  # each has more rows than those few that layers take in floats
+            ops.pointwise.add(x[part], down(ops.pointwise.gelu(up(h[part]), down.rows(count))), gate2)
 
 
 class Head(nn.Module):

@@ -6,16 +6,21 @@ Import only where Triton is installed. Chosen, probed and explained in ``pointwi
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 import triton
 import triton.language as tl
+
+from ..quantisation.rows import Activation, Rows
+from ..quantisation.triton_rows import store_row
 
 
 @triton.jit
 def _add_norm_kernel(
-    x_ptr, y_ptr, gate_ptr, scale_ptr, shift_ptr, sum_ptr, out_ptr, dim, eps,
-    ADD: tl.constexpr, GATE: tl.constexpr, NORM: tl.constexpr, BLOCK: tl.constexpr,
+    x_ptr, y_ptr, gate_ptr, scale_ptr, shift_ptr, out_ptr, row_scale_ptr, dim, eps,
+    ADD: tl.constexpr, GATE: tl.constexpr, NORM: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    row = tl.program_id(0).to(tl.int64) * dim
+    token = tl.program_id(0).to(tl.int64)
+    row = token * dim
     column = tl.arange(0, BLOCK)
     inside = column < dim
     x = tl.load(x_ptr + row + column, mask=inside, other=0.0).to(tl.float32)
@@ -24,8 +29,8 @@ def _add_norm_kernel(
         if GATE:
             y *= tl.load(gate_ptr + column, mask=inside, other=0.0).to(tl.float32)
         # The norm sees what the next block will see: the rounded sum.
-        total = (x + y).to(sum_ptr.dtype.element_ty)
-        tl.store(sum_ptr + row + column, total, mask=inside)
+        total = (x + y).to(x_ptr.dtype.element_ty)
+        tl.store(x_ptr + row + column, total, mask=inside)
         x = total.to(tl.float32)
     if NORM:
         mean = tl.sum(x, axis=0) / dim
@@ -33,8 +38,22 @@ def _add_norm_kernel(
         variance = tl.sum(centred * centred, axis=0) / dim
         scale = tl.load(scale_ptr + column, mask=inside, other=0.0).to(tl.float32)
         shift = tl.load(shift_ptr + column, mask=inside, other=0.0).to(tl.float32)
-        out = centred * tl.rsqrt(variance + eps) * scale + shift
-        tl.store(out_ptr + row + column, out.to(out_ptr.dtype.element_ty), mask=inside)
+        out = (centred * tl.rsqrt(variance + eps) * scale + shift).to(x_ptr.dtype.element_ty)
+        if ROWS:
+            store_row(out.to(tl.float32), token, column, dim, out_ptr, row_scale_ptr)
+        else:
+            tl.store(out_ptr + row + column, out, mask=inside)
+
+
+@triton.jit
+def _gelu_rows_kernel(x_ptr, values_ptr, row_scale_ptr, channels, BLOCK: tl.constexpr):
+    token = tl.program_id(0).to(tl.int64)
+    column = tl.arange(0, BLOCK)
+    x = tl.load(x_ptr + token * channels + column, mask=column < channels, other=0.0).to(tl.float32)
+    # (1 + tanh(u)) / 2 is the sigmoid of 2u; 1.5957... is 2 sqrt(2 / pi).
+    out = x / (1.0 + tl.exp(-1.5957691216057308 * (x + 0.044715 * x * x * x)))
+    out = out.to(x_ptr.dtype.element_ty).to(tl.float32)
+    store_row(out, token, column, channels, values_ptr, row_scale_ptr)
 
 
 @triton.jit
@@ -78,13 +97,13 @@ class TritonPointwise:
     def __init__(self, reason: str) -> None:
         self.reason = reason
 
-    def norm(self, x: torch.Tensor, scale: torch.Tensor, shift: torch.Tensor, eps: float) -> torch.Tensor:
-        out = torch.empty_like(x)
-        _launch(x, x, None, scale, shift, x, out, eps, add=False)
-        return out
+    def norm(
+        self, x: torch.Tensor, scale: torch.Tensor, shift: torch.Tensor, eps: float, rows: torch.dtype | None = None
+    ) -> Activation:
+        return _norm(x, None, None, scale, shift, eps, rows)
 
     def add(self, x: torch.Tensor, y: torch.Tensor, gate: torch.Tensor) -> None:
-        _launch(x, y, gate, gate, gate, x, x, 0.0, norm=False)
+        _launch(x, y, gate)
 
     def add_norm(
         self,
@@ -94,9 +113,9 @@ class TritonPointwise:
         scale: torch.Tensor,
         shift: torch.Tensor,
         eps: float,
-    ) -> torch.Tensor:
-        _launch(x, y, gate, scale, shift, x, y, eps)
-        return y
+        rows: torch.dtype | None = None,
+    ) -> Activation:
+        return _norm(x, y, gate, scale, shift, eps, rows)
 
     def norm_rotate(
         self, x: torch.Tensor, weight: torch.Tensor, rope: torch.Tensor, heads: int, eps: float
@@ -109,28 +128,56 @@ class TritonPointwise:
         )
         return x.unflatten(-1, (heads, -1))
 
+    def gelu(self, x: torch.Tensor, rows: torch.dtype | None = None) -> Activation:
+        if rows is None:
+            return Activation(F.gelu(x, approximate="tanh"))
+        (tokens, channels), made = x.shape, Rows.like(x, rows)
+        block = triton.next_power_of_2(channels)
+        _gelu_rows_kernel[(tokens,)](x, *made, channels, BLOCK=block, num_warps=_warps(block, 16))
+        return Activation.of_rows(made, x.dtype)
 
-def _launch(
+
+def _norm(
     x: torch.Tensor,
-    y: torch.Tensor,
+    y: torch.Tensor | None,
     gate: torch.Tensor | None,
     scale: torch.Tensor,
     shift: torch.Tensor,
-    total: torch.Tensor,
-    out: torch.Tensor,
     eps: float,
-    add: bool = True,
-    norm: bool = True,
+    rows: torch.dtype | None,
+) -> Activation:
+    """The norm of ``x``, to which ``y`` is added before unless it is None."""
+    if rows is not None:
+        made = Rows.like(x, rows)
+        _launch(x, y, gate, (scale, shift, *made), eps)
+        return Activation.of_rows(made, x.dtype)
+    out = torch.empty_like(x) if y is None else y
+    _launch(x, y, gate, (scale, shift, out), eps)
+    return Activation(out)
+
+
+def _launch(
+    x: torch.Tensor,
+    y: torch.Tensor | None,
+    gate: torch.Tensor | None,
+    norm: tuple[torch.Tensor, ...] = (),
+    eps: float = 0.0,
 ) -> None:
+    """Add ``y * gate`` to ``x``, if there is one, and compute the norm, if one is wanted.
+
+    Args:
+        norm: its scale, shift and result; the scales of the result's rows, if these are 8 bits.
+    """
     tokens, dim = x.shape
     block = triton.next_power_of_2(dim)
-    gate_or_any = x if gate is None else gate
+    pointers = [x if given is None else given for given in (y, gate, *norm, *(None,) * (4 - len(norm)))]
     _add_norm_kernel[(tokens,)](
-        x, y, gate_or_any, scale, shift, total, out, dim, eps,
-        ADD=add, GATE=gate is not None, NORM=norm, BLOCK=block, num_warps=_warps(block),
+        x, *pointers, dim, eps,
+        ADD=y is not None, GATE=gate is not None, NORM=len(norm) > 0, ROWS=len(norm) == 4, BLOCK=block,
+        num_warps=_warps(block),
     )  # fmt: skip
 
 
-def _warps(block: int) -> int:
+def _warps(block: int, most: int = 8) -> int:
     """Warps for a row; eight were the fastest for 5120 channels on an H200."""
-    return max(1, min(8, block // 512))
+    return max(1, min(most, block // 512))

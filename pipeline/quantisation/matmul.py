@@ -34,6 +34,10 @@ class Multiply(Protocol):
     name: str
     reason: str
 
+    def rows(self, count: int, shape: torch.Size) -> torch.dtype | None:
+        """The 8 bits in which a matrix of this shape takes so many rows, or None where it takes them in floats."""
+        ...
+
     def __call__(self, x: torch.Tensor | Activation, parts: Parts, bias: torch.Tensor | None) -> torch.Tensor: ...
 
 
@@ -43,6 +47,9 @@ class Floats:
 
     name: str = "floats"
     reason: str = "kept in floats"
+
+    def rows(self, count: int, shape: torch.Size) -> None:
+        return None
 
     def __call__(self, x: torch.Tensor | Activation, parts: Parts, bias: torch.Tensor | None) -> torch.Tensor:
         return F.linear(floats(x), parts["weight"], bias)
@@ -62,6 +69,9 @@ class ReadBack:
     reason: str
     unpack: Callable[[Parts, torch.dtype], torch.Tensor]
     name: str = "weight-only"
+
+    def rows(self, count: int, shape: torch.Size) -> None:
+        return None
 
     def __call__(self, x: torch.Tensor | Activation, parts: Parts, bias: torch.Tensor | None) -> torch.Tensor:
         values = floats(x)
@@ -88,12 +98,16 @@ class EightBit:
     def reason(self) -> str:
         return self.product.reason
 
+    def rows(self, count: int, shape: torch.Size) -> torch.dtype | None:
+        return None if count <= self.few_rows or any(n % _ALIGNMENT for n in shape) else self.product.rows
+
     def __call__(self, x: torch.Tensor | Activation, parts: Parts, bias: torch.Tensor | None) -> torch.Tensor:
         weight, shape = parts["weight"], floats(x).shape
-        if shape[:-1].numel() <= self.few_rows or any(n % _ALIGNMENT for n in weight.shape):
+        dtype = self.rows(shape[:-1].numel(), weight.shape)
+        if dtype is None:
             return self.otherwise(x, parts, bias)
         x = x if isinstance(x, Activation) else Activation(x)
-        rows = x.rows(self.product.rows, self.product.quantise)
+        rows = x.rows(dtype, self.product.quantise)
         out = self.product.function(rows, weight, parts["scale"], bias, x.values.dtype)
         return out.view(*shape[:-1], -1)
 

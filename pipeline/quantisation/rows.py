@@ -24,6 +24,12 @@ class Rows(NamedTuple):
     values: torch.Tensor
     scale: torch.Tensor
 
+    @classmethod
+    def like(cls, x: torch.Tensor, dtype: torch.dtype) -> Rows:
+        """Memory for the rows of ``x`` [rows, channels]."""
+        values = torch.empty(x.shape, dtype=dtype, device=x.device)
+        return cls(values, torch.empty(len(x), 1, dtype=torch.float32, device=x.device))
+
 
 Quantise = Callable[[torch.Tensor, torch.dtype], Rows]
 
@@ -36,8 +42,7 @@ def quantise_rows(x: torch.Tensor, dtype: torch.dtype) -> Rows:
         dtype: ``torch.float8_e4m3fn`` or ``torch.int8``.
     """
     largest = LARGEST[dtype]
-    values = torch.empty(x.shape, dtype=dtype, device=x.device)
-    scale = torch.empty(len(x), 1, dtype=torch.float32, device=x.device)
+    values, scale = Rows.like(x, dtype)
     for part in row_slices(*x.shape):
         numbers = x[part].to(torch.float32, copy=True)
         magnitude = torch.linalg.vector_norm(numbers, float("inf"), dim=1, keepdim=True).clamp_(SMALLEST)
@@ -65,7 +70,7 @@ def token_slices(tokens: int) -> Iterator[slice]:
 
 
 class Activation:
-    """The input of several linear layers, quantised once for all of them when the first one asks.
+    """The input of several linear layers, quantised once for all of them: on the way, or when the first one asks.
 
     Args:
         values: floats [..., channels].
@@ -75,6 +80,19 @@ class Activation:
     def __init__(self, values: torch.Tensor, quantised: Mapping[torch.dtype, Rows] | None = None) -> None:
         self.values = values
         self._quantised = dict(quantised or {})
+
+    @classmethod
+    def of_rows(cls, rows: Rows, dtype: torch.dtype) -> Activation:
+        """Rows alone, of floats of ``dtype`` that were never kept: ``values`` has a shape and no numbers."""
+        return cls(torch.empty(rows.values.shape, dtype=dtype, device="meta"), {rows.values.dtype: rows})
+
+    def __getitem__(self, part: slice) -> Activation:
+        """Some tokens of [tokens, channels]."""
+        # Products want scales that begin at whole 16 bytes.
+        quantised = {
+            dtype: Rows(values[part], scale[part].clone()) for dtype, (values, scale) in self._quantised.items()
+        }
+        return Activation(self.values[part], quantised)
 
     def rows(self, dtype: torch.dtype, quantise: Quantise) -> Rows:
         """The activations as rows of ``dtype``, made by ``quantise`` unless they are there."""

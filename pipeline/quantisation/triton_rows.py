@@ -3,7 +3,7 @@
 Import only where Triton is installed; chosen and probed in ``products`` and ``matmul``. Arithmetic is
 float32, sums of int8 products are exact integers, so tile sizes never change a bit.
 """
-# ruff: noqa: ANN001 - Triton reads annotations of kernels as types of its own
+# ruff: noqa: ANN001, ANN201 - Triton reads annotations of kernels as types of its own
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from .rows import LARGEST, SMALLEST, Rows
 from .storage import Parts
 
 _SMALLEST = tl.constexpr(SMALLEST)
+_LARGEST_FP8, _LARGEST_INT8 = tl.constexpr(LARGEST[torch.float8_e4m3fn]), tl.constexpr(LARGEST[torch.int8])
 _FORMATS = {torch.float8_e4m3fn: "e4m3", torch.float8_e5m2: "e5m2", torch.int8: "int8"}
 
 
@@ -26,20 +27,25 @@ def _larger(a, b):
 
 
 @triton.jit
-def _quantise_rows_kernel(
-    x_ptr, values_ptr, scale_ptr, channels, LARGEST: tl.constexpr, INTEGER: tl.constexpr, BLOCK: tl.constexpr
-):
-    row = tl.program_id(0).to(tl.int64)
-    column = tl.arange(0, BLOCK)
-    inside = column < channels
-    x = tl.load(x_ptr + row * channels + column, mask=inside, other=0.0).to(tl.float32)
+def store_row(x, row, column, channels, values_ptr, scale_ptr):
+    """Quantise a whole row in float32 registers, which has zeros in the columns beyond ``channels``, and store it."""
+    INTEGER: tl.constexpr = values_ptr.dtype.element_ty == tl.int8
+    largest = _LARGEST_INT8 if INTEGER else _LARGEST_FP8
     magnitude = _larger(tl.reduce(tl.abs(x), 0, _larger), _SMALLEST)
-    tl.store(scale_ptr + row, magnitude / LARGEST)
-    x *= LARGEST / magnitude
+    tl.store(scale_ptr + row, magnitude / largest)
+    x *= largest / magnitude
     if INTEGER:
         # Beyond 2^23 a float32 has no places after the point: adding rounds to nearest, halves to even.
         x = (x + 12582912.0) - 12582912.0
-    tl.store(values_ptr + row * channels + column, x.to(values_ptr.dtype.element_ty), mask=inside)
+    tl.store(values_ptr + row * channels + column, x.to(values_ptr.dtype.element_ty), mask=column < channels)
+
+
+@triton.jit
+def _quantise_rows_kernel(x_ptr, values_ptr, scale_ptr, channels, BLOCK: tl.constexpr):
+    row = tl.program_id(0).to(tl.int64)
+    column = tl.arange(0, BLOCK)
+    x = tl.load(x_ptr + row * channels + column, mask=column < channels, other=0.0).to(tl.float32)
+    store_row(x, row, column, channels, values_ptr, scale_ptr)
 
 
 @triton.jit
@@ -131,11 +137,8 @@ _TILES = {9: Tile(128, 256, 128, stages=4, warps=8)}
 def quantise_rows(x: torch.Tensor, dtype: torch.dtype) -> Rows:
     """See ``rows.quantise_rows``: the same in one read and one write. ``x`` is contiguous."""
     count, channels = x.shape
-    rows = Rows(torch.empty_like(x, dtype=dtype), torch.empty(count, 1, dtype=torch.float32, device=x.device))
-    block = triton.next_power_of_2(channels)
-    _quantise_rows_kernel[(count,)](
-        x, *rows, channels, LARGEST[dtype], INTEGER=dtype == torch.int8, BLOCK=block, num_warps=_warps(block)
-    )
+    rows, block = Rows.like(x, dtype), triton.next_power_of_2(channels)
+    _quantise_rows_kernel[(count,)](x, *rows, channels, BLOCK=block, num_warps=_warps(block))
     return rows
 
 
