@@ -21,7 +21,7 @@ from ..pipeline.models.attention import choose_attention
 from ..pipeline.models.linear import Linear
 from ..pipeline.models.pointwise import choose_pointwise
 from ..pipeline.models.rope import rope_table
-from ..pipeline.models.transformer import Block, Operations
+from ..pipeline.models.transformer import IMAGE_LAYERS, TEXT_LAYERS, Block, Operations
 from ..pipeline.models.transformer_loading import QUANTISERS
 from ..pipeline.plan import latent_frames
 from ..pipeline.quantisation.matmul import choose_matmuls
@@ -71,7 +71,7 @@ def random_block(quant: str | None) -> Block:
     return block
 
 
-def forward(block: Block, side: int, kernels: str) -> Callable[[], torch.Tensor]:
+def forward(block: Block, side: int, kernels: str) -> Callable[[], None]:
     """One pass of the block over a window of side x side pixels, its tensors bound."""
     config = WAN_14B
     operations = Operations(
@@ -85,19 +85,19 @@ def forward(block: Block, side: int, kernels: str) -> Callable[[], torch.Tensor]
         return torch.randn(*shape, device=CUDA, dtype=torch.bfloat16)
 
     x, moment = noise(grid[0] * grid[1] * grid[2], config.dim), torch.randn(1, 6, config.dim, device=CUDA)
-    text = block.cross_attn.text_key_value(noise(512, config.dim))
-    image = block.cross_attn.image_key_value(noise(257, config.dim))
-    audio = block.audio_cross_attn.key_value(noise(grid[0], config.audio_tokens, config.audio_dim))
+    text = block.cross_attn.keys_and_values(noise(512, config.dim), TEXT_LAYERS)
+    image = block.cross_attn.keys_and_values(noise(257, config.dim), IMAGE_LAYERS)
+    audio = noise(grid[0], config.audio_tokens, config.audio_dim)
     rope = rope_table(grid, config.head_dim, CUDA)
     return lambda: block(x, moment, rope, text, image, audio, operations)
 
 
-def compiled(work: Callable[[], torch.Tensor]) -> Callable[[], torch.Tensor]:
+def compiled(work: Callable[[], None]) -> Callable[[], None]:
     torch._dynamo.reset()
     return torch.compile(work)
 
 
-def captured(work: Callable[[], torch.Tensor]) -> Callable[[], torch.Tensor]:
+def captured(work: Callable[[], None]) -> Callable[[], None]:
     """The work's kernels as one CUDA graph."""
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
@@ -106,13 +106,8 @@ def captured(work: Callable[[], torch.Tensor]) -> Callable[[], torch.Tensor]:
     torch.cuda.current_stream().wait_stream(stream)
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
-        result = work()
-
-    def replay() -> torch.Tensor:
-        graph.replay()
-        return result
-
-    return replay
+        work()
+    return graph.replay
 
 
 if __name__ == "__main__":

@@ -13,9 +13,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import statistics
 import time
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -24,11 +26,14 @@ from unittest import mock
 import torch
 import torch.nn.functional as F
 
+from ..pipeline.bench import WAN_14B, Sizes, time_block
+from ..pipeline.models.linear import Linear
+from ..pipeline.models.pointwise import choose_pointwise
 from ..pipeline.quantisation import products, rows
 from ..pipeline.quantisation.gguf import FORMATS
 from ..pipeline.quantisation.matmul import Activation, EightBit, Multiply, ReadBack, choose_matmuls, unpack_by_parts
 from ..pipeline.quantisation.products import Product, find_product, triton_kernels
-from ..pipeline.quantisation.rows import Rows, quantise_rows
+from ..pipeline.quantisation.rows import Rows, quantise_rows, token_slices
 from ..pipeline.quantisation.rowwise import FP8_E4M3, FP8_E5M2, INT8, pack_fp8, pack_int8
 from ..pipeline.quantisation.storage import Packed
 
@@ -355,6 +360,45 @@ def queries_keys_values(
         multiply(shared, packed.parts, None)
 
 
+def in_kernels(tokens: int) -> Results:
+    """Rows that norms and GELU give on the way, beside those that the layers make of floats: alone, and in a block."""
+    pointwise, quantise = choose_pointwise("triton", CUDA), triton_kernels(CUDA).quantise_rows
+    x, hidden = activations(tokens, 5120), activations(next(token_slices(tokens)).stop, 13_824)
+    scale, shift = (torch.randn(1, 5120, device=CUDA) for _ in range(2))
+    functions = {
+        "norm": lambda kind: pointwise.norm(x, scale, shift, 1e-6, kind),
+        "GELU of a part of the tokens": lambda kind: pointwise.gelu(hidden, kind),
+    }
+    for kind in (FP8, torch.int8):
+        for name, function in functions.items():
+            by_layers, on_the_way = (
+                lambda wanted=wanted, kind=kind, function=function: function(wanted).rows(kind, quantise)
+                for wanted in (None, kind)
+            )
+            named = {"what": name, "rows": str(kind)}
+            yield {**named, "how": "by the layers"}, partial(speed, by_layers)
+            yield {**named, "how": "on the way"}, partial(speed, on_the_way)
+            yield {**named, "how": "share that differs"}, partial(differing, by_layers, on_the_way)
+    for kept, attention in (("fp8", "cudnn"), ("int8", "cudnn"), ("fp8", "cudnn_fp8")):
+        for how in ("by the layers", "on the way") * 2:
+            named = {"what": "block", "rows": kept, "attention": attention, "how": how}
+            yield named, partial(block, kept, attention, how == "on the way", tokens)
+
+
+def differing(way: Callable[[], Rows], other: Callable[[], Rows]) -> Result:
+    pairs = zip(way(), other(), strict=True)
+    values, scales = ((a.float() != b.float()).float().mean().item() for a, b in pairs)
+    return {"values": values, "scales": scales}
+
+
+def block(kept: str, attention: str, on_the_way: bool, tokens: int) -> Result:
+    side = 16 * math.isqrt(tokens // 21)
+    asking_for_floats = mock.patch.object(Linear, "rows", lambda layer, count: None)
+    with nullcontext() if on_the_way else asking_for_floats:
+        took = time_block(kept, Sizes(WAN_14B, 96, side, side, 81), CUDA, BF16, attention)
+    return {"ms": round(1000 * took, 2)}
+
+
 PARTS = {
     "choice": choice,
     "activations": quantising,
@@ -362,6 +406,7 @@ PARTS = {
     "weights": reading_back,
     "few": few_rows,
     "sharing": sharing,
+    "kernels": in_kernels,
     "tiles": tiling,
 }
 
