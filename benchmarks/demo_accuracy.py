@@ -123,7 +123,7 @@ def on_a_card(settings: Settings, tell: Tell, follows: Callable[[torch.Tensor], 
         try:
             attend = usual if attention is None else choose_attention(attention, device, dtype)
             ways = choose_matmuls(matmuls, device, dtype)
-            model.operations = replace(model.operations, attend=attend, matmuls=ways)
+            model.operations = replace(model.operations, attend=attend)
             with nullcontext() if quant is None else Quantised(model, quant, ways):
                 seen = frames(generator, settings)
         except Exception as error:  # what one card cannot do must not hide the rest
