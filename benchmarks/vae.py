@@ -1,6 +1,6 @@
 """Seconds, gigabytes and agreement of the VAE at real size (random weights) on one CUDA card.
 
-    python -m infinitetalk.benchmarks.vae [--parts bf16 float32 memory output profile] [--size 640x640] [--out FILE]
+    python -m infinitetalk.benchmarks.vae [--parts bf16 profile ...] [--size 640x640] [--out FILE]
 
 Prints a line of JSON for each result as soon as it is there, and appends it to FILE; what fails is a line that
 says why. ``reserved`` is torch's peak in GiB without the VAE's weights; ``error`` is relative (Frobenius), of the
@@ -16,9 +16,11 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from safetensors.torch import save_file
 
 from ..pipeline.media.colour import lab_statistics, match_colour
@@ -36,6 +38,21 @@ WAYS = [
     *(("plain", 1, 1), ("triton", 1, 1), ("triton", 1, 2), ("triton", 1, 4)),
     *(("triton", 2, 1), ("triton", 4, 1), ("triton", 4, 2)),
 ]
+# Channels in and out, kernel, frames that come in for a latent frame, and how much smaller than the picture.
+CONVOLUTIONS = {
+    "finest": (96, 96, (3, 3, 3), 6, 1),
+    "half": (192, 192, (3, 3, 3), 6, 2),
+    "quarter": (384, 384, (3, 3, 3), 4, 4),
+    "coarsest": (384, 384, (3, 3, 3), 3, 8),
+    "widening": (192, 384, (3, 3, 3), 4, 4),
+    "shortcut": (192, 384, (1, 1, 1), 2, 4),
+    "last": (96, 3, (3, 3, 3), 6, 1),
+    "last, 8 channels": (96, 8, (3, 3, 3), 6, 1),
+    "first": (3, 96, (3, 3, 3), 6, 1),
+    "first, 8 channels": (8, 96, (3, 3, 3), 6, 1),
+    "after doubling, finest": (192, 96, (1, 3, 3), 4, 1),
+    "after doubling, half": (384, 192, (1, 3, 3), 4, 2),
+}
 Tell = Callable[[dict[str, object]], None]
 
 
@@ -127,6 +144,24 @@ def memory(weights: Path, height: int, width: int, tell: Tell) -> None:
                     tell(way | {"failed": f"{type(error).__name__}: {error}"[:300]})
 
 
+def convolutions(weights: Path, height: int, width: int, tell: Tell) -> None:
+    """Each kind of convolution alone in bf16, for one latent frame and for two at once."""
+    for what, (given, made, kernel, frames, smaller) in CONVOLUTIONS.items():
+        weight = torch.randn(made, given, *kernel, device=CUDA, dtype=torch.bfloat16)
+        weight = weight.contiguous(memory_format=torch.channels_last_3d)
+        for together in (1, 2):
+            t = kernel[0] - 1 + (frames - kernel[0] + 1) * together
+            x = torch.randn(1, given, t, height // smaller, width // smaller, device=CUDA, dtype=torch.bfloat16)
+            x = x.contiguous(memory_format=torch.channels_last_3d)
+            work = partial(F.conv3d, x, weight, padding=(0, kernel[1] // 2, kernel[2] // 2))
+            y = work()
+            found = measured(lambda: [work() for _ in range(20)])  # noqa: B023
+            seconds = found["seconds"] / 20
+            rate = 2 * y.numel() * weight[0].numel() / seconds / 1e12
+            row = {"convolution": what, "channels": [given, made], "kernel": kernel, "together": together}
+            tell(row | {"ms": round(seconds * 1e3, 3), "TFLOP/s": round(rate), "reserved": found["reserved"]})
+
+
 def output(weights: Path, height: int, width: int, tell: Tell) -> None:
     """Colours and 8 bits of a window of decoded frames, on the card."""
     pieces = [torch.rand(3, 4, height, width, device=CUDA) * 2 - 1 for _ in range(FRAMES // 4)]
@@ -185,6 +220,7 @@ def difference(found: torch.Tensor, expected: torch.Tensor) -> float:
 PARTS: dict[str, Callable[[Path, int, int, Tell], None]] = {
     "bf16": lambda *given: in_dtype("bf16", *given),
     "profile": profile,
+    "convolutions": convolutions,
     "memory": memory,
     "float32": lambda *given: in_dtype("float32", *given),
     "output": output,
