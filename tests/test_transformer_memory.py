@@ -30,10 +30,15 @@ VECTOR = TOKENS * CONFIG.dim * 4  # bytes
 
 
 class Live(TorchDispatchMode):
-    """Counts the bytes of storages that are made while it is on, as long as they live."""
+    """Counts the bytes of storages that are made while it is on, as long as they live.
 
-    def __init__(self):
+    Args:
+        meta: also of those that are only imagined.
+    """
+
+    def __init__(self, meta=False):
         super().__init__()
+        self._meta = meta
         self.now = self.peak = 0
         self._known = {}
 
@@ -51,7 +56,7 @@ class Live(TorchDispatchMode):
         return tensor.untyped_storage()._cdata
 
     def _count(self, storage):
-        key, size = storage._cdata, 0 if storage.device.type == "meta" else storage.nbytes()
+        key, size = storage._cdata, storage.nbytes() if self._meta or storage.device.type != "meta" else 0
         self.now += size
 
         def freed(_):
