@@ -97,6 +97,7 @@ class HostProgress:
         self._bar = comfy.utils.ProgressBar(1, node_id=node)
         self._narrator = Narrator()
         self._windows = 1
+        self._reached = 0
         self._text = ""
 
     def __call__(self, event: Event) -> None:
@@ -136,7 +137,8 @@ class HostProgress:
 
     def _show(self, window: int, part: int, picture: Image.Image | None = None) -> None:
         preview = None if picture is None else ("JPEG", picture, PREVIEW_SIDE)
-        self._bar.update_absolute(window * self._parts + part, self._windows * self._parts, preview)
+        self._reached = max(self._reached, window * self._parts + part)  # a window may be written during the next one
+        self._bar.update_absolute(self._reached, self._windows * self._parts, preview)
 
 
 def show_text(text: str, node: str) -> None:

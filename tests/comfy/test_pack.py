@@ -31,7 +31,7 @@ def test_import_is_quick_and_lists_all_nodes(host, info):
     assert set(info) == {f"InfiniteTalk{name}" for name in NODES}
 
 
-IMPORT = """
+HOST = """
 import asyncio, gc, importlib.util, sys
 sys.argv = ["main.py", "--cpu"]
 import comfy.options
@@ -50,6 +50,8 @@ before, modules = models(), set(sys.modules)
 spec = importlib.util.spec_from_file_location("a pack", PACK + "/__init__.py")
 pack = sys.modules["a pack"] = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(pack)
+"""
+IMPORT = """
 extension = asyncio.run(pack.comfy_entrypoint())
 names = [node.GET_SCHEMA().node_id for node in asyncio.run(extension.get_node_list())]
 assert len(names) == 7 and models() == before
@@ -59,12 +61,36 @@ assert not new & heavy, new & heavy
 """
 
 
-def test_import_makes_no_model_and_imports_no_engine(installed):
-    code = f"PACK = {str(ROOT)!r}\n{IMPORT}"
+BAR = """
+import comfy.utils
+host, events = (importlib.import_module(f"a pack.{name}") for name in ("nodes.host", "pipeline.progress"))
+shown = []
+comfy.utils.set_progress_bar_global_hook(lambda value, total, preview, node_id=None: shown.append((value, total)))
+progress = host.HostProgress(None, 2)
+for event in (
+    events.RunStarted(2, 29, 1.16), events.Step(0, 1, 2), events.Step(0, 2, 2),
+    events.Step(1, 1, 2), events.WindowDone(0, 2, 0.68), events.Step(1, 2, 2), events.WindowDone(1, 2, 1.16),
+):
+    progress(event)
+assert shown == [(value, 6) for value in (0, 1, 2, 4, 4, 5, 6)], shown
+"""
+
+
+def in_the_host(installed, code):
+    """Run it where the pack is imported, with no server running."""
+    code = f"PACK = {str(ROOT)!r}\n{HOST}\n{code}"
     done = subprocess.run(
         [installed.python, "-c", code], cwd=installed.source, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr[-3000:]
+
+
+def test_import_makes_no_model_and_imports_no_engine(installed):
+    in_the_host(installed, IMPORT)
+
+
+def test_the_bar_does_not_go_back_when_a_window_is_written_during_the_next(installed):
+    in_the_host(installed, BAR)
 
 
 def test_ids_and_orders_of_saved_workflows_are_for_ever(info):
