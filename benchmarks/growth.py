@@ -28,8 +28,9 @@ from ..pipeline.models.speech_encoder import features_from_tensor
 from ..pipeline.models.transformer import Context, WanTransformer
 from ..pipeline.models.transformer_blocks import TransformerBlocks
 from ..pipeline.plan import latent_frames, tokens_per_window, window_plan
-from ..pipeline.settings import Settings, resolve
+from ..pipeline.settings import Settings
 from ..pipeline.streaming import Inputs, Models, stream
+from ..pipeline.validation import resolve
 from ..tools import random_checkpoint
 from .real_size import CUDA, GIB, REAL, peak, real_transformer, real_vae, seconds
 

@@ -22,7 +22,8 @@ import torch
 
 from ..pipeline.device import choose_device, choose_dtype, choose_operations
 from ..pipeline.models.transformer import TransformerConfig, parameter_shapes
-from ..pipeline.settings import Settings, resolve
+from ..pipeline.settings import Settings
+from ..pipeline.validation import resolve
 from ..pipeline.weights.writing import write_safetensors
 from .real_size import GIB, REAL
 

@@ -44,8 +44,9 @@ from ..pipeline.models.vae_kernels import choose_vae_kernels
 from ..pipeline.plan import window_plan
 from ..pipeline.progress import Step
 from ..pipeline.quantisation.matmul import choose_matmuls
-from ..pipeline.settings import Settings, resolve
+from ..pipeline.settings import Settings
 from ..pipeline.streaming import Inputs, Models, stream
+from ..pipeline.validation import resolve
 from ..tools import random_checkpoint
 
 PARTS = ("forward", "streamed", "vae", "window", "upstream", "upstream_vae")

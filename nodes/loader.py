@@ -6,7 +6,8 @@ from comfy_api.latest import io
 
 from ..pipeline.export.widgets import LOADER, ruled_by_loader, setting_values
 from ..pipeline.presets import Preset
-from ..pipeline.settings import Settings, validate
+from ..pipeline.settings import Settings
+from ..pipeline.validation import validate
 from . import inputs
 from .files import FILES
 from .sockets import LoraChain, LoraSocket, ModelChoice, ModelSocket, PresetSocket

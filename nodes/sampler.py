@@ -21,7 +21,8 @@ from comfy_execution.utils import get_executing_context
 from ..pipeline.errors import InputError
 from ..pipeline.export.widgets import LATER, NUMBERS, PREFIX_DEFAULT, SAMPLER, TEXTS, ruled_by_sampler, setting_values
 from ..pipeline.presets import Preset
-from ..pipeline.settings import Settings, resolve, warnings_for
+from ..pipeline.settings import Settings
+from ..pipeline.validation import resolve, warnings_for
 from . import host, inputs
 from .files import FILES
 from .results import RESULTS

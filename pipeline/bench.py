@@ -33,9 +33,9 @@ from .models.transformer import (
     Block,
     Operations,
     TransformerConfig,
-    is_context_layer,
     parameter_shapes,
 )
+from .models.transformer_blocks import is_context_layer
 from .models.transformer_loading import QUANTISERS
 from .models.vae import WanVAE, load_vae
 from .models.vae_kernels import choose_vae_kernels
@@ -43,7 +43,8 @@ from .plan import latent_frames, plan_memory, tokens_per_window
 from .presets import preset_names, settings_with_preset
 from .quantisation.matmul import choose_matmuls
 from .sampling.guidance import branches_of_steps
-from .settings import Settings, resolve
+from .settings import Settings
+from .validation import resolve
 
 WAN_14B = TransformerConfig(
     dim=5120,

@@ -21,7 +21,8 @@ from .errors import InputError
 from .flags import build_parser, parse
 from .job import load_job, output_path
 from .progress import ConsoleProgress, Loading, no_progress
-from .settings import ONE_GPU, resolve, validate, warnings_for
+from .settings import ONE_GPU
+from .validation import resolve, validate, warnings_for
 
 BAD_INPUT = 2
 INTERRUPTED = 130

@@ -1,7 +1,7 @@
 """Settings as command line flags, both ways: a parser made from ``Settings``, and ``to_argv``.
 
 Knows names, types and help texts of settings, and what a preset does; judges no values
-(``settings.validate``) and does nothing with them.
+(``validation``) and does nothing with them.
 """
 
 from __future__ import annotations

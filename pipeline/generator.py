@@ -41,7 +41,7 @@ from .media.audio import FPS, Audio, frame_count, open_audio
 from .media.buckets import target_size
 from .media.reference import Reference, open_reference
 from .media.speech import speech_for_model
-from .media.writer import VideoWriter, partial_path
+from .media.writer import VideoWriter
 from .memory import GIB, MARGIN, TEXT_ENCODER_ROOM, MemoryEstimate, Placement, host_bytes
 from .model_files import check_model_files, find_model_files
 from .models.image_encoder import ImageEncoder, load_image_encoder
@@ -59,18 +59,18 @@ from .progress import BlockLoaded, Event, Finished, Kept, Loading, Notice, Progr
 from .resume import (
     RunState,
     check_same_run,
-    load_state,
     remove_state,
     run_identity,
     save_state,
-    state_path,
+    unfinished,
     weights_identity,
 )
 from .sampling.guidance import guidance_branches
-from .settings import Settings, resolve
+from .settings import Settings
 from .speech import EncodedSpeech
 from .streaming import Inputs, Models, NoiseSource, Window, stream
 from .transformer_weights import open_weights
+from .validation import resolve
 from .weights.host_memory import host_memory_notice
 
 # Settings that belong to a generator's models; those of a video must agree.
@@ -178,7 +178,7 @@ class Generator:
                 ``resume`` nor ``overwrite``, or if an unfinished one was made from something else.
         """
         settings = self._for_video(settings)
-        before = _unfinished(path, settings)
+        before = unfinished(path, settings)
         opened = self._open(job, settings)
         identity = self.identity(job, settings)
         if before is not None:
@@ -406,25 +406,6 @@ class Generator:
             lambda done, count: self.progress(BlockLoaded(done, count)),
         )
         return transformer, blocks
-
-
-def _unfinished(path: Path, settings: Settings) -> RunState | None:
-    """The state to go on from, if the settings say so and there is one."""
-    if settings.resume:
-        state = load_state(path)
-        if state is not None:
-            return state
-        if path.exists() and not settings.overwrite:
-            raise InputError(f"--resume: {path} is finished; give --overwrite to make it again, or another name.")
-    if settings.overwrite:
-        return None
-    if path.exists():
-        raise InputError(f"{path} exists; give --overwrite to replace it, or another name.")
-    if state_path(path).exists():
-        raise InputError(
-            f"{partial_path(path)} is an unfinished video: go on with --resume, or start again with --overwrite."
-        )
-    return None
 
 
 def _metadata(settings: Settings, job: Job) -> dict[str, object]:

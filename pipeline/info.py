@@ -14,7 +14,8 @@ import av
 
 from .errors import InputError
 from .media.writer import METADATA_KEY
-from .settings import NEGATIVE_PROMPT, Settings, resolve
+from .settings import NEGATIVE_PROMPT, Settings
+from .validation import resolve
 
 # settings that the job says, or that say nothing about the video
 _UNTOLD = {

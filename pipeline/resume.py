@@ -166,3 +166,22 @@ def _fingerprint(path: Path) -> str:
             stream.seek(max(0, size - _EDGE))
             digest.update(stream.read(_EDGE))
     return digest.hexdigest()[:16]
+
+
+def unfinished(path: Path, settings: Settings) -> RunState | None:
+    """The state to go on from, if the settings say so and there is one."""
+    if settings.resume:
+        state = load_state(path)
+        if state is not None:
+            return state
+        if path.exists() and not settings.overwrite:
+            raise InputError(f"--resume: {path} is finished; give --overwrite to make it again, or another name.")
+    if settings.overwrite:
+        return None
+    if path.exists():
+        raise InputError(f"{path} exists; give --overwrite to replace it, or another name.")
+    if state_path(path).exists():
+        raise InputError(
+            f"{partial_path(path)} is an unfinished video: go on with --resume, or start again with --overwrite."
+        )
+    return None

@@ -21,7 +21,8 @@ from infinitetalk.pipeline.export.places import FolderFiles, PortableFiles
 from infinitetalk.pipeline.export.read import settings_of
 from infinitetalk.pipeline.flags import parse
 from infinitetalk.pipeline.presets import load_preset, preset_names
-from infinitetalk.pipeline.settings import NEGATIVE_PROMPT, Settings, setting_infos, setting_types, validate
+from infinitetalk.pipeline.settings import NEGATIVE_PROMPT, Settings, setting_infos, setting_types
+from infinitetalk.pipeline.validation import validate
 
 ROOT = Path(infinitetalk.__file__).resolve().parent
 PINNED = ROOT / "tests" / "data" / "comfy_nodes.json"

@@ -15,7 +15,8 @@ from infinitetalk.pipeline.export.places import FolderFiles, PortableFiles
 from infinitetalk.pipeline.export.video import read_video
 from infinitetalk.pipeline.info import read_record
 from infinitetalk.pipeline.media.writer import VideoWriter
-from infinitetalk.pipeline.settings import NEGATIVE_PROMPT, Settings, resolve
+from infinitetalk.pipeline.settings import NEGATIVE_PROMPT, Settings
+from infinitetalk.pipeline.validation import resolve
 
 ROOT = Path(infinitetalk.__file__).resolve().parent
 

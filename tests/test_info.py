@@ -10,7 +10,8 @@ import torch
 from infinitetalk import __version__
 from infinitetalk.pipeline.command_line import main
 from infinitetalk.pipeline.media.writer import VideoWriter
-from infinitetalk.pipeline.settings import NEGATIVE_PROMPT, Settings, resolve, setting_types
+from infinitetalk.pipeline.settings import NEGATIVE_PROMPT, Settings, setting_types
+from infinitetalk.pipeline.validation import resolve
 from infinitetalk.tools import random_checkpoint
 from infinitetalk.tools.golden.speech import save_wav
 

@@ -20,8 +20,9 @@ from infinitetalk.pipeline.models.transformer_files import open_transformer
 from infinitetalk.pipeline.models.transformer_loading import Keeping, load_transformer
 from infinitetalk.pipeline.models.vae import load_vae
 from infinitetalk.pipeline.plan import window_plan
-from infinitetalk.pipeline.settings import Settings, resolve
+from infinitetalk.pipeline.settings import Settings
 from infinitetalk.pipeline.streaming import Inputs, Models, Streamer
+from infinitetalk.pipeline.validation import resolve
 from infinitetalk.tools.golden import streaming as golden
 from infinitetalk.tools.golden.recipe import random_tensor, read_golden
 

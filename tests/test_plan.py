@@ -33,7 +33,8 @@ from infinitetalk.pipeline.plan import (
     window_plan,
 )
 from infinitetalk.pipeline.presets import settings_with_preset
-from infinitetalk.pipeline.settings import Settings, resolve
+from infinitetalk.pipeline.settings import Settings
+from infinitetalk.pipeline.validation import resolve
 from infinitetalk.tools import random_checkpoint
 
 

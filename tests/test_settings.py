@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from infinitetalk.pipeline.errors import InputError
 from infinitetalk.pipeline.presets import load_preset, preset_names, settings_with_preset
-from infinitetalk.pipeline.settings import Settings, resolve, setting_infos, setting_types, validate, warnings_for
+from infinitetalk.pipeline.settings import Settings, setting_infos, setting_types
+from infinitetalk.pipeline.validation import resolve, validate, warnings_for
 from infinitetalk.tools.settings_table import FILE, settings_page
 
 # generate_infinitetalk.py of upstream, 2025-08-25

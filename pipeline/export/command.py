@@ -16,7 +16,8 @@ from pathlib import Path
 
 from ..errors import InputError
 from ..flags import to_argv
-from ..settings import Settings, resolve, setting_infos, warnings_for
+from ..settings import Settings, setting_infos
+from ..validation import resolve, warnings_for
 from .exported import Exported
 
 SHELLS = ("sh", "powershell")

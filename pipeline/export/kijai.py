@@ -8,7 +8,8 @@ once. Knows samplers and schedules; ``kijai_model`` and ``kijai_inputs`` know wh
 
 from __future__ import annotations
 
-from ..settings import DISTILL_STEPS, Settings, validate
+from ..settings import Settings
+from ..validation import DISTILL_STEPS, validate
 from . import conditioning, media
 from .conditioning import of_kind
 from .exported import Exported, Files

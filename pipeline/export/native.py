@@ -11,7 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from ..settings import Settings, validate
+from ..settings import Settings
+from ..validation import validate
 from . import conditioning, media, native_sampling
 from .conditioning import of_kind, prompt_settings
 from .exported import Exported, Files

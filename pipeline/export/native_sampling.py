@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..settings import DISTILL_STEPS
+from ..validation import DISTILL_STEPS
 from .conditioning import of_kind, quantisation
 from .exported import Files
 from .graph import Graph, Node, linked, number, refusal, text, value, whole

@@ -13,7 +13,8 @@ from pathlib import Path, PurePosixPath
 from ..errors import InputError
 from ..job import BUNDLED
 from ..presets import Preset, load_preset
-from ..settings import Settings, validate
+from ..settings import Settings
+from ..validation import validate
 from . import widgets
 from .exported import Exported, Files
 from .graph import Graph, Node, linked, refusal, value

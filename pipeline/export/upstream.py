@@ -11,7 +11,8 @@ from pathlib import Path
 
 from ..flags import value_to_text
 from ..media.buckets import target_size
-from ..settings import NEGATIVE_PROMPT, PIXELS_480, Settings, resolve, setting_types
+from ..settings import NEGATIVE_PROMPT, PIXELS_480, Settings, setting_types
+from ..validation import resolve
 from .command import PROGRAM, Command, comment, json_name, line, write_json
 from .exported import Exported
 

@@ -13,7 +13,8 @@ import av
 from ..errors import InputError
 from ..info import Record, read_record
 from ..presets import preset_names, settings_with_preset
-from ..settings import NEGATIVE_PROMPT, Settings, resolve, setting_types, validate
+from ..settings import NEGATIVE_PROMPT, Settings, setting_types
+from ..validation import resolve, validate
 from . import ours
 from .exported import Exported, Files
 from .graph import graph_of, only

@@ -440,12 +440,6 @@ class WanTransformer(nn.Module):
                 block(x, modulation, rope, text, image, context.audio, self.operations)
 
 
-def is_context_layer(name: str) -> bool:
-    """Whether this is a parameter of the layers that make keys and values of text and image."""
-    parts = name.split(".")
-    return "cross_attn" in parts and not {*TEXT_LAYERS, *IMAGE_LAYERS}.isdisjoint(parts)
-
-
 def parameter_shapes(config: TransformerConfig) -> dict[str, tuple[int, ...]]:
     """Name and shape of every parameter of a transformer of these sizes."""
     with torch.device("meta"):

@@ -76,3 +76,9 @@ class TransformerBlocks:
     def free_slots(self) -> None:
         """Give the memory of blocks that are copied in back until the next step."""
         self._steps.free_slots()
+
+
+def is_context_layer(name: str) -> bool:
+    """Whether this is a parameter of the layers that make keys and values of text and image."""
+    parts = name.split(".")
+    return "cross_attn" in parts and not {*TEXT_LAYERS, *IMAGE_LAYERS}.isdisjoint(parts)

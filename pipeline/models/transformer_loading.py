@@ -20,8 +20,8 @@ from ..quantisation.storage import PLAIN, Packed, Requantise, SideBranch, Storag
 from ..weights.files import Tensors
 from ..weights.load import fill
 from .linear import Linear
-from .transformer import Operations, WanTransformer, is_context_layer, parameter_shapes
-from .transformer_blocks import TransformerBlocks
+from .transformer import Operations, WanTransformer, parameter_shapes
+from .transformer_blocks import TransformerBlocks, is_context_layer
 from .transformer_files import BASE, check_parts, transformer_config, weight_dtype
 
 QUANTISERS: dict[str, tuple[Callable[[torch.Tensor], Packed], tuple[Storage, ...]]] = {

@@ -1,0 +1,137 @@
+"""Whether settings are right, and what follows from them.
+
+``validate`` judges values and their combinations, ``resolve`` fills in what follows from other settings. Whether a
+file exists or a card is there is for those who open them; nothing heavy is imported.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import random
+import re
+from pathlib import Path
+
+from .errors import InputError
+from .media.buckets import target_size
+from .settings import PIXELS_480, SettingInfo, Settings, SettingType, setting_infos, setting_types
+
+SHIFT_480, SHIFT_720 = 7.0, 11.0
+DISTILL_STEPS = 4
+TEACACHE_WARMUP_STEPS = 5
+RANDOM_SEEDS = 100_000_000
+
+
+def validate(settings: Settings) -> Settings:
+    """The same settings, judged: types, ranges, choices, combinations, and features that are not there.
+
+    Raises:
+        InputError: what is wrong, by the flag's name.
+    """
+    for name, info in setting_infos().items():
+        _check_value(name, getattr(settings, name), info, setting_types()[name])
+    _check_combinations(settings)
+    source = f"--preset {settings.preset}, " if settings.preset else ""
+    for field in dataclasses.fields(settings):
+        refusal = field.metadata["info"].refusal
+        if refusal and getattr(settings, field.name) != field.default:
+            raise InputError(f"{source}--{field.name}: {refusal}")
+    return settings
+
+
+_KIND_NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", Path: "a path"}
+
+
+def _check_value(name: str, value: object, info: SettingInfo, expected: SettingType) -> None:
+    if value is None and expected.optional:
+        return
+    values = value if expected.several else (value,)
+    if not isinstance(values, tuple) or not values:
+        raise InputError(f"--{name}: {value!r} found, one or more values expected.")
+    for single in values:
+        if not _is_kind(single, expected.kind):
+            raise InputError(f"--{name}: {single!r} found, {_KIND_NAMES[expected.kind]} expected.")
+        if info.choices and single not in info.choices:
+            raise InputError(f"--{name}: {single!r} found, one of {', '.join(info.choices)} expected.")
+        if isinstance(single, float) and not math.isfinite(single):
+            raise InputError(f"--{name}: {single} found, a finite number expected.")
+        if info.min is not None and single < info.min:
+            raise InputError(f"--{name}: {single} found, at least {info.min:g} expected.")
+        if info.max is not None and single > info.max:
+            raise InputError(f"--{name}: {single} found, at most {info.max} expected.")
+
+
+def _is_kind(value: object, kind: type) -> bool:
+    if isinstance(value, bool):
+        return kind is bool
+    return isinstance(value, (int, float) if kind is float else kind)
+
+
+def _check_combinations(s: Settings) -> None:
+    if (s.frame_num - 1) % 4:
+        near = s.frame_num - (s.frame_num - 1) % 4
+        raise InputError(f"--frame_num: {s.frame_num} found, 4n+1 expected, for example {near} or {near + 4}.")
+    if s.motion_frame >= s.frame_num:
+        raise InputError(
+            f"--motion_frame: {s.motion_frame} found, fewer than --frame_num ({s.frame_num}) expected; 9 is usual."
+        )
+    if s.sample_solver == "flowmatch_distill" and s.sample_steps not in (None, DISTILL_STEPS):
+        raise InputError(
+            f"--sample_steps: {s.sample_steps} found, but --sample_solver flowmatch_distill has exactly "
+            f"{DISTILL_STEPS} steps; give --sample_steps {DISTILL_STEPS} or --sample_solver euler."
+        )
+    if s.num_persistent_param_in_dit is not None and s.blocks_to_swap is not None:
+        raise InputError(
+            "--num_persistent_param_in_dit and --blocks_to_swap both say what stays on the card; give one of them."
+        )
+    if s.quant_dir is not None and s.quant is None:
+        raise InputError("--quant_dir needs --quant: say whether the file is fp8 or int8.")
+    if s.lora_dir is None and s.lora_scale != Settings.lora_scale:
+        raise InputError("--lora_scale needs --lora_dir: say which LoRA it is the strength of.")
+    if s.lora_dir is not None and len(s.lora_dir) != len(s.lora_scale):
+        raise InputError(
+            f"--lora_scale: {len(s.lora_scale)} found, one for each file of --lora_dir ({len(s.lora_dir)}) expected."
+        )
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", s.device):
+        raise InputError(f"--device: {s.device!r} found, auto, cpu, cuda or cuda:N expected.")
+    if s.image is not None and s.video is not None:
+        raise InputError("--image and --video are both given; there is one reference, give one of them.")
+    target_size(s.size, 1, 1)
+
+
+def resolve(settings: Settings) -> Settings:
+    """Validated settings with everything filled in that follows from others.
+
+    ``sample_steps`` (40, flowmatch_distill 4), ``sample_shift`` (7 up to 640*960 pixels, 11 above: upstream's
+    for 480 and 720, and WIDTHxHEIGHT goes with the nearer), for a negative ``base_seed`` a random one below
+    100 000 000, and in clip mode a ``max_frame_num`` of at most one window. Resolving twice changes nothing.
+
+    Raises:
+        InputError: see ``validate``.
+    """
+    s = validate(settings)
+    steps = DISTILL_STEPS if s.sample_solver == "flowmatch_distill" else 40
+    height, width = target_size(s.size, 1, 1)  # a bucket's square
+    shift = SHIFT_480 if height * width <= PIXELS_480 else SHIFT_720
+    longest = s.max_frame_num
+    if s.mode == "clip":
+        longest = s.frame_num if longest is None else min(longest, s.frame_num)
+    return s.replace(
+        sample_steps=steps if s.sample_steps is None else s.sample_steps,
+        sample_shift=shift if s.sample_shift is None else s.sample_shift,
+        base_seed=random.randrange(RANDOM_SEEDS) if s.base_seed < 0 else s.base_seed,
+        max_frame_num=longest,
+    )
+
+
+def warnings_for(settings: Settings) -> tuple[str, ...]:
+    """Sentences about resolved settings that are allowed but will not do what they promise."""
+    s, found = settings, []
+    if s.use_teacache and s.sample_steps <= TEACACHE_WARMUP_STEPS:
+        found.append(
+            f"--use_teacache cannot speed up {s.sample_steps} steps: "
+            f"it never skips in the first {TEACACHE_WARMUP_STEPS}."
+        )
+    if s.sample_audio_guide_steps is not None and math.isclose(s.sample_audio_guide_scale, 1):
+        found.append("--sample_audio_guide_steps does nothing: --sample_audio_guide_scale is 1, which is off.")
+    return tuple(found)
