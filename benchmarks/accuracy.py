@@ -21,9 +21,10 @@ import torch
 from torch import nn
 
 from ..pipeline.models.attention import choose_attention
+from ..pipeline.models.block import Operations
 from ..pipeline.models.linear import Linear
 from ..pipeline.models.pointwise import choose_pointwise
-from ..pipeline.models.transformer import Context, Operations, WanTransformer
+from ..pipeline.models.transformer import Context, WanTransformer
 from ..pipeline.models.transformer_files import weight_dtype
 from ..pipeline.models.transformer_loading import QUANTISERS
 from ..pipeline.quantisation.matmul import Matmuls, choose_matmuls

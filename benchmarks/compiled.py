@@ -18,10 +18,10 @@ from torch import nn
 
 from ..pipeline.bench import WAN_14B
 from ..pipeline.models.attention import choose_attention
+from ..pipeline.models.block import IMAGE_LAYERS, TEXT_LAYERS, Block, Operations
 from ..pipeline.models.linear import Linear
 from ..pipeline.models.pointwise import choose_pointwise
 from ..pipeline.models.rope import rope_table
-from ..pipeline.models.transformer import IMAGE_LAYERS, TEXT_LAYERS, Block, Operations
 from ..pipeline.models.transformer_loading import QUANTISERS
 from ..pipeline.plan import latent_frames
 from ..pipeline.quantisation.matmul import choose_matmuls

@@ -21,7 +21,8 @@ import psutil
 import torch
 
 from ..pipeline.device import choose_device, choose_dtype, choose_operations
-from ..pipeline.models.transformer import TransformerConfig, parameter_shapes
+from ..pipeline.models.block import TransformerConfig
+from ..pipeline.models.transformer import parameter_shapes
 from ..pipeline.settings import Settings
 from ..pipeline.validation import resolve
 from ..pipeline.weights.writing import write_safetensors

@@ -29,8 +29,9 @@ from ..pipeline.evaluation.reader import load_reader
 from ..pipeline.media.audio import open_audio
 from ..pipeline.media.speech import speech_for_model
 from ..pipeline.models.attention import choose_attention
+from ..pipeline.models.block import Operations
 from ..pipeline.models.pointwise import choose_pointwise
-from ..pipeline.models.transformer import Operations, WanTransformer
+from ..pipeline.models.transformer import WanTransformer
 from ..pipeline.models.transformer_files import weight_dtype
 from .accuracy import psnr
 from .demo_accuracy import FRAMES, JOB, in_floats

@@ -31,11 +31,12 @@ from ..pipeline.bench import WAN_14B as REAL
 from ..pipeline.media.reference import open_reference
 from ..pipeline.media.writer import VideoWriter
 from ..pipeline.models.attention import choose_attention
+from ..pipeline.models.block import Operations
 from ..pipeline.models.image_encoder import load_image_encoder
 from ..pipeline.models.linear import Linear
 from ..pipeline.models.pointwise import choose_pointwise
 from ..pipeline.models.speech_encoder import features_from_tensor
-from ..pipeline.models.transformer import Context, Operations, WanTransformer
+from ..pipeline.models.transformer import Context, WanTransformer
 from ..pipeline.models.transformer_blocks import TransformerBlocks
 from ..pipeline.models.transformer_files import weight_dtype
 from ..pipeline.models.transformer_loading import QUANTISERS

@@ -24,17 +24,11 @@ from .media.audio import FPS
 from .media.buckets import target_size
 from .memory import GIB, TransformerSize
 from .models.attention import choose_attention
+from .models.block import IMAGE_LAYERS, TEXT_LAYERS, Block, Operations, TransformerConfig
 from .models.linear import Linear
 from .models.pointwise import choose_pointwise
 from .models.rope import rope_table
-from .models.transformer import (
-    IMAGE_LAYERS,
-    TEXT_LAYERS,
-    Block,
-    Operations,
-    TransformerConfig,
-    parameter_shapes,
-)
+from .models.transformer import parameter_shapes
 from .models.transformer_blocks import is_context_layer
 from .models.transformer_loading import QUANTISERS
 from .models.vae import WanVAE, load_vae

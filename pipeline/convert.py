@@ -16,7 +16,8 @@ from .device import choose_device
 from .errors import InputError
 from .job import check_output
 from .model_files import find_transformer_files
-from .models.transformer import TransformerConfig, parameter_shapes
+from .models.block import TransformerConfig
+from .models.transformer import parameter_shapes
 from .models.transformer_files import HEADS_METADATA, transformer_config, weight_dtype
 from .models.transformer_loading import is_matrix, keep_matrix, with_lora
 from .progress import BlockLoaded, Finished, Loading, Notice, Progress

@@ -8,8 +8,8 @@ from .errors import InputError
 from .media.buckets import target_size
 from .memory import GIB, VAE_SHARE, VAE_TILES, VaePlan
 from .models.attention import choose_attention
+from .models.block import Operations
 from .models.pointwise import choose_pointwise
-from .models.transformer import Operations
 from .quantisation.matmul import choose_matmuls
 from .settings import Settings
 

@@ -9,9 +9,10 @@ from infinitetalk.pipeline import Generator, Job, Settings, generator
 from infinitetalk.pipeline.bench import WAN_14B, transformer_size
 from infinitetalk.pipeline.memory import Placement, estimate_memory
 from infinitetalk.pipeline.models.attention import choose_attention
+from infinitetalk.pipeline.models.block import Operations
 from infinitetalk.pipeline.models.linear import Linear
 from infinitetalk.pipeline.models.pointwise import choose_pointwise
-from infinitetalk.pipeline.models.transformer import Context, Operations, WanTransformer
+from infinitetalk.pipeline.models.transformer import Context, WanTransformer
 from infinitetalk.pipeline.models.transformer_files import weight_dtype
 from infinitetalk.pipeline.models.transformer_loading import QUANTISERS
 from infinitetalk.pipeline.plan import plan_memory, tokens_per_window

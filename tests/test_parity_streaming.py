@@ -10,11 +10,11 @@ from infinitetalk.pipeline.media.buckets import BUCKETS
 from infinitetalk.pipeline.media.colour import match_colour
 from infinitetalk.pipeline.media.reference import open_reference
 from infinitetalk.pipeline.models.attention import choose_attention
+from infinitetalk.pipeline.models.block import Operations
 from infinitetalk.pipeline.models.image_encoder import load_image_encoder
 from infinitetalk.pipeline.models.pointwise import choose_pointwise
 from infinitetalk.pipeline.models.speech_encoder import features_from_tensor
 from infinitetalk.pipeline.models.text_encoder import load_text_encoder
-from infinitetalk.pipeline.models.transformer import Operations
 from infinitetalk.pipeline.models.transformer_blocks import TransformerBlocks
 from infinitetalk.pipeline.models.transformer_files import open_transformer
 from infinitetalk.pipeline.models.transformer_loading import Keeping, load_transformer

@@ -7,8 +7,9 @@ import pytest
 import torch
 from infinitetalk.pipeline.errors import InputError
 from infinitetalk.pipeline.models.attention import choose_attention
+from infinitetalk.pipeline.models.block import Operations
 from infinitetalk.pipeline.models.pointwise import choose_pointwise
-from infinitetalk.pipeline.models.transformer import Context, Operations
+from infinitetalk.pipeline.models.transformer import Context
 from infinitetalk.pipeline.models.transformer_blocks import TransformerBlocks
 from infinitetalk.pipeline.models.transformer_files import open_transformer
 from infinitetalk.pipeline.models.transformer_loading import Keeping, load_transformer
@@ -86,6 +87,14 @@ def test_branches_walked_together_equal_upstreams_single_passes(model, inputs):
     outputs = predict(model, inputs, NOTES["timesteps"][1], context(model[0], inputs), silent, textless)
     for output, name in zip(outputs, ("output.1", "null_audio", "null_text"), strict=True):
         assert relative_error(output, GOLDEN[name]) < 1e-5
+
+
+def test_a_branch_is_the_same_alone_and_beside_others(model, inputs):
+    """They share the first self-attention."""
+    branches = [context(model[0], inputs), context(model[0], inputs, text="context_null")]
+    together = predict(model, inputs, NOTES["timesteps"][1], *branches)
+    for output, branch in zip(together, branches, strict=True):
+        assert torch.equal(output, predict(model, inputs, NOTES["timesteps"][1], branch)[0])
 
 
 def test_cached_keys_and_values_serve_later_steps(model, inputs):

@@ -10,8 +10,8 @@ import torch
 from infinitetalk.pipeline import Generator, Job, Settings
 from infinitetalk.pipeline.command_line import main
 from infinitetalk.pipeline.models.attention import choose_attention
+from infinitetalk.pipeline.models.block import Operations
 from infinitetalk.pipeline.models.pointwise import choose_pointwise
-from infinitetalk.pipeline.models.transformer import Operations
 from infinitetalk.pipeline.models.transformer_blocks import TransformerBlocks
 from infinitetalk.pipeline.models.transformer_files import open_transformer
 from infinitetalk.pipeline.models.transformer_loading import Keeping, load_transformer

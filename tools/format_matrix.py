@@ -25,9 +25,10 @@ from safetensors.torch import save_file
 
 from ..pipeline.lora import Loras, open_loras
 from ..pipeline.models.attention import choose_attention
+from ..pipeline.models.block import Operations
 from ..pipeline.models.linear import Linear
 from ..pipeline.models.pointwise import choose_pointwise
-from ..pipeline.models.transformer import Context, Operations, WanTransformer
+from ..pipeline.models.transformer import Context, WanTransformer
 from ..pipeline.models.transformer_blocks import TransformerBlocks
 from ..pipeline.models.transformer_files import open_transformer
 from ..pipeline.models.transformer_loading import Keeping, load_transformer

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import torch
 
 from ..weights.residency import ALL, BlockStreamer
-from .transformer import IMAGE_LAYERS, TEXT_LAYERS, Block
+from .block import IMAGE_LAYERS, TEXT_LAYERS, Block
 
 
 class TransformerBlocks:

@@ -17,7 +17,8 @@ from ..errors import InputError
 from ..weights import downloads
 from ..weights.files import Tensors, open_tensors
 from ..weights.load import check_names, check_shape, dimensions
-from .transformer import AUDIO_WINDOW, TransformerConfig
+from .block import TransformerConfig
+from .transformer import AUDIO_WINDOW
 
 # Wan's own models all have heads of 128 channels; a config.json beside the file says otherwise.
 _USUAL_HEAD_DIM = 128

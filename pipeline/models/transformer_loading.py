@@ -19,8 +19,9 @@ from ..quantisation.rowwise import FP8_E4M3, FP8_E5M2, INT8, pack_fp8, pack_int8
 from ..quantisation.storage import PLAIN, Packed, Requantise, SideBranch, Storage
 from ..weights.files import Tensors
 from ..weights.load import fill
+from .block import Operations
 from .linear import Linear
-from .transformer import Operations, WanTransformer, parameter_shapes
+from .transformer import WanTransformer, parameter_shapes
 from .transformer_blocks import TransformerBlocks, is_context_layer
 from .transformer_files import BASE, check_parts, transformer_config, weight_dtype
 

@@ -100,6 +100,10 @@ class Activation:
             self._quantised[dtype] = quantise(self.values.flatten(0, -2).contiguous(), dtype)
         return self._quantised[dtype]
 
+    def shared(self) -> Activation:
+        """The same numbers, to be released for themselves."""
+        return Activation(self.values, self._quantised)
+
     def release(self) -> None:
         """Give the memory back when the last layer has had it, whoever still holds this."""
         self.values = self.values.new_empty(0)

@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import torch
 
-from ..models.transformer import Block, Context, StepCache, WanTransformer
+from ..models.block import Block
+from ..models.transformer import Context, StepCache, WanTransformer
 from .guidance import Branch
 from .solvers import TRAIN_TIMESTEPS, Solver
 

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
-from ...pipeline.models.transformer import TransformerConfig
+from ...pipeline.models.block import TransformerConfig
 from ...pipeline.sampling.solvers import distilled_levels, euler_levels, shift_levels
 from ..lora_files import Layer, comfy
 from .training import Clock, Optimizer

@@ -1,0 +1,195 @@
+"""A block of the transformer: attention to itself, to text and image, and to the speech, then the feed-forward.
+
+Parameter names are the checkpoints' own. Tokens are changed in place and inputs given up with their last use, since
+they are hundreds of megabytes. Knows nothing about where weights live or what the tokens stand for.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from ..quantisation.matmul import WEIGHT_ONLY, Matmuls
+from ..quantisation.rows import Activation, token_slices
+from .attention import Attention
+from .linear import Linear, shared_rows
+from .pointwise import Pointwise
+
+# Layers of cross-attention that are needed once for each text and image, not at every step.
+TEXT_LAYERS = ("k", "v", "norm_k")
+IMAGE_LAYERS = ("k_img", "v_img", "norm_k_img")
+
+
+@dataclass(frozen=True)
+class TransformerConfig:
+    """Sizes of a transformer; all but ``num_heads`` can be read off the tensors' shapes."""
+
+    dim: int
+    ffn_dim: int
+    num_heads: int
+    num_layers: int
+    in_channels: int
+    out_channels: int
+    patch_size: tuple[int, int, int]
+    freq_dim: int
+    text_dim: int
+    image_dim: int
+    audio_dim: int
+    audio_hidden: int
+    audio_tokens: int
+    audio_features: int
+    eps: float = 1e-6
+
+    @property
+    def head_dim(self) -> int:
+        return self.dim // self.num_heads
+
+
+@dataclass(frozen=True)
+class Operations:
+    """Interchangeable implementations of what a block computes."""
+
+    attend: Attention
+    pointwise: Pointwise
+    matmuls: Matmuls = WEIGHT_ONLY
+
+
+def split_heads(x: torch.Tensor, heads: int) -> torch.Tensor:
+    """[..., dim] -> [..., heads, head_dim]"""
+    return x.unflatten(-1, (heads, -1))
+
+
+class RMSNorm(nn.Module):
+    """Root-mean-square norm over all heads' channels together."""
+
+    def __init__(self, dim: int, eps: float) -> None:
+        super().__init__()
+        self.eps = eps
+        self.weight = nn.Parameter(torch.empty(dim))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return F.rms_norm(x, self.weight.shape, self.weight, self.eps)
+
+
+class NormedAttention(nn.Module):
+    """The layers that Wan's self-attention and cross-attention have in common."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.num_heads = config.num_heads
+        self.q = Linear(config.dim, config.dim)
+        self.k = Linear(config.dim, config.dim)
+        self.v = Linear(config.dim, config.dim)
+        self.o = Linear(config.dim, config.dim)
+        self.norm_q = RMSNorm(config.dim, config.eps)
+        self.norm_k = RMSNorm(config.dim, config.eps)
+
+
+class SelfAttention(NormedAttention):
+    def forward(self, x: Activation, rope: torch.Tensor, ops: Operations) -> torch.Tensor:
+        """x [tokens, dim], released on the way -> [tokens, dim]"""
+        q = ops.pointwise.norm_rotate(self.q(x), self.norm_q.weight, rope, self.num_heads, self.norm_q.eps)
+        k = ops.pointwise.norm_rotate(self.k(x), self.norm_k.weight, rope, self.num_heads, self.norm_k.eps)
+        v = split_heads(self.v(x), self.num_heads)
+        x.release()
+        out = ops.attend(q[None], k[None], v[None])[0].flatten(-2)
+        del q, k, v
+        return self.o(out)
+
+
+class CrossAttention(NormedAttention):
+    """Attention to text and to the reference image, each with keys of its own, summed."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__(config)
+        self.k_img = Linear(config.dim, config.dim)
+        self.v_img = Linear(config.dim, config.dim)
+        self.norm_k_img = RMSNorm(config.dim, config.eps)
+
+    def keys_and_values(self, tokens: torch.Tensor, layers: tuple[str, str, str]) -> torch.Tensor:
+        """Of embedded tokens [tokens, dim], by ``TEXT_LAYERS`` or ``IMAGE_LAYERS``: [2, tokens, heads, head_dim]."""
+        k, v, norm = map(self.get_submodule, layers)
+        return split_heads(torch.stack([norm(k(tokens)), v(tokens)]), self.num_heads)
+
+    def forward(self, x: Activation, text: torch.Tensor, image: torch.Tensor, ops: Operations) -> torch.Tensor:
+        """x [tokens, dim], released on the way; keys and values as above -> [tokens, dim]"""
+        q = split_heads(self.norm_q(self.q(x)), self.num_heads)[None]
+        x.release()
+        out = ops.attend(q, image[:1], image[1:]).add_(ops.attend(q, text[:1], text[1:]))
+        del q
+        return self.o(out[0].flatten(-2))
+
+
+class AudioCrossAttention(nn.Module):
+    """Attention of each latent frame's tokens to the speech of that frame alone."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.num_heads = config.num_heads
+        self.q_linear = Linear(config.dim, config.dim)
+        self.kv_linear = Linear(config.audio_dim, 2 * config.dim)
+        self.proj = Linear(config.dim, config.dim)
+
+    def forward(self, x: Activation, audio: torch.Tensor, ops: Operations) -> torch.Tensor:
+        """x [tokens, dim], released on the way; audio [frames, audio tokens, audio_dim] -> [tokens, dim]"""
+        k, v = self.kv_linear(audio).unflatten(-1, (2, self.num_heads, -1)).unbind(-3)
+        q = split_heads(self.q_linear(x), self.num_heads).unflatten(0, (len(audio), -1))
+        x.release()
+        out = ops.attend(q, k, v).flatten(0, 1).flatten(-2)
+        del q
+        return self.proj(out)
+
+
+class Block(nn.Module):
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        dim, self.eps = config.dim, config.eps
+        self.self_attn = SelfAttention(config)
+        self.norm3 = nn.LayerNorm(dim, self.eps)
+        self.cross_attn = CrossAttention(config)
+        self.ffn = nn.ModuleDict({"0": Linear(dim, config.ffn_dim), "2": Linear(config.ffn_dim, dim)})
+        self.modulation = nn.Parameter(torch.empty(1, 6, dim))
+        self.audio_cross_attn = AudioCrossAttention(config)
+        self.norm_x = nn.LayerNorm(dim, self.eps)
+
+    def attend(self, x: torch.Tensor, time: torch.Tensor, rope: torch.Tensor, ops: Operations) -> Activation:
+        """Self-attention, the block's first third: changes x in place, returns what the next one begins with."""
+        shift, scale, gate = (self.modulation + time)[:, :3].unbind(1)
+        attn, count, norm3 = self.self_attn, len(x), self.norm3
+        h = ops.pointwise.norm(x, 1 + scale, shift, self.eps, shared_rows(count, attn.q, attn.k, attn.v))
+        rows = self.cross_attn.q.rows(count)
+        return ops.pointwise.add_norm(x, attn(h, rope, ops), gate, norm3.weight, norm3.bias, self.eps, rows)
+
+    def forward(
+        self,
+        x: torch.Tensor,
+        time: torch.Tensor,
+        rope: torch.Tensor,
+        text: torch.Tensor,
+        image: torch.Tensor,
+        audio: torch.Tensor,
+        ops: Operations,
+        attended: Activation | None = None,
+    ) -> None:
+        """Change x [tokens, dim] in place.
+
+        Never holds more than five tensors of x's size, x among them; five and a half with 8-bit products whose rows
+        the layers make.
+
+        Args:
+            time: modulation [1, 6, dim], float32.
+            text, image: keys and values, [2, tokens, heads, head_dim].
+            audio: embedded speech, [frames, audio tokens, audio_dim].
+            attended: what ``attend`` has returned for this x, if that is done.
+        """
+        shift, scale, gate = (self.modulation + time)[:, 3:].unbind(1)
+        cross, speech, (up, down) = self.cross_attn, self.audio_cross_attn, self.ffn.values()
+        eps, norm_x, add_norm, count = self.eps, self.norm_x, ops.pointwise.add_norm, len(x)
+        h = self.attend(x, time, rope, ops) if attended is None else attended
+        h = add_norm(x, cross(h, text, image, ops), None, norm_x.weight, norm_x.bias, eps, speech.q_linear.rows(count))
+        h = add_norm(x, speech(h, audio, ops), None, 1 + scale, shift, eps, up.rows(count))
+        for part in token_slices(count):  # each has more rows than those few that layers take in floats
+            ops.pointwise.add(x[part], down(ops.pointwise.gelu(up(h[part]), down.rows(count))), gate)
