@@ -82,6 +82,7 @@ def read_back(folder: Path, stages: Path) -> None:
         stages / speech_encoder.FILE,
     )
     shutil.copy(folder / reader.FILE, stages / reader.FILE)
+    shutil.copy(folder / LORA_FILE, stages / lora.FILE)
     frozen = stages / "frozen"
     shutil.copytree(base / TOKENIZER_DIR, frozen / TOKENIZER_DIR, dirs_exist_ok=True)
     for name in (T5_FILE, CLIP_FILE):

@@ -41,7 +41,7 @@ BASE = Settings(
     sample_audio_guide_scale=1.0,
     color_correction_strength=0.0,
     base_seed=1,
-    dtype="float32",
+    dtype="fp32",
     kernels="plain",
 )
 LORA = BASE.replace(lora_dir=(FOLDER / LORA_FILE,), lora_scale=(1.0,))

@@ -155,7 +155,7 @@ def line(row: Row, found: Found, picture: str) -> str:
         f"{result.motion:.2f}",
         f"{result.colour_drift:.1f}",
         "" if result.seam_ratio is None else f"{result.seam_ratio:.2f}",
-        f"{result.sorrow:+.2f}",
+        f"{round(result.sorrow, 2) + 0.0:+.2f}",  # no minus before zero
         "" if found.likeness is None else f"{min(found.likeness, 99):.1f}",
         f"{found.seconds:.0f}",
         f"![]({picture})",
