@@ -257,7 +257,6 @@ class Generator:
             "dtype": str(self.dtype).removeprefix("torch."),
             "VAE's dtype": str(vae.dtype).removeprefix("torch."),
             "VAE's tiles": str(vae.tiles),
-            "latent frames decoded at once": str(vae.together),
             "attention": self.operations.attend.name,
             "kernels": self.operations.pointwise.name,
             "products": self._weights.products,

@@ -23,10 +23,9 @@ BLOCK_VECTORS = 6.5
 FEED_FORWARD_VECTORS = 3
 # The same beyond that for attention in 8 bits, which rounds queries, keys and values, and reads its result back.
 EIGHT_BIT_ATTENTION = {"cudnn_fp8": 1.5, "sage": 1.5}
-# The VAE, four frames at once with what it remembers of those before, by the bytes of its numbers; each further
-# latent frame at once; and in tiles, where a window's coarse features and its frames wait as well.
+# The VAE, four frames at once with what it remembers of those before, by the bytes of its numbers; and in tiles,
+# where a window's coarse features and its frames wait as well.
 VAE_BYTES_PER_PIXEL = {4: 29_000, 2: 12_100}
-VAE_TOGETHER = 0.4
 VAE_WAITING = 370
 VAE_BORDER = 13  # pixels: how much larger a tile is for each neighbour, on the average over its layers
 VAE_TILES = (1, 2, 4, 6, 9, 12, 16, 20, 25)
@@ -41,12 +40,10 @@ class VaePlan:
 
     Attributes:
         tiles: of a picture.
-        together: latent frames decoded at once.
     """
 
     dtype: torch.dtype = torch.float32
     tiles: int = 1
-    together: int = 1
 
     @staticmethod
     def room(there: int) -> int:
@@ -56,9 +53,9 @@ class VaePlan:
     def bytes(self, pixels: int) -> int:
         """What it takes on the device for pictures of so many pixels."""
         itemsize = self.dtype.itemsize
-        rate = VAE_BYTES_PER_PIXEL[itemsize] * (1 + VAE_TOGETHER * (self.together - 1))
+        rate = VAE_BYTES_PER_PIXEL[itemsize]
         if self.tiles == 1:
-            return int(pixels * rate)
+            return pixels * rate
         tile = 1.0
         for parts in grid(self.tiles, 1, 1):
             tile *= pixels**0.5 / parts + VAE_BORDER * min(parts - 1, 2)

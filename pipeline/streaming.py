@@ -257,7 +257,7 @@ class Streamer:
         ends: list[torch.Tensor] = []
         done = 0
         with self.models.using(vae):
-            for piece in _Announced(vae.decode_frames(latents, plan.tiles, plan.together), self.progress):
+            for piece in _Announced(vae.decode_frames(latents, plan.tiles), self.progress):
                 piece = match_colour(piece, self._colours, self.settings.color_correction_strength)
                 frames[done : done + piece.shape[1]].copy_(to_uint8(piece), non_blocking=True)
                 done += piece.shape[1]

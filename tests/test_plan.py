@@ -166,6 +166,27 @@ def test_steps_of_the_presets_fit_small_cards(preset, given, gib, resident):
 
 
 @pytest.mark.parametrize(
+    ("preset", "given", "gib", "tiles", "in_use"),
+    [
+        ("01_ultra_fast", {}, 10, 2, 4.95),
+        ("02_comfyui_equivalent", {}, 12, 2, 4.79),
+        ("05_low_vram", {}, 6, 4, 4.79),
+        ("04_high_quality", {}, 18, 2, 16.35),
+    ],
+)
+def test_plans_are_near_the_peaks_that_were_measured(monkeypatch, preset, given, gib, tiles, in_use):
+    """Memory in use at its peak under a cap, GiB, real size, one H100 (benchmarks/README.md)."""
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: SimpleNamespace(total_memory=gib * GIB))
+    settings = resolve(settings_with_preset(preset, **given))
+    height, width = target_size(settings.size, 1, 1)
+    vae = choose_vae(settings, torch.device("cuda"))
+    assert vae == VaePlan(torch.bfloat16, tiles)
+    size = transformer_size(WAN_14B, settings.quant is not None, itemsize=2)
+    _, memory = plan_memory(size, settings, height, width, 2, gib * GIB, vae)
+    assert abs(memory.peak / GIB - in_use) < 0.5 < MARGIN / GIB
+
+
+@pytest.mark.parametrize(
     ("gib", "changes", "expected"),
     [
         (12, {}, torch.bfloat16),

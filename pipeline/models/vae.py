@@ -152,17 +152,16 @@ class WanVAE(nn.Module):
         return (self.conv1(encoded)[0, : self.z_dim].float() - mean) / std  # the other half is the log variance
 
     @torch.no_grad()
-    def decode_frames(self, latents: torch.Tensor, tiles: int = 1, together: int = 1) -> Iterator[torch.Tensor]:
+    def decode_frames(self, latents: torch.Tensor, tiles: int = 1) -> Iterator[torch.Tensor]:
         """Decode ``[z, t, h, w]``; yields pixels ``[3, n, 8 h, 8 w]``, n = 1 first, then 4 for each latent frame.
 
         Args:
             tiles: with one, frames leave as they are made, else when all are.
-            together: latent frames decoded at once after the first; more take more memory and less time.
         """
         mean, std = self._statistics()
         z = (latents.to(std) * std + mean)[None].to(self.conv2.weight)
         steps, stream = self.decoder.steps, Stream(self.kernels)
-        pieces = [z[:, :, :1], *(z[:, :, 1:].split(together, dim=2) if z.shape[2] > 1 else ())]
+        pieces = z.split(1, dim=2)
         if tiles == 1:
             decoded = (run(steps, self.conv2(piece), stream) for piece in pieces)
         else:
@@ -173,13 +172,13 @@ class WanVAE(nn.Module):
         for piece in decoded:
             yield piece[0].float().clamp_(-1, 1)
 
-    def decode(self, latents: torch.Tensor, tiles: int = 1, together: int = 1) -> torch.Tensor:
+    def decode(self, latents: torch.Tensor, tiles: int = 1) -> torch.Tensor:
         """``[z, t, h, w]`` to pixels ``[3, 1 + 4 (t - 1), 8 h, 8 w]``."""
         _, t, h, w = latents.shape
         size = (3, 1 + self.stride[0] * (t - 1), self.stride[1] * h, self.stride[2] * w)
         video = torch.empty(size, device=self.conv2.weight.device)
         done = 0
-        for frames in self.decode_frames(latents, tiles, together):
+        for frames in self.decode_frames(latents, tiles):
             video[:, done : done + frames.shape[1]] = frames
             done += frames.shape[1]
         return video
