@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 
 import av
+import psutil
 import pytest
 from infinitetalk.tools.comfy_host import Refused
 
@@ -14,6 +15,12 @@ from .conftest import executed, texts
 def read_bytes(host):
     """Bytes that the server has read from files."""
     return int(re.search(r"^rchar: (\d+)", Path(f"/proc/{host.pid}/io").read_text(), re.MULTILINE)[1])
+
+
+def worked(host):
+    """Seconds that the server has computed, however long it waited for its turn on a busy machine."""
+    used = psutil.Process(host.pid).cpu_times()
+    return used.user + used.system
 
 
 def error_of(entry):
@@ -86,20 +93,22 @@ def test_interrupt_stops_within_a_block_and_the_run_goes_on_later(host, run, gra
     made = graph(**slow, nodes={"audio": {"class_type": "LoadAudio", "inputs": {"audio": "speech.wav"}}})
     with host.listen() as listener:
         prompt = host.queue(made, listener.client)
-        times = []
+        times, written = [], False
         for message in listener.messages():
             (text,) = texts([message]) or [""]
-            if "window 1" in text and "step" in text:
-                times.append(time.monotonic())
-            if "window 2" in text and "step 2/5" in text:
+            if "window 1/2, step" in text:
+                times.append(worked(host))
+            written = written or "window 1/2 done" in text
+            if written and (reached := re.search(r"window 2/2, step (\d)/5", text)):
                 break
         host.post("/interrupt")
-        asked = time.monotonic()
+        asked = worked(host)
         seen = listener.until_end(prompt)
-        stopped = time.monotonic() - asked
-    step = (times[-1] - times[0]) / (len(times) - 1)  # of two passes through two blocks
+        stopped = worked(host) - asked
+    step = (times[-1] - times[0]) / (len(times) - 1)  # of two blocks
     assert seen[-1].type == "execution_interrupted"
-    assert stopped < 0.75 * step + 0.3 and not any("step 3/5" in text for text in texts(seen)), (stopped, step)
+    assert not any(f"window 2/2, step {int(reached[1]) + 1}/5" in text for text in texts(seen))
+    assert stopped < 0.8 * step, (stopped, step)
     (partial,) = (host.base / "output" / "video").glob("*.partial.mp4")
     entry, seen = run(made)
     assert "going on after window 1/2" in "\n".join(texts(seen))
