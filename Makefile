@@ -28,6 +28,7 @@ demo: .venv/installed
 		--ckpt_dir $(MODEL)/Wan2.1-I2V-14B-480P \
 		--infinitetalk_dir $(MODEL)/InfiniteTalk/single/infinitetalk.safetensors \
 		--wav2vec_dir $(MODEL)/chinese-wav2vec2-base \
+		--lora_dir $(MODEL)/demo_lora_4_steps.safetensors --lora_scale 1 \
 		--image assets/drawn_portrait.png --audio assets/speech.wav --prompt "A woman is talking to the camera." \
 		--size 192x192 --sample_steps 4 --sample_shift 5 --sample_text_guide_scale 1 --sample_audio_guide_scale 1 \
 		--save_file $(DEMO)/talking --overwrite
