@@ -8,7 +8,7 @@ transformer      latents, then the transformer   400 s
 lora             four steps for twenty            150 s
 disassemble      the stages' weights again, from the model in assets/, to go on from (no card)
 assemble         the model set in the published file formats (no card)
-measure          figures of the model in assets/, through the engine (a quarter of an hour; no card)
+measure          figures of the model in assets/, through the engine (long; no card)
 
 A stage takes what those before it left in --out; --resume goes on from its own weights there. transformer
 and lora in one call share the latents.

@@ -1,7 +1,7 @@
 """Measures what each setting does to the demo's video, for docs/what_settings_do.md, and makes its pictures.
 
-``python -m infinitetalk.tools.demo_model.settings_page [GROUP ...]`` runs the engine for every row (about
-ten minutes on two cores) and rewrites the rows of the tables in both languages; headings and everything
+``python -m infinitetalk.tools.demo_model.settings_page [GROUP ...]`` runs the engine for every row (five
+minutes on a dozen cores of a server) and rewrites the rows of the tables in both languages; headings and everything
 around the tables is written by hand. A group's rows lie behind a mark with its name.
 """
 
