@@ -131,9 +131,8 @@ def test_memory_comes_back_after_an_interrupt(host, run, graph, base, tmp_path):
         host.post("/interrupt")
         assert listener.until_end(prompt)[-1].type == "execution_interrupted"
     left, until = free(host), time.monotonic() + 20
-    while left[0] - before[0] >= 0.25 * weights and time.monotonic() < until:  # a busy machine takes longer
-        time.sleep(0.5)
-        left = resident(host)
+    while left[0] - before[0] >= 0.25 * weights and time.monotonic() < until:
+        left = free(host)  # ComfyUI's queue misses what comes while it collects garbage after a run
     figures = f"of {weights / MIB:.0f} MiB of weights: {[f'{value / MIB:.0f}' for value in (*before, *running, *left)]}"
     assert weights > 200 * MIB and running[0] - before[0] > 0.9 * weights, figures
     assert left[0] - before[0] < 0.25 * weights and left[1] - before[1] < 0.1 * weights, figures
