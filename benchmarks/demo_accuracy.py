@@ -21,7 +21,7 @@ from pathlib import Path
 import torch
 
 from ..pipeline import Generator, Job, Settings
-from ..pipeline.demo import ASSETS, FACE_READER, demo_checkpoint
+from ..pipeline.demo import ASSETS, FACE_READER, demo_settings
 from ..pipeline.evaluation.measures import evaluate_frames
 from ..pipeline.evaluation.reader import load_reader
 from ..pipeline.media.audio import open_audio
@@ -50,18 +50,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--out", type=Path, help="JSON file for the results")
     options = parser.parse_args()
-    files = demo_checkpoint()
-    guidance = {"sample_text_guide_scale": 1.0, "sample_audio_guide_scale": 1.0}
-    base = Settings(
-        ckpt_dir=files.ckpt_dir,
-        infinitetalk_dir=files.infinitetalk_dir,
-        wav2vec_dir=files.wav2vec_dir,
-        size="192x192",
-        sample_shift=5.0,
-        max_frame_num=FRAMES,
-        dtype="fp32",
-        **guidance,
-    )
+    base = demo_settings(max_frame_num=FRAMES, dtype="fp32")
     speech = speech_for_model(open_audio(JOB.speech))[:]
     reader, _ = load_reader(FACE_READER)
     results: dict[str, object] = {}

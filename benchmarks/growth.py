@@ -12,18 +12,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import tempfile
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import psutil
 import torch
-from safetensors.torch import save_file
 
 from ..pipeline.media.reference import open_reference
-from ..pipeline.models.image_encoder import load_image_encoder
 from ..pipeline.models.speech_encoder import features_from_tensor
 from ..pipeline.models.transformer import Context, WanTransformer
 from ..pipeline.models.transformer_blocks import TransformerBlocks
@@ -31,8 +27,7 @@ from ..pipeline.plan import latent_frames, tokens_per_window, window_plan
 from ..pipeline.settings import Settings
 from ..pipeline.streaming import Inputs, Models, stream
 from ..pipeline.validation import resolve
-from ..tools import random_checkpoint
-from .real_size import CUDA, GIB, REAL, peak, real_transformer, real_vae, seconds
+from .real_size import CUDA, GIB, REAL, peak, real_image_encoder, real_transformer, real_vae, seconds
 
 FRAMES = (41, 81, 121, 161)
 SIDES = (480, 560, 640, 720, 960)
@@ -110,12 +105,7 @@ def row(model: WanTransformer, blocks: TransformerBlocks, frames: int, side: int
 def windows(model: WanTransformer, blocks: TransformerBlocks) -> Iterator[Row]:
     """Each window of a long video: what it takes, and what is held after it."""
     side = 320
-    with tempfile.TemporaryDirectory() as folder:
-        sizes = replace(random_checkpoint.DEMO, clip_dim=REAL.image_dim, clip_layers=32)
-        clip = Path(folder) / "clip.safetensors"
-        save_file(random_checkpoint.image_encoder_weights(sizes), clip)
-        image_encoder = load_image_encoder(clip, CUDA, torch.float16)
-    models = Models(model, blocks, image_encoder, real_vae(torch.bfloat16), CUDA)
+    models = Models(model, blocks, real_image_encoder(), real_vae(torch.bfloat16), CUDA)
     guidance = {"sample_text_guide_scale": 1.0, "sample_audio_guide_scale": 1.0}
     settings = resolve(Settings(size=f"{side}x{side}", sample_steps=1, **guidance))
     total = settings.frame_num + (WINDOWS - 1) * (settings.frame_num - settings.motion_frame)

@@ -20,9 +20,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ..pipeline import Generator, Settings
+from ..pipeline import Generator
 from ..pipeline.bench import WAN_14B
-from ..pipeline.demo import FACE_READER, demo_checkpoint
+from ..pipeline.demo import FACE_READER, demo_settings
 from ..pipeline.device import choose_dtype
 from ..pipeline.evaluation.measures import evaluate_frames
 from ..pipeline.evaluation.reader import load_reader
@@ -60,17 +60,7 @@ class Demo:
     """Windows of the demo model, each measured against one that has all passes."""
 
     def __init__(self, device: torch.device) -> None:
-        files = demo_checkpoint()
-        self.settings = Settings(
-            ckpt_dir=files.ckpt_dir,
-            infinitetalk_dir=files.infinitetalk_dir,
-            wav2vec_dir=files.wav2vec_dir,
-            size="192x192",
-            sample_shift=5.0,
-            max_frame_num=FRAMES,
-            device=device.type,
-            dtype="fp32",
-        )
+        self.settings = demo_settings(max_frame_num=FRAMES, device=device.type, dtype="fp32")
         self.generator = Generator(self.settings)
         self.speech = speech_for_model(open_audio(JOB.speech))[:]
         self.reader, _ = load_reader(FACE_READER)

@@ -25,7 +25,7 @@ import torch
 from ..pipeline import Generator, Job
 from ..pipeline.demo import ASSETS
 from ..pipeline.presets import settings_with_preset
-from ..pipeline.progress import Decoding, Event, Notice, Step, WindowStarted, Working
+from ..pipeline.progress import Event, Notice, Step, WindowStarted, Working
 from ..tools import random_checkpoint
 from ..tools.random_checkpoint import Sizes, Table
 from ..tools.random_tokenizer import write_tokenizer
@@ -85,9 +85,9 @@ def write_models(folder: Path, device: torch.device) -> None:
     (folder / "base").rename(base)
     vocabulary = write_tokenizer(base / random_checkpoint.TOKENIZER_DIR)
     tables = {
-        random_checkpoint.T5_FILE: random_checkpoint._text_encoder_table(SIZES, vocabulary),
-        random_checkpoint.CLIP_FILE: random_checkpoint._image_encoder_table(SIZES),
-        random_checkpoint.VAE_FILE: random_checkpoint._vae_table(SIZES),
+        random_checkpoint.T5_FILE: random_checkpoint.text_encoder_table(SIZES, vocabulary),
+        random_checkpoint.CLIP_FILE: random_checkpoint.image_encoder_table(SIZES),
+        random_checkpoint.VAE_FILE: random_checkpoint.vae_table(SIZES),
     }
     for name, table in tables.items():
         dtype = torch.float32 if name == random_checkpoint.VAE_FILE else torch.bfloat16
@@ -96,7 +96,7 @@ def write_models(folder: Path, device: torch.device) -> None:
     speech.mkdir()
     random_checkpoint.write_json(speech / "config.json", random_checkpoint.speech_encoder_config(SIZES))
     random_checkpoint.write_json(speech / "preprocessor_config.json", random_checkpoint.SPEECH_PREPROCESSOR)
-    weights = _draw(random_checkpoint._speech_encoder_table(SIZES), torch.float32, device)
+    weights = _draw(random_checkpoint.speech_encoder_table(SIZES), torch.float32, device)
     torch.save(weights, speech / "pytorch_model.bin")
     words = [sys.executable, "-m", "infinitetalk", "convert", "--quant", "fp8", "--ckpt_dir", str(base)]
     words += ["--infinitetalk_dir", str(folder / "infinitetalk.safetensors")]
@@ -127,7 +127,6 @@ class Watch:
     denoising: float | None = None
     windows: list[float] = field(default_factory=list)
     steps: list[float] = field(default_factory=list)
-    decoding: list[float] = field(default_factory=list)
     notices: list[str] = field(default_factory=list)
 
     def __call__(self, event: Event) -> None:
@@ -139,8 +138,6 @@ class Watch:
         elif isinstance(event, Step):
             torch.cuda.synchronize()
             self.steps.append(time.perf_counter() - self.start)
-        elif isinstance(event, Decoding):
-            self.decoding.append(now)
         elif isinstance(event, Notice):
             self.notices.append(event.text)
 

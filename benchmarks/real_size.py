@@ -32,7 +32,7 @@ from ..pipeline.media.reference import open_reference
 from ..pipeline.media.writer import VideoWriter
 from ..pipeline.models.attention import choose_attention
 from ..pipeline.models.block import Operations
-from ..pipeline.models.image_encoder import load_image_encoder
+from ..pipeline.models.image_encoder import ImageEncoder, load_image_encoder
 from ..pipeline.models.linear import Linear
 from ..pipeline.models.pointwise import choose_pointwise
 from ..pipeline.models.speech_encoder import features_from_tensor
@@ -220,6 +220,15 @@ def real_vae(dtype: torch.dtype) -> WanVAE:
         return load_vae(path, CUDA, dtype, choose_vae_kernels("auto", CUDA))
 
 
+def real_image_encoder() -> ImageEncoder:
+    """CLIP of real size with random weights, through a real file."""
+    with tempfile.TemporaryDirectory() as folder:
+        sizes = replace(random_checkpoint.DEMO, clip_dim=REAL.image_dim, clip_layers=32)
+        path = Path(folder) / "clip.safetensors"
+        save_file(random_checkpoint.image_encoder_weights(sizes), path)
+        return load_image_encoder(path, CUDA, torch.float16)
+
+
 def measure_vae(height: int, width: int) -> dict[str, object]:
     found: dict[str, object] = {}
     for dtype in (torch.float32, torch.bfloat16):
@@ -246,12 +255,7 @@ def measure_window(height: int, width: int, quant: str | None) -> dict[str, obje
     """Two windows of four steps and two passes, from decoded inputs to packets on the disk."""
     blocks = TransformerBlocks(CUDA, resident=REAL.num_layers)
     transformer = real_transformer(blocks, quant)
-    with tempfile.TemporaryDirectory() as folder:
-        sizes = replace(random_checkpoint.DEMO, clip_dim=REAL.image_dim, clip_layers=32)
-        clip = Path(folder) / "clip.safetensors"
-        save_file(random_checkpoint.image_encoder_weights(sizes), clip)
-        image_encoder = load_image_encoder(clip, CUDA, torch.float16)
-    models = Models(transformer, blocks, image_encoder, real_vae(torch.float32), CUDA)
+    models = Models(transformer, blocks, real_image_encoder(), real_vae(torch.float32), CUDA)
     settings = resolve(
         Settings(size=f"{width}x{height}", sample_steps=4, sample_text_guide_scale=1.0, sample_audio_guide_scale=2.0)
     )

@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from .settings import Settings
+
 ASSETS = Path(__file__).parent.parent / "assets"
 FOLDER = ASSETS / "demo_model"
 FACE_READER = FOLDER / "face_reader.safetensors"  # what ``infinitetalk evaluate`` reads frames with
@@ -25,3 +27,13 @@ class DemoCheckpoint:
 def demo_checkpoint() -> DemoCheckpoint:
     """Where the bundled model lies."""
     return DemoCheckpoint()
+
+
+def demo_settings(**changes: object) -> Settings:
+    """The bundled model as it was trained to be used: 192x192, four steps, no guidance; those in ``changes`` win."""
+    usual = {
+        **vars(demo_checkpoint()),
+        **{"size": "192x192", "sample_steps": 4, "sample_shift": 5.0},
+        **{"sample_text_guide_scale": 1.0, "sample_audio_guide_scale": 1.0},
+    }
+    return Settings(**{**usual, **changes})

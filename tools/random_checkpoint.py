@@ -128,22 +128,22 @@ def infinitetalk_weights(sizes: Sizes, seed: int = 0) -> Weights:
 
 def text_encoder_weights(sizes: Sizes, vocabulary: int, seed: int = 0) -> Weights:
     """umT5's encoder under Wan's names, float32 (the published file is bfloat16)."""
-    return _draw(_text_encoder_table(sizes, vocabulary), seed, 3)
+    return _draw(text_encoder_table(sizes, vocabulary), seed, 3)
 
 
 def image_encoder_weights(sizes: Sizes, seed: int = 0) -> Weights:
     """CLIP under open-clip's names as Wan publishes them, with a few of the text tower's tensors."""
-    return _draw(_image_encoder_table(sizes), seed, 4)
+    return _draw(image_encoder_table(sizes), seed, 4)
 
 
 def vae_weights(sizes: Sizes, seed: int = 0) -> Weights:
     """The Wan 2.1 VAE, float32."""
-    return _draw(_vae_table(sizes), seed, 5)
+    return _draw(vae_table(sizes), seed, 5)
 
 
 def speech_encoder_weights(sizes: Sizes, seed: int = 0) -> Weights:
     """wav2vec2 as ``pytorch_model.bin`` of a pre-training checkpoint holds it."""
-    return _draw(_speech_encoder_table(sizes), seed, 6)
+    return _draw(speech_encoder_table(sizes), seed, 6)
 
 
 def _draw(table: Table, seed: int, part: int) -> Weights:
@@ -241,7 +241,7 @@ def infinitetalk_table(sizes: Sizes) -> Table:
     return table
 
 
-def _text_encoder_table(sizes: Sizes, vocabulary: int) -> Table:
+def text_encoder_table(sizes: Sizes, vocabulary: int) -> Table:
     dim, attn = sizes.text_dim, sizes.text_attn
     rows = 64 * math.ceil(vocabulary / 64)  # the published table, too, has more rows than the tokenizer has pieces
     table: Table = {"token_embedding.weight": Spec((rows, dim), 1.0), "norm.weight": Spec((dim,), 0.05, 1.0)}
@@ -260,7 +260,7 @@ def _text_encoder_table(sizes: Sizes, vocabulary: int) -> Table:
     return table
 
 
-def _image_encoder_table(sizes: Sizes) -> Table:
+def image_encoder_table(sizes: Sizes) -> Table:
     dim = sizes.clip_dim
     tokens = (CLIP_IMAGE // CLIP_PATCH) ** 2 + 1
     table: Table = {
@@ -286,7 +286,7 @@ def _image_encoder_table(sizes: Sizes) -> Table:
     return table
 
 
-def _vae_table(sizes: Sizes) -> Table:
+def vae_table(sizes: Sizes) -> Table:
     d, z = sizes.vae_dim, LATENT_CHANNELS
     return {
         **_conv("encoder.conv1", d, 3, 3, 3, 3),
@@ -391,7 +391,7 @@ def speech_encoder_config(sizes: Sizes) -> dict:
     }
 
 
-def _speech_encoder_table(sizes: Sizes) -> Table:
+def speech_encoder_table(sizes: Sizes) -> Table:
     hidden, conv, taps, groups = sizes.audio_hidden, sizes.audio_conv, 128, 16
     positions = "encoder.pos_conv_embed.conv"
     table: Table = {

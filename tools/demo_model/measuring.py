@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ...pipeline.demo import FACE_READER, FOLDER, demo_checkpoint
+from ...pipeline.demo import FACE_READER, FOLDER, demo_settings
 from ...pipeline.evaluation.measures import Evaluation, evaluate_frames
 from ...pipeline.evaluation.reader import load_reader
 from ...pipeline.generator import Generator
@@ -30,20 +30,7 @@ from .sheets import save_sheet
 
 FIRST_PERSON = 910_000  # training ends far below
 _LENGTH = 16_000 * 6
-BASE = Settings(
-    ckpt_dir=demo_checkpoint().ckpt_dir,
-    infinitetalk_dir=demo_checkpoint().infinitetalk_dir,
-    wav2vec_dir=demo_checkpoint().wav2vec_dir,
-    size="192x192",
-    sample_steps=4,
-    sample_shift=5.0,
-    sample_text_guide_scale=1.0,
-    sample_audio_guide_scale=1.0,
-    color_correction_strength=0.0,
-    base_seed=1,
-    dtype="fp32",
-    kernels="plain",
-)
+BASE = demo_settings(color_correction_strength=0.0, base_seed=1, dtype="fp32", kernels="plain")
 LORA = BASE.replace(lora_dir=(FOLDER / LORA_FILE,), lora_scale=(1.0,))
 VARIANTS = {"4 steps, LoRA": LORA, "4 steps": BASE, "20 steps": BASE.replace(sample_steps=20)}
 _COLUMNS = 12  # of the picture

@@ -16,14 +16,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ...pipeline.demo import ASSETS, FACE_READER, FOLDER, demo_checkpoint
+from ...pipeline.demo import ASSETS, FACE_READER, FOLDER, demo_settings
 from ...pipeline.evaluation.measures import Evaluation, evaluate_frames
 from ...pipeline.evaluation.reader import load_reader
 from ...pipeline.generator import Generator
 from ...pipeline.job import Job
 from ...pipeline.media.audio import Sound, open_audio
 from ...pipeline.media.speech import speech_for_model
-from ...pipeline.settings import Settings
 from .assemble import LORA_FILE
 
 DOCS = Path(__file__).parent.parent.parent / "docs"
@@ -33,17 +32,7 @@ PORTRAIT = ASSETS / "drawn_portrait.png"
 _STRIP, _SIDE = 6, 80  # pictures in a strip, and their side
 _PLAIN = "A woman is talking to the camera."
 _SAD = "A woman is talking, sad."
-BASE = Settings(
-    ckpt_dir=demo_checkpoint().ckpt_dir,
-    infinitetalk_dir=demo_checkpoint().infinitetalk_dir,
-    wav2vec_dir=demo_checkpoint().wav2vec_dir,
-    size="192x192",
-    sample_steps=4,
-    sample_shift=5.0,
-    sample_text_guide_scale=1.0,
-    sample_audio_guide_scale=1.0,
-    device="cpu",
-)
+BASE = demo_settings(device="cpu")
 
 
 @dataclass(frozen=True)
