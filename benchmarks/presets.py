@@ -3,10 +3,11 @@
     python -m infinitetalk.benchmarks.presets FOLDER [--cases NAME ...] [--out FILE]
 
 Writes a whole model set of real size with random weights into FOLDER (about 75 GB: seven bf16 shards,
-InfiniteTalk's file, umT5, CLIP, VAE, wav2vec2, a LoRA of rank 128 and a converted fp8 file), then makes a video
-with each case through the generator, in a process of its own whose PyTorch allocator may hold no more than the
-case's GiB. --vram_limit tells the planner of the cap, as a card of that size would. A second video of one window
-in the same process tells how long it takes to start again. Needs a card and 64 GB of host memory.
+InfiniteTalk's file, umT5, CLIP, VAE, wav2vec2, a LoRA of rank 128 and a converted fp8 file; 42 GB where no case
+needs the shards after that), then makes a video with each case through the generator, in a process of its own
+whose PyTorch allocator may hold no more than the case's GiB. --vram_limit tells the planner of the cap, as a card
+of that size would. A second video of one window in the same process tells how long it takes to start again.
+Needs a card and 64 GB of host memory.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ import torch
 from ..pipeline import Generator, Job
 from ..pipeline.demo import ASSETS
 from ..pipeline.presets import settings_with_preset
-from ..pipeline.progress import Event, Notice, Step, WindowStarted, Working
+from ..pipeline.progress import BlockLoaded, Event, Notice, Step, WindowStarted, Working
 from ..tools import random_checkpoint
 from ..tools.random_checkpoint import Sizes, Table
 from ..tools.random_tokenizer import write_tokenizer
@@ -78,11 +79,20 @@ CASES = (
 )
 
 
-def write_models(folder: Path, device: torch.device) -> None:
-    """A whole model set of real size, named as it is published."""
+def write_models(folder: Path, device: torch.device, keep_shards: bool = True) -> None:
+    """A whole model set of real size, named as it is published.
+
+    Args:
+        keep_shards: else the bf16 shards go once the fp8 file is made of them.
+    """
     base = folder / random_checkpoint.BASE_DIR
     write_checkpoint(folder, REAL, device)  # base/, infinitetalk.safetensors, lora.safetensors
     (folder / "base").rename(base)
+    words = [sys.executable, "-m", "infinitetalk", "convert", "--quant", "fp8", "--ckpt_dir", str(base)]
+    words += ["--infinitetalk_dir", str(folder / "infinitetalk.safetensors")]
+    subprocess.run([*words, "--save_file", str(folder / "fp8.safetensors")], check=True)
+    for shard in () if keep_shards else base.glob("diffusion_pytorch_model-*.safetensors"):
+        shard.unlink()
     vocabulary = write_tokenizer(base / random_checkpoint.TOKENIZER_DIR)
     tables = {
         random_checkpoint.T5_FILE: random_checkpoint.text_encoder_table(SIZES, vocabulary),
@@ -98,9 +108,6 @@ def write_models(folder: Path, device: torch.device) -> None:
     random_checkpoint.write_json(speech / "preprocessor_config.json", random_checkpoint.SPEECH_PREPROCESSOR)
     weights = _draw(random_checkpoint.speech_encoder_table(SIZES), torch.float32, device)
     torch.save(weights, speech / "pytorch_model.bin")
-    words = [sys.executable, "-m", "infinitetalk", "convert", "--quant", "fp8", "--ckpt_dir", str(base)]
-    words += ["--infinitetalk_dir", str(folder / "infinitetalk.safetensors")]
-    subprocess.run([*words, "--save_file", str(folder / "fp8.safetensors")], check=True)
     with wave.open(str(ASSETS / "speech.wav")) as sound:
         parameters, samples = sound.getparams(), sound.readframes(sound.getnframes())
     with wave.open(str(folder / "speech.wav"), "wb") as sound:
@@ -128,9 +135,12 @@ class Watch:
     windows: list[float] = field(default_factory=list)
     steps: list[float] = field(default_factory=list)
     notices: list[str] = field(default_factory=list)
+    start_up: list[tuple[str, float]] = field(default_factory=list)  # what began when, until the first block
 
     def __call__(self, event: Event) -> None:
         now = time.perf_counter() - self.start
+        if self.denoising is None and not isinstance(event, BlockLoaded | Notice):
+            self.start_up.append((getattr(event, "what", type(event).__name__), round(now, 2)))
         if isinstance(event, WindowStarted):
             self.windows.append(now)
         elif isinstance(event, Working) and self.windows and self.denoising is None:
@@ -198,6 +208,7 @@ def run_case(case: Case, folder: Path) -> dict[str, object]:
         short = replace(settings, max_frame_num=81)
         generator.save(job, settings.save_file, short)
         found["the same again, until the first block (s)"] = round(watch.denoising or 0.0, 2)
+        found["the same again, what began when (s)"] = watch.start_up
     return found
 
 
@@ -215,7 +226,9 @@ def main() -> None:
     start = time.perf_counter()
     options.folder.mkdir(parents=True, exist_ok=True)
     if not (options.folder / "complete").exists():
-        write_models(options.folder, torch.device("cuda"))
+        chosen = cases if options.cases is None else options.cases
+        unquantised = any(settings_with_preset(cases[name].preset).quant is None for name in chosen)
+        write_models(options.folder, torch.device("cuda"), unquantised)
         torch.cuda.empty_cache()
         print(f"written in {time.perf_counter() - start:.0f} s", flush=True)
     results: dict[str, object] = {"card": torch.cuda.get_device_name(), "torch": torch.__version__}
