@@ -1,5 +1,6 @@
 """The bundled model: small, readable by the loaders, and its mouth follows the speech it is given and no other."""
 
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -24,6 +25,7 @@ from infinitetalk.pipeline.models.transformer import Context, WanTransformer
 from infinitetalk.pipeline.settings import Settings
 from infinitetalk.tools.demo_model import (
     assemble,
+    decoder,
     frozen,
     generating,
     latents,
@@ -286,6 +288,12 @@ def stages(tmp_path_factory):
     sampler = transformer.Sampler(data, texts, 2, drop=False)
     weights = {name: tensor.float() for name, tensor in load_file(folder / transformer.FILE).items()}
     lora.train(weights, sampler, folder, 2, lambda *_: None, batches=1, config=config)
+    (folder / "before").mkdir()
+    shutil.copy(folder / vae.FILE, folder / "before")
+    data = latents.build(0, 2, sounds, whole, hearing, sight, side=side, frames=frames, keep_frames=True)
+    sampler = transformer.Sampler(data, texts, 2, drop=False, spoil=False)
+    with_lora = lora.with_file(weights, folder / lora.FILE)
+    decoder.train(sampler, weights, with_lora, trial, FaceReader(), folder, 2, config=config, width=8)
     return folder, data, weights
 
 
@@ -294,7 +302,7 @@ def test_stages_leave_weights_and_pictures(stages):
     assert len(data) == 3 * len(data.image) == 6
     assert abs(float(data.latents.float().std()) - 1) < 0.2  # Wan's constants fit
     left = {path.name for path in folder.iterdir()}
-    assert {vae.FILE, "vae.png", transformer.FILE, "transformer_moods.png", lora.FILE} <= left
+    assert {vae.FILE, "vae.png", transformer.FILE, "transformer_moods.png", lora.FILE, "decoder_after.png"} <= left
 
 
 def test_the_second_window_hears_what_follows_the_first(stages):
@@ -311,6 +319,58 @@ def test_the_second_window_hears_what_follows_the_first(stages):
     assert portrait.any() and {int(count) for count in held.sum(dim=1)} == {1, 3}
     torch.testing.assert_close(known[portrait], given.reference[portrait][:, 4:])
     assert (weight[~portrait][:, 3].amax(dim=(1, 2)) > weight[~portrait][:, 4].amax(dim=(1, 2))).all()
+
+
+def test_the_decoders_stage_changes_nothing_else(stages):
+    folder, _, _ = stages
+    before, after = (vae.load(path / vae.FILE, CPU, width=8).state_dict() for path in (folder / "before", folder))
+    changed = {name for name, tensor in before.items() if not torch.equal(tensor, after[name])}
+    assert {"conv2.weight", "decoder.conv1.weight"} <= changed
+    assert all(name.startswith(("conv2.", "decoder.")) for name in changed)
+
+
+def test_the_decoder_learns_from_the_frames_of_its_latents(stages):
+    folder, data, weights = stages
+    frames = data.frames[3].transpose(0, 1)[None].float() / 127.5 - 1
+    whole = vae_network.Whole(vae.load(folder / "before" / vae.FILE, CPU, width=8))
+    with torch.no_grad():
+        far = (whole.encode(frames) - data.latents.float()).abs().mean(dim=(1, 2, 3, 4))
+    assert far.argmin() == 3 and far[3] < 0.05  # as bytes they are almost the same
+    texts = latents.Texts(torch.zeros(5, 1, 512, 64), torch.zeros(2, 512, 64))
+    sampler = transformer.Sampler(data, texts, 12, drop=False, spoil=False)
+    config = replace(transformer_network.CONFIG, dim=64, num_heads=1, num_layers=1, ffn_dim=64)
+    network = transformer_network.Network(config, weights)
+    found, drawn, where, first = decoder.Examples(sampler, network, network).draw()
+    assert where.shape == (12, 17, 2, 2) and drawn.shape == (12, 3, 17, 32, 32)
+    for k in range(12):
+        clip = next(clip for clip in range(6) if torch.equal(drawn[k], data.frames[clip].transpose(0, 1) / 127.5 - 1))
+        assert first[k] == data.first[clip]
+        if not first[k]:  # as they are known, without noise
+            torch.testing.assert_close(found[k, :, :3], data.motion[clip].float(), rtol=0, atol=0)
+
+
+def test_the_amount_of_change_tells_motion_in_steps():
+    times = torch.arange(17.0)
+    evenly, in_steps = (
+        at[None, None, :, None, None].expand(2, 3, 17, 24, 24) / 16 for at in (times, (times / 4).ceil() * 4)
+    )
+    first = torch.tensor([True, False])
+    assert decoder.amount_loss(evenly, evenly, first) == 0
+    assert decoder.amount_loss(evenly + 0.3, evenly, first) < 1e-6  # another picture, as much change
+    assert decoder.amount_loss(in_steps, evenly, first) > 0.05
+    alone = [decoder.amount_loss(in_steps, evenly, torch.tensor([one, one])) for one in (True, False)]
+    assert alone[1] > alone[0]  # a seam counts more
+
+
+def test_a_loras_file_is_what_was_trained(tmp_path):
+    torch.manual_seed(0)
+    weights = {"blocks.0.self_attn.q.weight": torch.randn(32, 32), "head.head.weight": torch.randn(8, 32)}
+    factors = lora.initial_factors(weights)
+    factors = {name: torch.randn_like(factor).bfloat16().float() for name, factor in factors.items()}
+    lora.save(factors, tmp_path / lora.FILE)
+    read, added = lora.with_file(weights, tmp_path / lora.FILE), lora.with_lora(weights, factors)
+    for name in weights:
+        torch.testing.assert_close(read[name], added[name], rtol=1e-4, atol=1e-4)
 
 
 def test_the_page_of_settings_has_every_row_in_both_languages():

@@ -6,12 +6,14 @@ reader           the network that measures       30 s
 vae              the VAE                         300 s
 transformer      latents, then the transformer   400 s
 lora             four steps for twenty            150 s
+decoder          the VAE's decoder alone, on the transformer's latents   420 s
 disassemble      the stages' weights again, from the model in assets/, to go on from (no card)
 assemble         the model set in the published file formats (no card)
 measure          figures of the model in assets/, through the engine (long; no card)
 
 A stage takes what those before it left in --out; --resume goes on from its own weights there. transformer
-and lora in one call share the latents.
+and lora in one call share the latents. decoder leaves encoder, transformer and LoRA as they are; it keeps
+what it draws, so give it few people (27 MB of the card's memory each, for a moment twice).
 """
 
 from __future__ import annotations
@@ -26,7 +28,10 @@ import torch
 
 from . import speech
 
-STAGES = ("speech", "speech_encoder", "reader", "vae", "transformer", "lora", "disassemble", "assemble", "measure")
+STAGES = (
+    *("speech", "speech_encoder", "reader", "vae", "transformer", "lora", "decoder"),
+    *("disassemble", "assemble", "measure"),
+)
 
 
 def main() -> None:
@@ -45,6 +50,7 @@ def main() -> None:
     parser.add_argument("--people", type=int, default=1600, help="most people for the transformer")
     parser.add_argument("--clips", type=int, default=1400, help="clips for the VAE; of speech, for the stage speech")
     parser.add_argument("--batch", type=int, default=24, help="of the transformer")
+    parser.add_argument("--decoder_batch", type=int, default=2, help="clips of the decoder's steps")
     parser.add_argument("--resume", action="store_true", help="go on from the stage's own weights")
     parser.add_argument("--no_graph", action="store_true", help="no CUDA graphs")
     parser.add_argument("--no_compile", action="store_true", help="no torch.compile")
@@ -59,6 +65,7 @@ def main() -> None:
         "vae": _vae,
         "transformer": _transformer,
         "lora": _lora,
+        "decoder": _decoder,
         "disassemble": _disassemble,
         "assemble": _assemble,
         "measure": _measure,
@@ -100,7 +107,7 @@ def _vae(a: argparse.Namespace) -> None:
 class _Prepared:
     """What transformer and LoRA learn from and are looked at with."""
 
-    def __init__(self, a: argparse.Namespace) -> None:
+    def __init__(self, a: argparse.Namespace, keep_frames: bool = False) -> None:
         from ...pipeline.evaluation.reader import load_reader
         from . import frozen, generating, latents, reader, speech_encoder, vae
         from .clips import Drawer
@@ -134,6 +141,7 @@ class _Prepared:
             lambda: time.monotonic() - started < a.prepare_seconds,
             Drawer(cuda and not a.no_compile),
             cuda and not a.no_graph,
+            keep_frames=keep_frames,
         )
         self.seconds_left = a.seconds - (time.monotonic() - started)
 
@@ -158,8 +166,6 @@ def _transformer(a: argparse.Namespace) -> None:
 
 
 def _lora(a: argparse.Namespace) -> None:
-    from safetensors.torch import load_file
-
     from . import lora, transformer
     from .transformer_network import CONFIG, Network
 
@@ -167,8 +173,7 @@ def _lora(a: argparse.Namespace) -> None:
     if ready is None:
         ready = _Prepared(a)
         seconds = ready.seconds_left
-    weights = load_file(a.out / transformer.FILE)
-    parameters = {name: tensor.to(a.device, torch.float32) for name, tensor in weights.items()}
+    parameters = _transformer_weights(a)
     dtype = torch.bfloat16 if a.device == "cuda" else torch.float32
 
     def look(parameters: dict[str, torch.Tensor], name: str) -> None:
@@ -177,6 +182,32 @@ def _lora(a: argparse.Namespace) -> None:
 
     sampler = transformer.Sampler(ready.data, ready.texts, a.batch, drop=False)
     lora.train(parameters, sampler, a.out, seconds, look, graph=not a.no_graph, compile_blocks=not a.no_compile)
+
+
+def _transformer_weights(a: argparse.Namespace) -> dict[str, torch.Tensor]:
+    from safetensors.torch import load_file
+
+    from . import transformer
+
+    weights = load_file(a.out / transformer.FILE)
+    return {name: tensor.to(a.device, torch.float32) for name, tensor in weights.items()}
+
+
+def _decoder(a: argparse.Namespace) -> None:
+    from . import decoder, lora, transformer
+
+    a.ready = None  # its data has no frames
+    ready, parameters = _Prepared(a, keep_frames=True), _transformer_weights(a)
+    decoder.train(
+        transformer.Sampler(ready.data, ready.texts, a.decoder_batch, drop=False, spoil=False),
+        parameters,
+        lora.with_file(parameters, a.out / lora.FILE),
+        ready.trials["speech"],
+        ready.reader,
+        a.out,
+        ready.seconds_left,
+        not a.no_graph,
+    )
 
 
 def _disassemble(a: argparse.Namespace) -> None:

@@ -78,6 +78,16 @@ def draw_clip(scenes: Scenes, index: int, start: int, frames: int = FRAMES, side
     return draw(one_person(scenes.person, index), pose, side)[0]
 
 
+def to_levels(frames: torch.Tensor) -> torch.Tensor:
+    """Pixels in [-1, 1] as bytes."""
+    return ((frames + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+
+
+def from_levels(levels: torch.Tensor) -> torch.Tensor:
+    """The opposite, float32."""
+    return levels.float() / 127.5 - 1
+
+
 class Drawer:
     """``draw_clip``, compiled for a fixed number of frames, which is worth its half a minute for some thousand clips.
 

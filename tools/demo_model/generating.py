@@ -13,7 +13,7 @@ from ...pipeline.evaluation.reader import FaceReader, read_frames
 from ...pipeline.models.image_encoder import ImageEncoder
 from ...pipeline.models.text_encoder import TextEncoder
 from ...pipeline.sampling.solvers import euler_levels
-from .clips import FRAMES, SIDE, Scenes, draw_portraits, make_scenes
+from .clips import FRAMES, MOTION_FRAMES, SIDE, Scenes, draw_portraits, make_scenes
 from .frozen import padded
 from .latents import reference_channels, speech_windows, still_latents
 from .prompts import CALM, HELD_OUT, MOODS
@@ -27,11 +27,17 @@ _HELD_OUT_PEOPLE = 900_000
 
 @dataclass(frozen=True)
 class Trial:
-    """People and speech never trained on, made ready."""
+    """People and speech never trained on, made ready.
+
+    Attributes:
+        given: conditions of their first windows.
+        features: of their whole speech, [people, frames, layers, channels].
+    """
 
     scenes: Scenes
     portraits: torch.Tensor
     given: Conditions
+    features: torch.Tensor
 
 
 @torch.no_grad()
@@ -53,16 +59,15 @@ def make_trial(
     texts = torch.stack(
         [padded(one) for one in reading.encode([HELD_OUT[mood][k % 2] for k, mood in enumerate(moods)])]
     )
-    windows = speech_windows(
-        encode_speech(hearing, scenes.heard), torch.zeros(count, device=speech.device).long(), frames
-    )
+    features = encode_speech(hearing, scenes.heard)
+    windows = speech_windows(features, torch.zeros(count, device=speech.device).long(), frames)
     given = Conditions(
         reference_channels(still, 1 + frames // 4),
         texts,
         torch.stack([sight.encode(one) for one in portraits]),
         windows,
     )
-    return Trial(scenes, portraits, given)
+    return Trial(scenes, portraits, given, features)
 
 
 @torch.no_grad()
@@ -130,5 +135,8 @@ def measure(trial: Trial, video: torch.Tensor, reader: FaceReader, name: str) ->
     return video
 
 
-def with_speech(trial: Trial, windows: torch.Tensor) -> Trial:
-    return replace(trial, given=replace(trial.given, speech=windows))
+def second_window(trial: Trial) -> Conditions:
+    """Conditions of the windows after the first."""
+    frames = trial.given.speech.shape[1]
+    start = torch.full((len(trial.features),), frames - MOTION_FRAMES, device=trial.features.device)
+    return replace(trial.given, speech=speech_windows(trial.features, start, frames))

@@ -18,7 +18,7 @@ from transformers import Wav2Vec2Model
 from ...pipeline.models.image_encoder import ImageEncoder
 from ...pipeline.models.text_encoder import TextEncoder
 from ...pipeline.settings import NEGATIVE_PROMPT
-from .clips import FRAMES, MOTION_FRAMES, SIDE, Drawer, draw_portraits, make_scenes, places
+from .clips import FRAMES, MOTION_FRAMES, SIDE, Drawer, draw_portraits, make_scenes, places, to_levels
 from .frozen import padded
 from .prompts import MOODS, training_prompts
 from .speech_encoder import encode as encode_speech
@@ -45,6 +45,7 @@ class Set:
         image: CLIP features [people, 257, dim].
         speech: features of the clips' frames and two on either side [clips, frames + 4, layers, channels].
         mood: [clips].
+        frames: the clips as drawn, bytes [clips, frames, 3, H, W], where they were asked for.
     """
 
     latents: torch.Tensor
@@ -55,6 +56,7 @@ class Set:
     image: torch.Tensor
     speech: torch.Tensor
     mood: torch.Tensor
+    frames: torch.Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.latents)
@@ -73,8 +75,13 @@ def build(
     graph: bool = False,
     side: int = SIDE,
     frames: int = FRAMES,
+    keep_frames: bool = False,
 ) -> Set:
-    """Draw and encode at most ``people`` people from seed ``first`` on, as long as ``in_time``."""
+    """Draw and encode at most ``people`` people from seed ``first`` on, as long as ``in_time``.
+
+    Args:
+        keep_frames: keep what was drawn too, 27 MB a person at the usual size.
+    """
     parts: dict[str, list[torch.Tensor]] = {name: [] for name in Set.__dataclass_fields__}
     started, stride, drawer = time.monotonic(), frames - MOTION_FRAMES, drawer or Drawer(False)
     at = torch.cat([torch.zeros(1), torch.arange(frames // 4) * 4 + 2.5]).round().long().to(speech.device)
@@ -96,7 +103,10 @@ def build(
             later = int(torch.randint(1, 300 - frames - 4, (1,), generator=generator)) * (seed % 2)
             two = drawer(scenes, k, 0, frames + stride, side).transpose(0, 1)[None]
             third = drawer(other, k, later, frames, side).transpose(0, 1)[None]
-            clips = [encode(video) for video in (two[:, :, :frames], two[:, :, stride:], third)]
+            drawn = two[:, :, :frames], two[:, :, stride:], third
+            clips = [encode(video) for video in drawn]
+            if keep_frames:
+                parts["frames"] += [to_levels(one.transpose(1, 2)) for one in drawn]
             motion = [one[:, :, :MOTION_LATENTS] for one in clips]
             motion[1] = encode_motion(last_frames(clips[0][:, :, -_ENOUGH:]))
             parts["latents"] += [one.half() for one in clips]
@@ -112,7 +122,7 @@ def build(
             said = time.monotonic()
             rate = len(parts["image"]) / (said - started)
             print(f"latents: {len(parts['image'])} people, {rate:.1f} a second", flush=True)
-    result = Set(**{name: torch.cat(values).to(speech.device) for name, values in parts.items()})
+    result = Set(**{name: torch.cat(values).to(speech.device) for name, values in parts.items() if values})
     seconds = time.monotonic() - started
     print(f"latents: {len(result.image)} people, {len(result)} clips in {seconds:.0f} s", flush=True)
     print(f"latents: deviation {float(result.latents.float().std()):.3f}", flush=True)

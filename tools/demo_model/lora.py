@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
+from ...pipeline.lora.reading import read_lora
 from ...pipeline.models.block import TransformerConfig
 from ...pipeline.sampling.solvers import distilled_levels, euler_levels, shift_levels
 from ..lora_files import Layer, comfy
@@ -120,6 +121,16 @@ def with_lora(parameters: Parameters, factors: Parameters) -> Parameters:
         if name.endswith(".up"):
             weight = name.removesuffix(".up")
             result[weight] = parameters[weight] + up @ factors[f"{weight}.down"]
+    return result
+
+
+def with_file(parameters: Parameters, path: Path) -> Parameters:
+    """The network's parameters with a LoRA file's changes added."""
+    changes = read_lora(path, {name: tuple(p.shape) for name, p in parameters.items()}).changes
+    result = dict(parameters)
+    for name, several in changes.items():
+        p = parameters[name]
+        result[name] = p + sum(change.dense(tuple(p.shape), p.device) for change in several)
     return result
 
 

@@ -37,11 +37,13 @@ class Sampler:
     Args:
         count: examples in a batch.
         drop: leave speech or text out now and then.
+        spoil: put noise on some windows' motion latents.
     """
 
-    def __init__(self, data: Set, texts: Texts, count: int, drop: bool = True) -> None:
+    def __init__(self, data: Set, texts: Texts, count: int, drop: bool = True, spoil: bool = True) -> None:
         self.data, self.texts, self.count = data, texts, count
         self.drop_text, self.drop_speech = (_DROP_TEXT, _DROP_SPEECH) if drop else (-1.0, -1.0)
+        self.noisy_motion = _NOISY_MOTION if spoil else -1.0
         self.length = data.latents.shape[2]
         height, width = data.latents.shape[-2:]
         device = data.latents.device
@@ -50,10 +52,20 @@ class Sampler:
         self.start = torch.full((count,), 2, device=device)
         self.latent = torch.arange(self.length, device=device)
 
-    def draw(self) -> tuple[torch.Tensor, Conditions, torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Clean latents, conditions, motion latents over all frames, where they are held [n, T], and loss weights."""
+    def choose(self) -> torch.Tensor:
+        """Numbers of clips, [n]."""
+        return torch.randint(len(self.data), (self.count,), device=self.data.latents.device)
+
+    def draw(
+        self, clip: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, Conditions, torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Clean latents, conditions, motion latents over all frames, where they are held [n, T], and loss weights.
+
+        Args:
+            clip: what ``choose`` gave, to know the clips; else it is asked.
+        """
         data, device, n = self.data, self.data.latents.device, self.count
-        clip = torch.randint(len(data), (n,), device=device)
+        clip = self.choose() if clip is None else clip
         person = clip // CLIPS
         clean = data.latents[clip].float()
         speech = speech_windows(data.speech[clip].float(), self.start, 4 * self.length - 3)
@@ -68,7 +80,9 @@ class Sampler:
 
         first = data.first[clip]  # one latent is held, that of the reference
         held = self.latent < torch.where(first, 1, MOTION_LATENTS)[:, None]
-        noisy = (torch.rand(n, 1, 1, 1, 1, device=device) < _NOISY_MOTION) * torch.rand(n, 1, 1, 1, 1, device=device)
+        noisy = (torch.rand(n, 1, 1, 1, 1, device=device) < self.noisy_motion) * torch.rand(
+            n, 1, 1, 1, 1, device=device
+        )
         known = torch.cat([data.motion[clip].float(), clean[:, :, MOTION_LATENTS:]], dim=2)
         known = known + torch.randn_like(clean) * _MOTION_NOISE * noisy
         known = torch.where(first.view(-1, 1, 1, 1, 1), reference[:, 4:], known)

@@ -15,7 +15,18 @@ from pathlib import Path
 import torch
 
 from ...pipeline.models.vae import WanVAE
-from .clips import FRAMES, MOTION_FRAMES, SIDE, draw_clip, draw_portraits, make_scenes, near, places
+from .clips import (
+    FRAMES,
+    MOTION_FRAMES,
+    SIDE,
+    draw_clip,
+    draw_portraits,
+    from_levels,
+    make_scenes,
+    near,
+    places,
+    to_levels,
+)
 from .sheets import save_sheet
 from .training import Averaged, Clock, Optimizer, graphed_if_possible, load_weights, save_weights
 from .vae_network import Whole, Z, build, fold, initialise, unfold
@@ -38,10 +49,10 @@ class Pool:
         for start in range(0, clips, 16):
             scenes = make_scenes([first + k for k in range(start, min(start + 16, clips))], speech, clean=True)
             where = places(scenes)
-            portraits = _levels(draw_portraits(scenes.person, side))
+            portraits = to_levels(draw_portraits(scenes.person, side))
             for k in range(len(scenes.moods)):
                 at = 0 if k % 4 == 0 else int(torch.randint(200, (1,), generator=_generator(first + start + k)))
-                self.video[start + k] = _levels(draw_clip(scenes, k, at, frames, side))
+                self.video[start + k] = to_levels(draw_clip(scenes, k, at, frames, side))
                 self.where[start + k] = where[k, at : at + frames]
                 self.portrait[start + k] = portraits[k]
 
@@ -53,14 +64,6 @@ class Pool:
 
 def _generator(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
-
-
-def _levels(frames: torch.Tensor) -> torch.Tensor:
-    return ((frames + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
-
-
-def _pixels(levels: torch.Tensor) -> torch.Tensor:
-    return levels.float() / 127.5 - 1
 
 
 class Batch:
@@ -88,13 +91,13 @@ class Batch:
                 x, y = ((pool.places[clip, start, int(torch.randint(2, (1,)))] + 1) / 2 * full).tolist()
                 left, top = (min(max(int(at - self.side / 2), 0), full - self.side) for at in (x, y))
             rows, columns = slice(top, top + self.side), slice(left, left + self.side)
-            self.video[k] = _pixels(pool.video[clip, start : start + self.frames, :, rows, columns]).transpose(0, 1)
+            self.video[k] = from_levels(pool.video[clip, start : start + self.frames, :, rows, columns]).transpose(0, 1)
             scale = full / self.side
             middle = torch.tensor([(left + self.side / 2) / full * 2 - 1, (top + self.side / 2) / full * 2 - 1])
             self.where[k] = (pool.where[clip, start : start + self.frames] - middle.to(self.where)) * scale
             if k == 0 and self.steps % (1 if len(self.video) > 1 else 6) == 0:
                 self.video[k] = 0
-                self.video[k, :, 0] = _pixels(pool.portrait[clip, :, rows, columns])
+                self.video[k, :, 0] = from_levels(pool.portrait[clip, :, rows, columns])
         self.steps += 1
 
 
@@ -111,7 +114,7 @@ class Images:
         for k in range(len(self.video)):
             clip, frame = int(torch.randint(len(pool), (1,))), int(torch.randint(pool.video.shape[1], (1,)))
             portrait = k % 2 == 0
-            self.video[k, :, 0] = _pixels(pool.portrait[clip] if portrait else pool.video[clip, frame])
+            self.video[k, :, 0] = from_levels(pool.portrait[clip] if portrait else pool.video[clip, frame])
             self.where[k] = pool.where[clip, 0 if portrait else frame]
 
 
@@ -123,7 +126,7 @@ def loss_of(
     error = whole.decode(latents) - video
     frames = torch.ones(video.shape[2], device=video.device)
     frames[:1].fill_(_FIRST)  # a latent of its own, and what a whole video looks like hangs on it
-    return _error_loss(error, where, scale, frames) + KL * kl, error.detach().square().mean()
+    return error_loss(error, where, scale, frames) + KL * kl, error.detach().square().mean()
 
 
 def seam_loss(whole: Whole, video: torch.Tensor, where: torch.Tensor, start: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -137,7 +140,7 @@ def seam_loss(whole: Whole, video: torch.Tensor, where: torch.Tensor, start: int
     error = whole.decode(torch.cat([before, latents[:, :, before.shape[2] :]], dim=2)) - wanted
     frames = torch.ones(wanted.shape[2], device=video.device)
     frames[known:later].fill_(_SEAM)
-    return _error_loss(error, where[:, start:], 1.0, frames) + KL * kl, error.detach().square().mean()
+    return error_loss(error, where[:, start:], 1.0, frames) + KL * kl, error.detach().square().mean()
 
 
 def _latents(whole: Whole, video: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -148,8 +151,10 @@ def _latents(whole: Whole, video: torch.Tensor) -> tuple[torch.Tensor, torch.Ten
     return mean + (0.5 * log_variance).exp() * torch.randn_like(mean), kl
 
 
-def _error_loss(error: torch.Tensor, where: torch.Tensor, scale: float, frames: torch.Tensor) -> torch.Tensor:
-    """Of pixels and of their differences; ``frames`` weighs them."""
+def error_loss(
+    error: torch.Tensor, where: torch.Tensor, scale: float, frames: torch.Tensor, change: float = 0.25
+) -> torch.Tensor:
+    """Of pixels and of their differences; ``frames`` weighs frames, ``change`` the difference from one to the next."""
     side = error.shape[-1]
     steps = (torch.arange(side, device=error.device) + 0.5) * (2 / side) - 1
     weight = (1 + 3 * near(where, steps, steps, scale))[:, None] * frames.view(-1, 1, 1)
@@ -157,7 +162,7 @@ def _error_loss(error: torch.Tensor, where: torch.Tensor, scale: float, frames: 
     down = (error[..., 1:, :] - error[..., :-1, :]).abs() * weight[..., 1:, :]
     loss = (error.abs() * weight).mean() + 0.5 * (across.mean() + down.mean())
     if error.shape[2] > 1:
-        loss = loss + 0.25 * ((error[:, :, 1:] - error[:, :, :-1]).abs() * weight[:, :, 1:]).mean()
+        loss = loss + change * ((error[:, :, 1:] - error[:, :, :-1]).abs() * weight[:, :, 1:]).mean()
     return loss
 
 
@@ -188,13 +193,7 @@ def train(
         del vae.latent_mean, vae.latent_std
     vae.to(device)
     whole = Whole(vae, torch.bfloat16 if cuda else torch.float32, fused=cuda)
-    # gammas are stored with axes behind them, and the last layer goes to colours: neither is Muon's business
-    matrices = [p for n, p in vae.named_parameters() if p.dim() >= 4 and "gamma" not in n and p.shape[0] != 3]
-    chosen = {id(p) for p in matrices}
-    others = [p for p in vae.parameters() if id(p) not in chosen]
-    optimizer = Optimizer(matrices, others, RATE, OTHER_RATE)
-    for p in vae.parameters():
-        p.grad = torch.zeros_like(p)
+    optimizer = optimizer_of(dict(vae.named_parameters()))
 
     crop, cut = side // 3 // 8 * 8, (frames - 1) // 8 * 4
     small, large = Batch(pool, 8, min(17, frames), crop), Batch(pool, 1, frames, side)
@@ -249,12 +248,22 @@ def train(
     finish(vae, whole, pool, held_out, out, number)
 
 
+def optimizer_of(parameters: dict[str, torch.nn.Parameter], part: float = 1.0) -> Optimizer:
+    """For parameters by name, which get gradients of zero, at a ``part`` of the usual rates."""
+    # gammas are stored with axes behind them, and the last layer goes to colours: neither is Muon's business
+    matrices = {n: p for n, p in parameters.items() if p.dim() >= 4 and "gamma" not in n and p.shape[0] != 3}
+    others = [p for n, p in parameters.items() if n not in matrices]
+    for p in parameters.values():
+        p.grad = torch.zeros_like(p)
+    return Optimizer(list(matrices.values()), others, RATE * part, OTHER_RATE * part)
+
+
 @torch.no_grad()
 def finish(vae: WanVAE, whole: Whole, pool: Pool, held_out: Pool, out: Path, steps: int) -> None:
     """Measure the latents' statistics, store them with the weights, and report on clips never trained on."""
     sums, squares, count = 0.0, 0.0, 0
     for k in range(0, min(len(pool), 64)):
-        mean = whole.moments(_pixels(pool.video[k]).transpose(0, 1)[None])[0][0].double()
+        mean = whole.moments(from_levels(pool.video[k]).transpose(0, 1)[None])[0][0].double()
         sums, squares = sums + mean.sum(dim=(1, 2, 3)), squares + mean.square().sum(dim=(1, 2, 3))
         count += mean[0].numel()
     mean = sums / count
@@ -262,10 +271,10 @@ def finish(vae: WanVAE, whole: Whole, pool: Pool, held_out: Pool, out: Path, ste
     vae.register_buffer("latent_mean", mean.float())
     vae.register_buffer("latent_std", std.float())
     save_weights(vae, out / FILE, steps=steps)
-    print(f"vae: latents' mean {_few(mean)}, deviation {_few(std)}")
+    print(f"vae: latents' mean {few(mean)}, deviation {few(std)}")
     errors, rows, bias, seams = [], [], [], []
     for k in range(len(held_out)):
-        video = _pixels(held_out.video[k]).transpose(0, 1)[None]
+        video = from_levels(held_out.video[k]).transpose(0, 1)[None]
         made = whole.decode(whole.moments(video)[0]).clamp(-1, 1)
         errors.append((made - video).square().mean(dim=(0, 1, 3, 4)))
         bias.append((made - video).mean(dim=(0, 3, 4)) * 127.5)
@@ -279,14 +288,14 @@ def finish(vae: WanVAE, whole: Whole, pool: Pool, held_out: Pool, out: Path, ste
         picks = torch.linspace(0, video.shape[2] - 1, 6).long().tolist()
         rows.append(torch.stack([*video[0, :, picks].transpose(0, 1), *made[0, :, picks].transpose(0, 1)]))
     psnr = 10 * torch.log10(4 / torch.stack(errors).mean(dim=0))
-    print(f"vae: held out {psnr.mean():.2f} dB; by frame {_few(psnr[:: max(1, len(psnr) // 10)])}")
+    print(f"vae: held out {psnr.mean():.2f} dB; by frame {few(psnr[:: max(1, len(psnr) // 10)])}")
     print(f"vae: worst colour bias of a frame {torch.stack(bias).mean(dim=0).abs().max():.2f} levels; {steps} steps")
     if seams:
         print(f"vae: change at a seam against elsewhere {torch.stack(seams).mean():.2f}", flush=True)
     save_sheet(torch.stack(rows), out / "vae.png")
 
 
-def _few(values: torch.Tensor) -> str:
+def few(values: torch.Tensor) -> str:
     return " ".join(f"{value:.2f}" for value in values.tolist())
 
 

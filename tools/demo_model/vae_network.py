@@ -78,11 +78,20 @@ class Whole:
     Args:
         dtype: of the convolutions (weights stay as they are).
         fused: use the Triton kernel, on a CUDA card.
+        statistics: mean and deviation of its latents, [16] each; Wan's, if it is folded.
     """
 
-    def __init__(self, vae: WanVAE, dtype: torch.dtype = torch.float32, fused: bool = False) -> None:
+    def __init__(
+        self,
+        vae: WanVAE,
+        dtype: torch.dtype = torch.float32,
+        fused: bool = False,
+        statistics: tuple[torch.Tensor, torch.Tensor] | None = None,
+    ) -> None:
         self.vae, self.dtype, self.fused = vae, dtype, fused
         self.mean, self.std = wan_statistics(vae.conv1.weight.device)  # once: a CUDA graph cannot hold their making
+        if statistics is not None:
+            self.mean, self.std = (one.view(-1, 1, 1, 1) for one in statistics)
 
     def moments(self, video: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Pixels [videos, 3, 1 + 4n, H, W] in [-1, 1] -> mean and log variance of latents, float32."""
