@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -130,49 +131,61 @@ def windows(model: WanTransformer, blocks: TransformerBlocks) -> Iterator[Row]:
 
 
 PLOTS = (
-    ("frames", "frames", "forward (s)", "frames of a window at 640x640", "seconds of a forward"),
-    ("sizes", "side", "forward (s)", "side of the picture in pixels, 81 frames", "seconds of a forward"),
-    ("sizes", "side", "decode (s)", "side of the picture in pixels, 81 frames", "seconds of decoding"),
-    ("windows", "window", "seconds", "number of the window", "seconds of a window"),
+    ("frames", "frames", "forward (s)", "frames of a window, 640x640", "a forward, seconds"),
+    ("sizes", "side", "forward (s)", "side of the picture in pixels, 81 frames", "a forward, seconds"),
+    ("sizes", "side", "decode (s)", "side of the picture in pixels, 81 frames", "decoding a window, seconds"),
+    ("windows", "window", "seconds", "number of the window, 320x320, one step", "a window, seconds"),
 )
-WIDTH, HEIGHT, MARGIN = 300, 220, 46
+COLUMNS = 2
+WIDTH, HEIGHT = 380, 230  # of one plot
+LEFT, RIGHT, TOP, BOTTOM = 48, 20, 36, 50  # around its curve
 
 
 def plot(found: dict[str, list[Row]]) -> str:
-    """The rows as small curves beside each other, in SVG."""
+    """The rows as small curves, two beside each other, in SVG."""
     drawn = [one for one in PLOTS if one[0] in found]
+    width, height = WIDTH * COLUMNS, HEIGHT * math.ceil(len(drawn) / COLUMNS)
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH * len(drawn)}" height="{HEIGHT}" '
-        'font-family="sans-serif" font-size="11" fill="#333">',
-        f'<rect width="{WIDTH * len(drawn)}" height="{HEIGHT}" fill="white"/>',
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" '
+        'font-family="sans-serif" font-size="12" fill="#333">',
+        f'<rect width="{width}" height="{height}" fill="white"/>',
     ]
-    for number, (part, across, up, below, beside) in enumerate(drawn):
-        parts.append(f'<g transform="translate({number * WIDTH},0)">{_curve(found[part], across, up)}')
-        parts.append(f'<text x="{MARGIN}" y="16">{beside}</text>')
-        parts.append(f'<text x="{MARGIN}" y="{HEIGHT - 6}">{below}</text></g>')
+    for number, (part, across, up, below, above) in enumerate(drawn):
+        row, column = divmod(number, COLUMNS)
+        parts.append(f'<g transform="translate({column * WIDTH},{row * HEIGHT})">{_curve(found[part], across, up)}')
+        parts.append(f'<text x="{LEFT}" y="22" font-weight="bold">{above}</text>')
+        middle = (LEFT + WIDTH - RIGHT) / 2
+        parts.append(f'<text x="{middle:.0f}" y="{HEIGHT - 14}" text-anchor="middle">{below}</text></g>')
     return "\n".join([*parts, "</svg>\n"])
 
 
 def _curve(rows: list[Row], across: str, up: str) -> str:
     points = sorted((r[across], r[up]) for r in rows)
     left, right = points[0][0], points[-1][0]
-    top = 1.1 * max(y for _, y in points)
-    wide, tall = WIDTH - MARGIN - 16, HEIGHT - 2 * MARGIN + 10
+    step = _round_step(max(y for _, y in points) / 3)
+    lines = math.ceil(max(y for _, y in points) / step)
+    wide, tall = WIDTH - LEFT - RIGHT, HEIGHT - TOP - BOTTOM
 
     def place(x: float, y: float) -> tuple[float, float]:
-        return MARGIN + wide * (x - left) / max(right - left, 1), 26 + tall * (1 - y / top)
+        return LEFT + wide * (x - left) / max(right - left, 1), TOP + tall * (1 - y / (lines * step))
 
-    x0, y0 = place(left, 0)
-    x1, _ = place(right, 0)
-    marks = [f'<path d="M{x0:.0f} 26V{y0:.0f}H{x1:.0f}" fill="none" stroke="#999"/>']
-    for x in {left, right} if len(points) > 6 else {x for x, _ in points}:
-        marks.append(f'<text x="{place(x, 0)[0]:.0f}" y="{y0 + 14:.0f}" text-anchor="middle">{x:g}</text>')
-    for y in (0, top / 2, top):
-        marks.append(f'<text x="{MARGIN - 5}" y="{place(left, y)[1] + 4:.0f}" text-anchor="end">{y:.2g}</text>')
-    line = " ".join(f"{a:.1f},{b:.1f}" for a, b in (place(x, y) for x, y in points))
+    marks = []
+    for k in range(lines + 1):
+        _, y = place(left, k * step)
+        marks.append(f'<path d="M{LEFT} {y:.1f}H{LEFT + wide}" stroke="{"#999" if k == 0 else "#ddd"}"/>')
+        marks.append(f'<text x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{k * step:g}</text>')
+    for x in (left, right) if len(points) > 6 else (x for x, _ in points):
+        marks.append(f'<text x="{place(x, 0)[0]:.0f}" y="{TOP + tall + 16}" text-anchor="middle">{x:g}</text>')
+    line = " ".join(f"{a:.1f},{b:.1f}" for a, b in (place(*p) for p in points))
     marks.append(f'<polyline points="{line}" fill="none" stroke="#286ec8" stroke-width="2"/>')
     marks += [f'<circle cx="{a:.1f}" cy="{b:.1f}" r="3" fill="#286ec8"/>' for a, b in (place(*p) for p in points)]
     return "".join(marks)
+
+
+def _round_step(least: float) -> float:
+    """The next of 1, 2 and 5 times a power of ten."""
+    power = 10.0 ** math.floor(math.log10(least))
+    return next(n * power for n in (1, 2, 5, 10) if n * power >= least)
 
 
 if __name__ == "__main__":
