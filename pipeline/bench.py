@@ -30,6 +30,7 @@ from .models.pointwise import choose_pointwise
 from .models.rope import rope_table
 from .models.transformer import parameter_shapes
 from .models.transformer_blocks import is_context_layer
+from .models.transformer_files import weight_dtype
 from .models.transformer_loading import QUANTISERS
 from .models.vae import WanVAE, load_vae
 from .models.vae_kernels import choose_vae_kernels
@@ -267,11 +268,13 @@ def transformer_size(config: TransformerConfig, quantised: bool, itemsize: int) 
     """Sizes of a transformer whose blocks' matrices are kept in 8 bits with a scale a row, or in floats."""
     shapes = parameter_shapes(config)
     in_block = {name: shape for name, shape in shapes.items() if name.startswith("blocks.0.")}
+    dtype = torch.float32 if itemsize == torch.float32.itemsize else torch.bfloat16
 
-    def kept(shape: tuple[int, ...]) -> int:
-        if quantised and len(shape) == 2:
+    def kept(name: str) -> int:
+        shape = shapes[name]
+        if quantised and name in in_block and len(shape) == 2:
             return math.prod(shape) + 4 * shape[0]
-        return math.prod(shape) * itemsize
+        return math.prod(shape) * weight_dtype(dtype, name).itemsize
 
     block_parameters = sum(map(math.prod, in_block.values()))
     others = sum(map(math.prod, shapes.values())) - config.num_layers * block_parameters
@@ -281,9 +284,9 @@ def transformer_size(config: TransformerConfig, quantised: bool, itemsize: int) 
         other_parameters=others,
         dim=config.dim,
         ffn_dim=config.ffn_dim,
-        block_bytes=sum(kept(shape) for name, shape in in_block.items() if not is_context_layer(name)),
-        context_bytes=sum(kept(shape) for name, shape in in_block.items() if is_context_layer(name)),
-        other_bytes=others * itemsize,
+        block_bytes=sum(kept(name) for name in in_block if not is_context_layer(name)),
+        context_bytes=sum(kept(name) for name in in_block if is_context_layer(name)),
+        other_bytes=sum(kept(name) for name in shapes if not name.startswith("blocks.")),
         scratch=config.dim * config.ffn_dim * itemsize if quantised else 0,
     )
 

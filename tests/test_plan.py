@@ -165,25 +165,36 @@ def test_steps_of_the_presets_fit_small_cards(preset, given, gib, resident):
     assert memory.weights + memory.contexts + memory.activations + MARGIN <= gib * GIB
 
 
+BF16, ON_THE_CARD = torch.bfloat16, {"offload_model": False}
+
+
 @pytest.mark.parametrize(
-    ("preset", "given", "gib", "tiles", "in_use"),
+    ("preset", "given", "gib", "stayed", "vae", "in_use"),
     [
-        ("01_ultra_fast", {}, 10, 2, 4.95),
-        ("02_comfyui_equivalent", {}, 12, 2, 4.79),
-        ("05_low_vram", {}, 6, 4, 4.79),
-        ("04_high_quality", {}, 18, 2, 16.35),
+        ("01_ultra_fast", {}, 10, 0, VaePlan(BF16, 2), 4.95),
+        ("02_comfyui_equivalent", {}, 12, 0, VaePlan(BF16, 2), 4.79),
+        ("03_balanced", {}, 14, 0, VaePlan(BF16, 2), 5.59),
+        ("04_high_quality", {}, 18, 15, VaePlan(BF16, 2), 16.35),
+        ("05_low_vram", {}, 10, 0, VaePlan(BF16, 2), 4.63),
+        ("05_low_vram", {}, 6, 0, VaePlan(BF16, 4), 4.79),
+        ("06_720p_high_res", {}, 22, 37, VaePlan(BF16, 4), 19.82),
+        ("06_720p_high_res", {}, 12, 7, VaePlan(BF16, 4), 9.77),
+        ("02_comfyui_equivalent", ON_THE_CARD, 20, 40, VaePlan(torch.float32, 4), 18.1),
+        ("02_comfyui_equivalent", ON_THE_CARD, 70, 40, VaePlan(torch.float32, 1), 26.1),
     ],
 )
-def test_plans_are_near_the_peaks_that_were_measured(monkeypatch, preset, given, gib, tiles, in_use):
-    """Memory in use at its peak under a cap, GiB, real size, one H100 (benchmarks/README.md)."""
+def test_plans_are_near_the_peaks_that_were_measured(monkeypatch, preset, given, gib, stayed, vae, in_use):
+    """Memory in use at its peak under a cap, GiB, real size, with the blocks that stayed (benchmarks/README.md)."""
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: SimpleNamespace(total_memory=gib * GIB))
-    settings = resolve(settings_with_preset(preset, **given))
+    kept = {"num_persistent_param_in_dit": None, "blocks_to_swap": WAN_14B.num_layers - stayed}
+    settings = resolve(settings_with_preset(preset, **given, **kept))
     height, width = target_size(settings.size, 1, 1)
-    vae = choose_vae(settings, torch.device("cuda"))
-    assert vae == VaePlan(torch.bfloat16, tiles)
+    assert choose_vae(settings, torch.device("cuda")) == vae
     size = transformer_size(WAN_14B, settings.quant is not None, itemsize=2)
     _, memory = plan_memory(size, settings, height, width, 2, gib * GIB, vae)
-    assert abs(memory.peak / GIB - in_use) < 0.5 < MARGIN / GIB
+    # A float32 VAE in one piece is counted with all that the allocator may hold for it.
+    more = 4 if vae == VaePlan(torch.float32) else 0.5
+    assert -0.5 < memory.peak / GIB - in_use < more
 
 
 @pytest.mark.parametrize(
