@@ -50,6 +50,6 @@ class InfiniteTalkAudioEncoder(io.ComfyNode):
             host.make_room(host.GIB)  # for a model of 0.4 GB and what it computes
             encoder = load_speech_encoder(folder, device)
             encoded = encode_speech(sound, encoder)
-            encoded.to("cpu")  # encodes more later where the speech is long
+            encoded.move_to("cpu")  # encodes more later where the speech is long
         normalised = {"waveform": torch.from_numpy(np.array(encoded.samples))[None, None], "sample_rate": SAMPLE_RATE}
         return io.NodeOutput(Speech(encoded, folder), normalised, encoded.num_frames)

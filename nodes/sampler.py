@@ -141,7 +141,7 @@ def make_video(settings: Settings, job: Job, stem: Path, progress: host.HostProg
         try:
             return generator.save(job, path, settings.replace(resume=True), tags)
         finally:
-            job.speech.to("cpu")
+            job.speech.move_to("cpu")
             generator.release()
 
 

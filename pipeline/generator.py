@@ -241,9 +241,9 @@ class Generator:
             transformer.to_without_blocks("cpu")
         for name in ("speech_encoder", "image_encoder"):
             if name in self.__dict__:  # loaded
-                getattr(self, name).to("cpu")
+                getattr(self, name).move_to("cpu")
         if self._vae is not None:
-            self._vae.to("cpu")
+            self._vae.move_to("cpu")
 
     @cached_property
     def _weights_identity(self) -> dict[str, str]:
@@ -314,11 +314,11 @@ class Generator:
         guided = "drop_text" in guidance_branches(*scales)
         prompt, *negative = self._encode_prompts([job.prompt, job.negative_prompt][: 2 if guided else 1])
         if isinstance(job.speech, EncodedSpeech):
-            job.speech.to(self.device)
+            job.speech.move_to(self.device)
             return Inputs(opened.reference, job.speech.features, prompt, *negative)
-        encoder = self.speech_encoder.to(self.device)
+        self.speech_encoder.move_to(self.device)
         self.progress(Loading("encoding the speech"))
-        return Inputs(opened.reference, encoder.encode(opened.speech), prompt, *negative)
+        return Inputs(opened.reference, self.speech_encoder.encode(opened.speech), prompt, *negative)
 
     def _encode_prompts(self, prompts: list[str]) -> list[torch.Tensor]:
         """umT5 embeddings; the encoder is opened only for prompts that are not in the cache."""

@@ -40,8 +40,9 @@ class EncodedSpeech:
         """Length in video frames."""
         return frame_count(len(self.samples))
 
-    def to(self, device: torch.device | str) -> None:
-        self.encoder.to(device)
+    def move_to(self, device: torch.device | str) -> None:
+        """Move the encoder's weights."""
+        self.encoder.move_to(device)
 
     def digest(self) -> str:
         return self.audio.digest()

@@ -61,12 +61,12 @@ class Models:
     @contextmanager
     def using(self, model: ImageEncoder | WanVAE) -> Iterator[None]:
         """Have a model on the device for a while; only the VAE, which every window needs, may stay."""
-        model.to(self.device)
+        model.move_to(self.device)
         try:
             yield
         finally:
             if self.offload or model is not self.vae:
-                model.to("cpu")
+                model.move_to("cpu")
 
     @contextmanager
     def using_transformer(self) -> Iterator[None]:
@@ -146,6 +146,7 @@ class Streamer:
             settings.sample_audio_guide_steps,
         )
         self._shown = _Shown()
+        self._cropped: tuple[int, torch.Tensor] | None = None
         self._colours: LabStatistics | None = None
         self._constants: dict[str, torch.Tensor] = {}
 
@@ -161,8 +162,7 @@ class Streamer:
         """
         self.progress(WindowStarted(span.index, len(self.spans)))
         if self._colours is None:  # of the first reference frame, as upstream
-            first = self.inputs.reference.frame(self.inputs.reference.frame_index(0))
-            self._colours = lab_statistics(resize_and_crop(first, self.size).to(self.models.device))
+            self._colours = lab_statistics(self._pixels(self.inputs.reference.frame_index(0)))
         self._show(span.start / FPS)
         if motion is None:
             held = self._shown.latents[:, :1]
@@ -175,12 +175,10 @@ class Streamer:
 
     def _show(self, seconds: float) -> None:
         """Encode the reference frame for this time, unless it is the one that was encoded last."""
-        reference = self.inputs.reference
-        index = reference.frame_index(seconds)
+        index = self.inputs.reference.frame_index(seconds)
         if index == self._shown.index:
             return
-        models = self.models
-        pixels = resize_and_crop(reference.frame(index), self.size).to(models.device)
+        models, pixels = self.models, self._pixels(index)
         with models.using(models.image_encoder):
             image = models.image_encoder.encode(pixels)
         with models.using(models.vae):
@@ -189,6 +187,13 @@ class Streamer:
         mask[:, 0] = 1
         self._shown = _Shown(index, latents, torch.cat([mask, latents]), image)
         self._constants.pop("image", None)
+
+    def _pixels(self, index: int) -> torch.Tensor:
+        """The reference frame of that number, [3, H, W] in [-1, 1]; kept until another is asked for."""
+        if self._cropped is None or self._cropped[0] != index:
+            pixels = resize_and_crop(self.inputs.reference.frame(index), self.size)
+            self._cropped = index, pixels.to(self.models.device)
+        return self._cropped[1]
 
     def _denoise(self, span: WindowSpan, held: torch.Tensor) -> torch.Tensor:
         s = self.settings

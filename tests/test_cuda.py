@@ -17,8 +17,9 @@ from infinitetalk.pipeline.models.transformer_files import weight_dtype
 from infinitetalk.pipeline.models.transformer_loading import QUANTISERS
 from infinitetalk.pipeline.plan import plan_memory, tokens_per_window
 from infinitetalk.pipeline.quantisation.matmul import choose_matmuls
-from infinitetalk.pipeline.weights import residency
+from infinitetalk.pipeline.weights import slab
 from infinitetalk.tools import random_checkpoint
+from torch import nn
 
 pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA card"),
@@ -56,7 +57,7 @@ def test_neither_do_contexts_that_are_copied_in_and_blocks_read_from_their_file(
 ):
     expected = video(weights, quant=quant)
     monkeypatch.setattr(generator, "plan_memory", lambda *_: (placement, plan_memory(*_)[1]))
-    monkeypatch.setattr(residency, "available_host_memory", lambda: host_memory)
+    monkeypatch.setattr(slab, "available_host_memory", lambda: host_memory)
     assert torch.equal(video(weights, quant=quant), expected)
 
 
@@ -143,3 +144,56 @@ def test_sixteen_bits_are_near_float32(weights, dtype):
 def test_every_backend_agrees_with_plain_pytorch(weights, attention, kernels):
     plain = video(weights, attention="sdpa", kernels="plain").float()
     assert (video(weights, attention=attention, kernels=kernels).float() - plain).abs().mean() < 6
+
+
+def module_on(device):
+    module = nn.Sequential(nn.Conv3d(8, 16, 3), nn.BatchNorm1d(5)).requires_grad_(False)
+    module[0].weight.data = module[0].weight.data.contiguous(memory_format=torch.channels_last_3d)
+    return module.to(device)
+
+
+@pytest.mark.parametrize("born", ["cpu", "cuda"])
+@pytest.mark.parametrize("free", [2**50, 0])
+def test_weights_travel_to_the_card_and_are_dropped_there(monkeypatch, born, free):
+    monkeypatch.setattr(slab, "available_host_memory", lambda: free)
+    module, weights = module_on(born), slab.HostWeights()
+    expected = {name: tensor.cpu() for name, tensor in module.state_dict().items()}
+    before = torch.cuda.memory_allocated()
+    weights.move([module], "cpu")
+    weights.move([module], "cuda")
+    on_card, waiting = torch.cuda.memory_allocated(), weights._slab._sources
+    for name, tensor in module.state_dict().items():
+        assert tensor.is_cuda and torch.equal(tensor.cpu(), expected[name]), name
+        assert tensor.stride() == expected[name].stride()
+    module[0].weight.zero_()  # what is only on the card is lost
+    weights.move([module], "cpu")
+    for name, tensor in module.state_dict().items():
+        assert tensor.device.type == "cpu" and torch.equal(tensor, expected[name]), name
+    assert {tensor.data_ptr() for tensor in module.state_dict().values()} == {part.data_ptr() for part in waiting}
+    assert torch.cuda.memory_allocated() < min(on_card, before + 1)
+
+
+def test_a_copy_to_the_card_does_not_wait_for_it():
+    big = nn.Linear(8192, 8192, bias=False).requires_grad_(False)
+    expected, weights, card = big.weight.data.clone(), slab.HostWeights(), torch.device("cuda")
+    for _ in range(2):  # the first time host memory is pinned
+        weights.move([big], card)
+        weights.move([big], "cpu")
+    torch.cuda._sleep(10**9)  # cycles: about half a second
+    weights.move([big], card)
+    assert not torch.cuda.current_stream().query()
+    assert torch.equal(big.weight.cpu(), expected)
+
+
+def test_a_generator_gives_the_card_back_and_makes_the_same_again(weights):
+    files = {"infinitetalk_dir": weights.infinitetalk, "wav2vec_dir": weights.wav2vec_dir}
+    made = Generator(Settings(ckpt_dir=weights.ckpt_dir, **files, **{**SMALL, "device": "cuda"}), keep=True)
+    videos, left = [], []
+    for _ in range(3):
+        videos.append(torch.cat([window.frames for window in made.windows(JOB)]))
+        made.release()
+        left.append(torch.cuda.memory_allocated())
+    assert torch.equal(videos[1], videos[0]) and torch.equal(videos[2], videos[0])
+    assert left[1] == left[2] <= left[0]
+    models = made.image_encoder.model, made._vae, made.speech_encoder.model
+    assert all(tensor.device.type == "cpu" for model in models for tensor in (*model.parameters(), *model.buffers()))

@@ -14,7 +14,7 @@ from infinitetalk.pipeline.models.transformer_blocks import TransformerBlocks
 from infinitetalk.pipeline.models.transformer_files import open_transformer
 from infinitetalk.pipeline.models.transformer_loading import Keeping, load_transformer
 from infinitetalk.pipeline.sampling.teacache import COEFFICIENTS_480, COEFFICIENTS_720, TeaCache
-from infinitetalk.pipeline.weights import residency
+from infinitetalk.pipeline.weights import residency, slab
 from infinitetalk.pipeline.weights.files import open_tensors
 from infinitetalk.pipeline.weights.load import fill
 from infinitetalk.pipeline.weights.residency import BlockStreamer
@@ -141,10 +141,10 @@ def test_blocks_stay_in_their_file_where_host_memory_is_short(folder, model, inp
     tensors = open_transformer(folder / "model.safetensors", None)
     whole = TransformerBlocks(CPU, resident=99)
     expected = load_transformer(tensors, model[0].operations, Keeping(torch.float32, quant), whole), whole
-    monkeypatch.setattr(residency, "available_host_memory", lambda: available)
+    monkeypatch.setattr(slab, "available_host_memory", lambda: available)
     blocks = TransformerBlocks(CPU, 1, contexts_stay=False)
     swapped = load_transformer(tensors, model[0].operations, Keeping(torch.float32, quant), blocks)
-    assert {slab.in_file for slab in (blocks._steps._slabs | blocks.text._slabs).values()} == {available == 0}
+    assert {part.in_file for part in (blocks._steps._slabs | blocks.text._slabs).values()} == {available == 0}
     blocks.to_device()
     for timestep in (700.0, 300.0):
         (output,) = predict((swapped, blocks), inputs, timestep)
@@ -153,7 +153,7 @@ def test_blocks_stay_in_their_file_where_host_memory_is_short(folder, model, inp
 
 def test_what_stays_in_a_file_takes_no_memory(tmp_path, monkeypatch):
     save_file({"weight": torch.randn(64, 64), "bias": torch.randn(64)}, tmp_path / "layer.safetensors")
-    monkeypatch.setattr(residency, "available_host_memory", lambda: 0)
+    monkeypatch.setattr(slab, "available_host_memory", lambda: 0)
     tensors = open_tensors(tmp_path / "layer.safetensors", "a layer")
     with torch.device("meta"):
         block = nn.Linear(64, 64)
@@ -190,7 +190,7 @@ def test_a_single_walk_copies_each_block_once_and_gives_the_room_back(monkeypatc
     for block in made:
         streamer.add(block)
     copied, receive = [], residency._Slot.receive
-    monkeypatch.setattr(residency._Slot, "receive", lambda slot, slab: (copied.append(slab), receive(slot, slab)))
+    monkeypatch.setattr(residency._Slot, "receive", lambda slot, part: (copied.append(part), receive(slot, part)))
     assert all(torch.equal(block.weight, weights[index]) for index, block in enumerate(streamer))
     assert len(copied) == len(set(copied)) == 4 and streamer._slots == []
 
@@ -205,7 +205,7 @@ def test_blocks_are_copied_ahead_and_once_a_walk_at_most(monkeypatch, blocks, re
         streamer.add(block)
     streamer.to_device()
     copied, receive = [], residency._Slot.receive
-    monkeypatch.setattr(residency._Slot, "receive", lambda slot, slab: (copied.append(slot), receive(slot, slab)))
+    monkeypatch.setattr(residency._Slot, "receive", lambda slot, part: (copied.append(slot), receive(slot, part)))
     for walk in range(3):
         for index, block in enumerate(streamer):
             assert torch.equal(block.weight, weights[index])

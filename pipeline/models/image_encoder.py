@@ -18,6 +18,7 @@ from transformers import CLIPVisionConfig, CLIPVisionModel
 from ..errors import InputError
 from ..weights.files import Tensors, open_tensors
 from ..weights.load import check_names, dimensions, fill
+from ..weights.slab import HostWeights
 
 WHAT = "the image encoder (CLIP, --clip_vision)"
 MEAN = (0.48145466, 0.4578275, 0.40821073)  # of CLIP's training images, RGB in [0, 1]
@@ -53,11 +54,11 @@ class ImageEncoder:
     def __init__(self, model: CLIPVisionModel, image_size: int) -> None:
         self.model = model
         self.image_size = image_size
+        self._weights = HostWeights()
 
-    def to(self, device: torch.device | str) -> ImageEncoder:
+    def move_to(self, device: torch.device | str) -> None:
         """Move the weights."""
-        self.model.to(device)
-        return self
+        self._weights.move([self.model], device)
 
     @torch.no_grad()
     def encode(self, image: torch.Tensor) -> torch.Tensor:

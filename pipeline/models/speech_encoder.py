@@ -27,6 +27,7 @@ from ..errors import InputError
 from ..media.audio import FPS, SAMPLE_RATE, frame_count
 from ..weights.files import Tensors, open_tensors
 from ..weights.load import fill
+from ..weights.slab import HostWeights
 
 WHAT = "wav2vec2 (--wav2vec_dir)"
 DOWNLOAD = "hf download TencentGameMate/chinese-wav2vec2-base --local-dir weights/chinese-wav2vec2-base"
@@ -132,14 +133,15 @@ class SpeechEncoder:
         self.model = model
         self.normalize = normalize
         self.chunking = chunking or Chunking()
+        self._weights = HostWeights()
         self.layers: int = model.config.num_hidden_layers
         self.channels: int = model.config.hidden_size
         self._hop = math.prod(model.config.conv_stride)
         self._receptive_field = _receptive_field(model.config)
 
-    def to(self, device: torch.device | str) -> SpeechEncoder:
-        self.model.to(device)
-        return self
+    def move_to(self, device: torch.device | str) -> None:
+        """Move the weights."""
+        self._weights.move([self.model], device)
 
     def encode(self, speech: np.ndarray) -> SpeechFeatures:
         """Features of ``speech``, float32 [samples] at 16 kHz, for its ``frame_count`` video frames.

@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from ..quantisation.rows import Activation, token_slices
+from ..weights.slab import HostWeights
 from .block import IMAGE_LAYERS, TEXT_LAYERS, Block, Operations, TransformerConfig
 from .rope import rope_table
 
@@ -136,6 +137,7 @@ class WanTransformer(nn.Module):
         self.img_emb = ImageProjection(config)
         self.audio_proj = AudioProjection(config)
         self._rope: dict[tuple[int, int, int], torch.Tensor] = {}
+        self._others = HostWeights()
 
     @property
     def device(self) -> torch.device:
@@ -147,10 +149,8 @@ class WanTransformer(nn.Module):
 
     def to_without_blocks(self, device: torch.device | str) -> None:
         """Move everything but the blocks, which a ``BlockStreamer`` moves."""
-        for name, part in self.named_children():
-            if name != "blocks":
-                part.to(device)
-        self._rope = {}
+        self._others.move([part for name, part in self.named_children() if name != "blocks"], device)
+        self._rope = {grid: table.to(device) for grid, table in self._rope.items()}
 
     def encode_text(self, embedding: torch.Tensor, blocks: Iterable[Block]) -> torch.Tensor:
         """Keys and values of a text for ``Context``.

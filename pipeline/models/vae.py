@@ -21,6 +21,7 @@ from torch import nn
 from ..errors import InputError
 from ..weights.files import Tensors, open_tensors
 from ..weights.load import check_names, dimensions, fill
+from ..weights.slab import HostWeights
 from .vae_kernels import PlainVaeKernels, VaeKernels
 from .vae_layers import (
     AttentionBlock,
@@ -97,6 +98,11 @@ class WanVAE(nn.Module):
         self.conv2 = nn.Conv3d(z_dim, z_dim, 1)
         self.decoder = decoder
         self.kernels = kernels
+        self._weights = HostWeights()
+
+    def move_to(self, device: torch.device | str) -> None:
+        """Move the weights, which do not change."""
+        self._weights.move([self], device)
 
     @torch.no_grad()
     def encode_chunks(self, chunks: Iterable[torch.Tensor]) -> Iterator[torch.Tensor]:
@@ -111,10 +117,10 @@ class WanVAE(nn.Module):
         Raises:
             ValueError: a chunk of another shape.
         """
-        stream = Stream(self.kernels)
+        stream, statistics = Stream(self.kernels), self._statistics()
         for chunk in chunks:
             self._check(chunk, 1 if stream.first else self.stride[0])
-            yield self._normalised(self.encoder(chunk[None].to(self.conv1.weight), stream))
+            yield self._normalised(self.encoder(chunk[None].to(self.conv1.weight), stream), *statistics)
 
     def encode(self, video: torch.Tensor, tiles: int = 1) -> torch.Tensor:
         """``[3, T, H, W]`` to ``[z, 1 + (T - 1) // 4, H/8, W/8]``; frames beyond the last whole four are ignored."""
@@ -136,10 +142,11 @@ class WanVAE(nn.Module):
             fine = 1 + max(number for number, step in enumerate(steps) if isinstance(step, Downsample))
             pieces = run_tiled(steps[:fine], pieces, self.conv1.weight, self.kernels, tiles)
             steps = steps[fine:]
+        statistics = self._statistics()  # a copy that waits for the card, so not for every piece
         latents, before = [], None
         for piece in pieces:
             stream.repeats = stream.repeats + 1 if piece is before else 0
-            latents.append(self._normalised(run(steps, piece.to(self.conv1.weight), stream)))
+            latents.append(self._normalised(run(steps, piece.to(self.conv1.weight), stream), *statistics))
             before = piece
         return torch.cat(latents, dim=1)
 
@@ -147,8 +154,7 @@ class WanVAE(nn.Module):
         if chunk.shape[:2] != (3, frames) or chunk.shape[2] % self.stride[1] or chunk.shape[3] % self.stride[2]:
             raise ValueError(f"a chunk of shape {list(chunk.shape)}, expected [3, {frames}, 8 h, 8 w]")
 
-    def _normalised(self, encoded: torch.Tensor) -> torch.Tensor:
-        mean, std = self._statistics()
+    def _normalised(self, encoded: torch.Tensor, mean: torch.Tensor, std: torch.Tensor) -> torch.Tensor:
         return (self.conv1(encoded)[0, : self.z_dim].float() - mean) / std  # the other half is the log variance
 
     @torch.no_grad()

@@ -9,112 +9,15 @@ never changes a result. Knows nothing about what a block computes.
 
 from __future__ import annotations
 
-import contextlib
-import weakref
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 
 import torch
 from torch import nn
 
 from ..memory import SLOTS
-from .host_memory import HOST_RESERVE, available_host_memory
+from .slab import Slab, pin
 
-_ALIGNMENT = 256
 ALL = 2**31  # more blocks than there are
-
-
-@dataclass(frozen=True)
-class _Slice:
-    """A parameter's place among its block's bytes."""
-
-    parameter: nn.Parameter
-    dtype: torch.dtype
-    shape: torch.Size
-    start: int
-    stop: int
-
-    def of(self, flat: torch.Tensor) -> torch.Tensor:
-        return flat[self.start : self.stop].view(self.dtype).view(self.shape)
-
-
-class _Slab:
-    """Parameters of one block in one piece of host memory, and on the device while a copy is attached.
-
-    Attributes:
-        size: bytes that they take on the device.
-        in_file: whether they stay where they were read, mostly in a mapped file, instead.
-    """
-
-    def __init__(self, parameters: Iterable[nn.Parameter], device: torch.device) -> None:
-        self._slices: list[_Slice] = []
-        self.size = 0
-        for parameter in parameters:
-            tensor = parameter.data
-            self._slices.append(_Slice(parameter, tensor.dtype, tensor.shape, self.size, self.size + tensor.nbytes))
-            self.size += -(-tensor.nbytes // _ALIGNMENT) * _ALIGNMENT
-        read = sum(part.parameter.nbytes for part in self._slices if part.parameter.device.type == "cpu")
-        free = available_host_memory()
-        self.in_file = free is not None and free < self.size + HOST_RESERVE and read > self.size // 2
-        if self.in_file:
-            self._sources = [part.parameter.data.cpu() for part in self._slices]
-        else:
-            self._host = self._gathered(device)
-        self.leave()
-
-    def _gathered(self, device: torch.device) -> torch.Tensor:
-        host = torch.empty(self.size, dtype=torch.uint8)
-        on_card = [part for part in self._slices if part.parameter.device.type != "cpu"]
-        on_host = [part for part in self._slices if part.parameter.device.type == "cpu"]
-        # Both of these make pages by all cores; pinning and copies from the card would make them one by one.
-        for part in on_host:
-            part.of(host).copy_(part.parameter.data)
-        for part in on_card:
-            part.of(host).zero_()
-        if device.type == "cuda":
-            _pin(self, host, device)
-        for part in on_card:
-            part.of(host).copy_(part.parameter.data)
-        return host
-
-    def copy_to(self, flat: torch.Tensor) -> None:
-        """Write all bytes to the start of ``flat``, on the host or on the device."""
-        if not self.in_file:
-            flat[: self.size].copy_(self._host, non_blocking=True)
-            return
-        for part, source in zip(self._slices, self._sources, strict=True):
-            part.of(flat).copy_(source)
-
-    def attach(self, flat: torch.Tensor) -> None:
-        """Make the block's parameters views of ``flat``."""
-        for part in self._slices:
-            part.parameter.data = part.of(flat)
-
-    def leave(self) -> None:
-        """Have the parameters hold no memory."""
-        for part in self._slices:
-            part.parameter.data = torch.empty(0, dtype=part.dtype)
-
-
-def _pin(owner: object, host: torch.Tensor, device: torch.device) -> None:
-    """Let the card read host memory that has been written, without a copy on the way, as long as ``owner`` lives.
-
-    PyTorch's own pinned memory is rounded up to powers of two and takes six times as long to get. Where the
-    system refuses, the memory stays ordinary, from which copies are slower and as right.
-    """
-    runtime = torch.cuda.cudart()
-    with torch.cuda.device(device):
-        refused = int(runtime.cudaHostRegister(host.data_ptr(), host.nbytes, 0))
-    if refused:
-        with contextlib.suppress(RuntimeError):  # the next kernel would be blamed for it
-            torch.zeros(1, device=device)
-    else:
-        weakref.finalize(owner, _unpin, host, device).atexit = False  # the system does it then
-
-
-def _unpin(host: torch.Tensor, device: torch.device) -> None:
-    torch.cuda.synchronize(device)  # copies may be under way
-    torch.cuda.cudart().cudaHostUnregister(host.data_ptr())
 
 
 class _Slot:
@@ -133,17 +36,17 @@ class _Slot:
         on_card = device.type == "cuda"
         self.copied, self.used = (torch.cuda.Event() if on_card else None for _ in range(2))
 
-    def receive(self, slab: _Slab) -> None:
+    def receive(self, slab: Slab) -> None:
         if slab.in_file and self.copied is not None:
             self._receive_staged(slab)
         else:
             slab.copy_to(self.flat)
 
-    def _receive_staged(self, slab: _Slab) -> None:
+    def _receive_staged(self, slab: Slab) -> None:
         """By way of pinned memory: a copy out of a file would wait for the card, and the card then for the host."""
         if self._staging is None:
             self._staging = torch.zeros(len(self.flat), dtype=torch.uint8)
-            _pin(self, self._staging, self.flat.device)
+            pin(self, self._staging, self.flat.device)
         self.copied.synchronize()  # the last copy has left it
         slab.copy_to(self._staging)
         self.flat[: slab.size].copy_(self._staging[: slab.size], non_blocking=True)
@@ -166,7 +69,7 @@ class BlockStreamer:
         self.offload = offload
         self._again = again
         self._blocks: list[tuple[nn.Module, tuple[nn.Parameter, ...]]] = []
-        self._slabs: dict[int, _Slab] = {}
+        self._slabs: dict[int, Slab] = {}
         self._slots: list[_Slot] = []
         self._copying = torch.cuda.Stream(device) if device.type == "cuda" else None
         self._at_home = True  # whether all blocks that are kept in host memory are there
@@ -186,7 +89,8 @@ class BlockStreamer:
                 parameter.data = parameter.data.to(self.device)
 
     def _take(self, index: int) -> None:
-        self._slabs[index] = _Slab(self._blocks[index][1], self.device)
+        self._slabs[index] = Slab(self._blocks[index][1], self.device)
+        self._slabs[index].leave()
 
     def place(self, resident: int) -> None:
         """Change how many blocks stay; between ``to_host`` and ``to_device`` where all are kept in host memory.

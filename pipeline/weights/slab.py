@@ -1,0 +1,154 @@
+"""Weights in one piece of pinned host memory, from where a card reads them without a copy on the way.
+
+They never change, so that leaving the card means forgetting the copies that are there. Knows neither blocks nor
+models.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import weakref
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from .host_memory import HOST_RESERVE, available_host_memory
+
+_ALIGNMENT = 256
+
+
+@dataclass(frozen=True)
+class _Slice:
+    """A tensor's place among the bytes of its slab."""
+
+    tensor: torch.Tensor
+    dtype: torch.dtype
+    shape: torch.Size
+    stride: tuple[int, ...]
+    start: int
+    stop: int
+
+    def of(self, flat: torch.Tensor) -> torch.Tensor:
+        return flat[self.start : self.stop].view(self.dtype).as_strided(self.shape, self.stride)
+
+
+class Slab:
+    """Parameters and buffers of a module in one piece of host memory; they themselves are where they were put last.
+
+    Made, they are in host memory.
+
+    Args:
+        tensors: which may be anywhere. Those in host memory are moved one by one, so that it holds them once.
+        device: where they are copied to.
+
+    Attributes:
+        size: bytes that they take in one piece.
+        in_file: whether they stay where they were read, mostly in a mapped file, since host memory is short.
+    """
+
+    def __init__(self, tensors: Iterable[torch.Tensor], device: torch.device) -> None:
+        self._slices: list[_Slice] = []
+        self.size = 0
+        for tensor in tensors:
+            layout = tensor.dtype, tensor.shape, torch.empty_like(tensor, device="meta").stride()
+            self._slices.append(_Slice(tensor, *layout, self.size, self.size + tensor.nbytes))
+            self.size += -(-tensor.nbytes // _ALIGNMENT) * _ALIGNMENT
+        read = sum(part.tensor.nbytes for part in self._slices if part.tensor.device.type == "cpu")
+        free = available_host_memory()
+        self.in_file = free is not None and free < self.size + HOST_RESERVE and read > self.size // 2
+        self._host: torch.Tensor | None = None
+        if self.in_file:
+            self._sources = [part.tensor.data.cpu() for part in self._slices]
+        else:
+            self._host = self._gathered(device)
+            self._sources = [part.of(self._host) for part in self._slices]
+        self.to_host()
+
+    def _gathered(self, device: torch.device) -> torch.Tensor:
+        host = torch.empty(self.size, dtype=torch.uint8)
+        on_card = [part for part in self._slices if part.tensor.device.type != "cpu"]
+        on_host = [part for part in self._slices if part.tensor.device.type == "cpu"]
+        # Both of these make pages by all cores; pinning and copies from the card would make them one by one.
+        for part in on_host:
+            part.tensor.data = part.of(host).copy_(part.tensor.data)
+        for part in on_card:
+            part.of(host).zero_()
+        if device.type == "cuda":
+            pin(self, host, device)
+        for part in on_card:
+            part.of(host).copy_(part.tensor.data)
+        return host
+
+    def copy_to(self, flat: torch.Tensor) -> None:
+        """Write all bytes to the start of ``flat``, on the host or on the device."""
+        if self._host is not None:
+            flat[: self.size].copy_(self._host, non_blocking=True)
+            return
+        for part, source in zip(self._slices, self._sources, strict=True):
+            part.of(flat).copy_(source)
+
+    def attach(self, flat: torch.Tensor) -> None:
+        """Make the tensors views of ``flat``."""
+        for part in self._slices:
+            part.tensor.data = part.of(flat)
+
+    def leave(self) -> None:
+        """Have the tensors hold no memory."""
+        for part in self._slices:
+            part.tensor.data = torch.empty(0, dtype=part.dtype)
+
+    def to_device(self, device: torch.device) -> None:
+        """Make each tensor a copy of its own there, which finds room where one for all would not."""
+        for part, source in zip(self._slices, self._sources, strict=True):
+            part.tensor.data = torch.empty_like(source, device=device).copy_(source, non_blocking=True)
+
+    def to_host(self) -> None:
+        """Make the tensors what they are in host memory. Nothing is copied back."""
+        for part, source in zip(self._slices, self._sources, strict=True):
+            part.tensor.data = source
+
+
+class HostWeights:
+    """Moves a module's weights between host memory and a card, as ``Module.to`` would with weights that may change.
+
+    From the first move on they stay in host memory, also while they are on the card.
+    """
+
+    def __init__(self) -> None:
+        self._slab: Slab | None = None
+
+    def move(self, modules: Iterable[nn.Module], device: torch.device | str) -> None:
+        """Have parameters and buffers of the modules, the same each time, on the device."""
+        tensors = [tensor for module in modules for tensor in (*module.parameters(), *module.buffers())]
+        here, there = tensors[0].device, torch.device(device)
+        if here == there or here.type == there.type and there.index is None:
+            return
+        if self._slab is None:
+            self._slab = Slab(tensors, here if there.type == "cpu" else there)
+        if there.type == "cpu":
+            self._slab.to_host()
+        else:
+            self._slab.to_device(there)
+
+
+def pin(owner: object, host: torch.Tensor, device: torch.device) -> None:
+    """Let the card read host memory that has been written, without a copy on the way, as long as ``owner`` lives.
+
+    PyTorch's own pinned memory is rounded up to powers of two and takes six times as long to get. Where the
+    system refuses, the memory stays ordinary, from which copies are slower and as right.
+    """
+    runtime = torch.cuda.cudart()
+    with torch.cuda.device(device):
+        refused = int(runtime.cudaHostRegister(host.data_ptr(), host.nbytes, 0))
+    if refused:
+        with contextlib.suppress(RuntimeError):  # the next kernel would be blamed for it
+            torch.zeros(1, device=device)
+    else:
+        weakref.finalize(owner, _unpin, host, device).atexit = False  # the system does it then
+
+
+def _unpin(host: torch.Tensor, device: torch.device) -> None:
+    torch.cuda.synchronize(device)  # copies may be under way
+    torch.cuda.cudart().cudaHostUnregister(host.data_ptr())
