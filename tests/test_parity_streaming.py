@@ -80,10 +80,12 @@ def test_three_windows_equal_upstream(name, models, prompts, tmp_path, monkeypat
     assert len(spans) == 3
 
     # What goes into the decoder, and what comes out of colour correction before it is rounded to 8 bits.
-    latents, pieces = [], []
+    latents, pieces, cropped = [], [], []
     decode = models.vae.decode_frames
     monkeypatch.setattr(models.vae, "decode_frames", lambda z, *how: latents.append(z) or decode(z, *how))
     monkeypatch.setattr(streaming, "match_colour", lambda *a: pieces.append(match_colour(*a)) or pieces[-1])
+    crop = streaming.resize_and_crop
+    monkeypatch.setattr(streaming, "resize_and_crop", lambda *a: cropped.append(a) or crop(*a))
     streamer = Streamer(
         models,
         Inputs(reference, speech, *prompts),
@@ -101,6 +103,7 @@ def test_three_windows_equal_upstream(name, models, prompts, tmp_path, monkeypat
         levels = (window.frames.permute(3, 0, 1, 2) / 127.5 - 1 - video[-1]).abs()
         assert levels.max() < 0.51 / 127.5
 
+    assert len(cropped) == (3 if case["video"] else 1)  # the first frame's colours included
     video = torch.cat(video, dim=1)[:, :, ::2, ::2]
     assert video.shape[1] == case["num_frames"]
     assert (video - expected["video"] / golden.VIDEO_SCALE).abs().max() < 1e-3
