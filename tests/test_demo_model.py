@@ -340,13 +340,19 @@ def test_the_decoder_learns_from_the_frames_of_its_latents(stages):
     sampler = transformer.Sampler(data, texts, 12, drop=False, spoil=False)
     config = replace(transformer_network.CONFIG, dim=64, num_heads=1, num_layers=1, ffn_dim=64)
     network = transformer_network.Network(config, weights)
-    found, drawn, where, first = decoder.Examples(sampler, network, network).draw()
-    assert where.shape == (12, 17, 2, 2) and drawn.shape == (12, 3, 17, 32, 32)
+    whole.vae.requires_grad_(False)
+    batch = decoder.Examples(sampler, network, network, whole).draw()
+    assert batch.where.shape == (12, 17, 2, 2) and batch.drawn.shape == (12, 3, 17, 32, 32)
+    assert batch.continues.any() and not batch.continues.all()
+    held = whole.encode(batch.before)
     for k in range(12):
-        clip = next(clip for clip in range(6) if torch.equal(drawn[k], data.frames[clip].transpose(0, 1) / 127.5 - 1))
-        assert first[k] == data.first[clip]
-        if not first[k]:  # as they are known, without noise
-            torch.testing.assert_close(found[k, :, :3], data.motion[clip].float(), rtol=0, atol=0)
+        pixels = batch.drawn[k].transpose(0, 1)
+        clip = next(clip for clip in range(6) if torch.equal(pixels, data.frames[clip] / 127.5 - 1))
+        assert batch.continues[k] == (clip % 3 == 1)
+        if batch.continues[k]:  # it goes on from frames as they were decoded
+            torch.testing.assert_close(batch.latents[k, :, :3], held[k], rtol=0, atol=1e-4)
+            before = data.frames[clip - 1, -9:].transpose(0, 1) / 127.5 - 1
+            assert (batch.before[k] - before).abs().mean() < 0.5
 
 
 def test_the_amount_of_change_tells_motion_in_steps():
@@ -354,12 +360,17 @@ def test_the_amount_of_change_tells_motion_in_steps():
     evenly, in_steps = (
         at[None, None, :, None, None].expand(2, 3, 17, 24, 24) / 16 for at in (times, (times / 4).ceil() * 4)
     )
-    first = torch.tensor([True, False])
-    assert decoder.amount_loss(evenly, evenly, first) == 0
-    assert decoder.amount_loss(evenly + 0.3, evenly, first) < 1e-6  # another picture, as much change
-    assert decoder.amount_loss(in_steps, evenly, first) > 0.05
-    alone = [decoder.amount_loss(in_steps, evenly, torch.tensor([one, one])) for one in (True, False)]
-    assert alone[1] > alone[0]  # a seam counts more
+    weight = decoder.change_weights(17, torch.tensor([True, False]))
+    assert decoder.amount_loss(evenly, evenly, weight) == 0
+    assert decoder.amount_loss(evenly + 0.3, evenly, weight) < 1e-6  # another picture, as much change
+    assert decoder.amount_loss(in_steps, evenly, weight) > 0.05
+    assert weight[0, 8] > weight[1, 8] > weight[1, 9]  # a seam counts more, and so does the next latent's first frame
+    where = torch.zeros(2, 17, 2, 2)
+    assert decoder.change_loss(torch.ones(2, 3, 17, 24, 24), where, weight) == 0
+    jump = torch.zeros(2, 3, 17, 24, 24)
+    jump[0, :, 9:] = 0.1  # the same jump, at the seam of the first and within the second
+    inside = jump.flip(0)
+    assert decoder.change_loss(jump, where, weight) > decoder.change_loss(inside, where, weight) > 0
 
 
 def test_a_loras_file_is_what_was_trained(tmp_path):

@@ -2,14 +2,17 @@
 
 A decoder that knows nothing but its encoder's latents changes the picture more from one latent to the next
 than within one, and more so where latents were made: motion goes in steps of four frames. Here it learns,
-against the drawn frames, how much changes from each frame to the next. The encoder stays as it is to the
-bit, and with it the latents, the transformer and its LoRA.
+against the drawn frames, how much changes from each frame to the next. And where a window continues another
+one, it learns to give the frames that were decoded before once more, and to go on from them: what a second
+pass through the VAE changes is seen where windows meet. The encoder stays as it is to the bit, and with it
+the latents, the transformer and its LoRA.
 """
 
 from __future__ import annotations
 
 import math
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -17,8 +20,9 @@ import torch.nn.functional as F
 
 from ...pipeline.evaluation.reader import FaceReader
 from ...pipeline.models.block import TransformerConfig
-from .clips import MOTION_FRAMES, draw_clip, from_levels
+from .clips import MOTION_FRAMES, draw_clip, from_levels, near
 from .generating import Trial, generate, measure, second_window
+from .latents import CLIPS, ENOUGH, MOTION_LATENTS
 from .lora import SHIFT
 from .sheets import save_sheet
 from .training import Averaged, Clock, graphed_if_possible, save_weights
@@ -27,7 +31,7 @@ from .transformer_network import CONFIG, Conditions, Network, Parameters
 from .vae import FILE, error_loss, few, load, optimizer_of
 from .vae_network import Whole
 
-_RATE = 0.3  # of the VAE's rates
+_RATE = 0.5  # of the VAE's rates
 _FIRST = 4.0  # weight of a first frame, a latent of its own
 _CHANGE, _AMOUNT = 1.5, 2.0  # weights of the difference between frames, and of how much of it there is
 _BLOCK = 12  # pixels: finer than this it does not matter where something changes
@@ -41,13 +45,25 @@ def amount(video: torch.Tensor) -> torch.Tensor:
     return F.avg_pool2d((video[:, :, 1:] - video[:, :, :-1]).abs().mean(dim=1), _BLOCK)
 
 
-def amount_loss(made: torch.Tensor, drawn: torch.Tensor, first: torch.Tensor) -> torch.Tensor:
-    """Difference of the amounts; ``first`` [n] tells the windows that continue no other."""
-    difference = (amount(made) - amount(drawn)).abs().mean(dim=(2, 3))
-    weight = torch.ones_like(difference)
+def amount_loss(shown: torch.Tensor, drawn: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """Difference of the amounts; ``weight`` [n, frames - 1]."""
+    return ((amount(shown) - amount(drawn)).abs().mean(dim=(2, 3)) * weight).mean()
+
+
+def change_loss(error: torch.Tensor, where: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """Of the differences from frame to frame, near mouth and eyes more; ``weight`` [n, frames - 1]."""
+    side = error.shape[-1]
+    steps = (torch.arange(side, device=error.device) + 0.5) * (2 / side) - 1
+    weight = (1 + 3 * near(where, steps, steps)[:, 1:]) * weight[:, :, None, None]
+    return ((error[:, :, 1:] - error[:, :, :-1]).abs() * weight[:, None]).mean()
+
+
+def change_weights(frames: int, continues: torch.Tensor) -> torch.Tensor:
+    """Of the change to each next frame, [n, frames - 1]; ``continues`` [n] tells windows that follow another."""
+    weight = torch.ones(len(continues), frames - 1, device=continues.device)
     weight[:, ::4] = _BETWEEN  # frame 0 is latent 0, frames 1 to 4 are latent 1
-    weight[:, MOTION_FRAMES - 1] = torch.where(first, _BETWEEN, _SEAM)
-    return (difference * weight).mean()
+    weight[:, MOTION_FRAMES - 1] = torch.where(continues, _SEAM, _BETWEEN)
+    return weight
 
 
 def last_step(
@@ -69,33 +85,70 @@ def last_step(
     return noisy - wide * network(noisy, level * 1000, given)
 
 
+@dataclass(frozen=True)
+class Batch:
+    """What a step learns from.
+
+    Attributes:
+        latents: [n, 16, T, h, w].
+        drawn: the frames that they are to become, [n, 3, frames, H, W].
+        before: the last frames of the window before, as they were decoded, [n, 3, 9, H, W].
+        continues: whether the window follows that one, [n]; else ``before`` means nothing.
+        where: mouth and eyes at each frame.
+    """
+
+    latents: torch.Tensor
+    drawn: torch.Tensor
+    before: torch.Tensor
+    continues: torch.Tensor
+    where: torch.Tensor
+
+
 class Examples:
-    """Draws latents and the frames that they are to become, on the device.
+    """Draws batches, on the device.
 
     Args:
         sampler: of data with frames; draws conditions as they are.
         teacher, student: without and with LoRA.
+        whole: the VAE in training, which decodes the windows before.
     """
 
-    def __init__(self, sampler: Sampler, teacher: Network, student: Network) -> None:
-        self.sampler, self.teacher, self.student = sampler, teacher, student
+    def __init__(self, sampler: Sampler, teacher: Network, student: Network, whole: Whole) -> None:
+        self.sampler, self.teacher, self.student, self.whole = sampler, teacher, student, whole
         frames = sampler.data.frames.shape[1]
-        self.latent = (torch.arange(frames, device=sampler.data.latents.device) + 3) // 4  # of each frame
+        device = sampler.data.latents.device
+        self.latent = (torch.arange(frames, device=device) + 3) // 4  # of each frame
+        self.windows = torch.tensor([0, 1, 1, 2], device=device)  # of a person; the one that follows twice as often
 
     @torch.no_grad()
-    def draw(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Latents, frames, mouth and eyes at each frame, and whether the window continues no other."""
-        clip = self.sampler.choose()
+    def draw(self) -> Batch:
+        data, n = self.sampler.data, self.sampler.count
+        device = data.latents.device
+        window = self.windows[torch.randint(4, (n,), device=device)]
+        clip = torch.randint(len(data) // CLIPS, (n,), device=device) * CLIPS + window
+        continues = window == 1
+        ended = self.made(clip - continues.long())[:, :, -ENOUGH:]
+        before = self.whole.frames(ended)[:, :, -MOTION_FRAMES:]
+        latents = self.made(clip, continues, self.whole.encode(before))
+        drawn = from_levels(data.frames[clip]).transpose(1, 2)
+        return Batch(latents, drawn, before, continues, data.where[clip][:, self.latent])
+
+    def made(
+        self, clip: torch.Tensor, continues: torch.Tensor | None = None, motion: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Latents of clips: true, or made by one of the networks; those that ``continue`` begin with ``motion``."""
         clean, given, known, held, _ = self.sampler.draw(clip)
+        if motion is not None:
+            follows = continues.view(-1, 1, 1, 1, 1)
+            known = torch.cat(
+                [torch.where(follows, motion, known[:, :, :MOTION_LATENTS]), known[:, :, MOTION_LATENTS:]], dim=2
+            )
         held = held[:, None, :, None, None]
         kind = torch.rand(len(clip), 1, 1, 1, 1, device=clip.device) * 3
         of_student = last_step(self.student, clean, known, held, given, _STUDENT)
         of_teacher = last_step(self.teacher, clean, known, held, given, _TEACHER)
         latents = torch.where(kind < 1, clean, torch.where(kind < 2, of_student, of_teacher))
-        latents = torch.where(held, known, latents)
-        data = self.sampler.data
-        drawn = from_levels(data.frames[clip]).transpose(1, 2)
-        return latents, drawn, data.where[clip][:, self.latent], data.first[clip]
+        return torch.where(held, known, latents)
 
 
 def train(
@@ -130,17 +183,24 @@ def train(
         p.requires_grad_()
     whole = Whole(vae, dtype, fused=cuda, statistics=(vae.latent_mean, vae.latent_std))
     student = Network(config, with_lora, dtype)
-    examples = Examples(sampler, Network(config, parameters, dtype), student)
+    examples = Examples(sampler, Network(config, parameters, dtype), student, whole)
     optimizer = optimizer_of(trained, _RATE)
     report(whole, student, trial, reader, out, "before")
 
     def step() -> tuple[torch.Tensor, torch.Tensor]:
         torch._foreach_zero_([p.grad for p in trained.values()])
-        latents, drawn, where, first = examples.draw()
-        made = whole.decode(latents * whole.std + whole.mean)
+        batch = examples.draw()
+        made, drawn = whole.decode(batch.latents * whole.std + whole.mean), batch.drawn
+        follows = batch.continues.view(-1, 1, 1, 1, 1)
+        known, later = slice(MOTION_FRAMES), slice(MOTION_FRAMES, None)
+        given = torch.where(follows, batch.before, drawn[:, :, known])
+        shown = torch.cat([torch.where(follows, batch.before, made[:, :, known]), made[:, :, later]], dim=2)
         frames = torch.ones(drawn.shape[2], device=device)
         frames[:1].fill_(_FIRST)
-        loss = error_loss(made - drawn, where, 1.0, frames, change) + amounts * amount_loss(made, drawn, first)
+        loss = error_loss(made - torch.cat([given, drawn[:, :, later]], dim=2), batch.where, 1.0, frames, 0.0)
+        weight = change_weights(drawn.shape[2], batch.continues)
+        loss = loss + change * change_loss(shown - drawn, batch.where, weight)
+        loss = loss + amounts * amount_loss(shown, drawn, weight)
         loss.backward()
         optimizer.step()
         return loss.detach(), (made.detach() - drawn).square().mean()
@@ -193,6 +253,8 @@ def report(whole: Whole, student: Network, trial: Trial, reader: FaceReader, out
             f"to its others, of the mean: {few(places / places.mean())}"
         )
     changes = _changes(torch.cat([made, second[:, :, MOTION_FRAMES:]], dim=2))
+    again = (second[:, :, MOTION_FRAMES - 1] - made[:, :, -1]).abs().mean()
+    print(f"decoder {when}: the last frame, through the VAE again: {127.5 * again:.3f} levels")
     seam = changes[:, frames - 1]
     seams = seam / ((changes.sum(dim=1) - seam) / (changes.shape[1] - 1))
     print(f"decoder {when}: change at a seam against elsewhere {seams.mean():.3f} ({few(seams)})", flush=True)

@@ -27,7 +27,7 @@ from .vae_network import Whole
 
 CLIPS = 3  # of a person: the first window, the window after it, and one of another timeline in another mood
 MOTION_LATENTS = 1 + (MOTION_FRAMES - 1) // 4
-_ENOUGH = 12  # latents that a decoder needs for the last frames; before them it is of little use to decode
+ENOUGH = 12  # latents that a decoder needs for the last frames; before them it is of little use to decode
 _REFERENCE_LATENTS = 9  # the rest of a still's latents equal the last of these
 _OTHER_TIMELINE = 5_000_000
 
@@ -108,7 +108,7 @@ def build(
             if keep_frames:
                 parts["frames"] += [to_levels(one.transpose(1, 2)) for one in drawn]
             motion = [one[:, :, :MOTION_LATENTS] for one in clips]
-            motion[1] = encode_motion(last_frames(clips[0][:, :, -_ENOUGH:]))
+            motion[1] = encode_motion(last_frames(clips[0][:, :, -ENOUGH:]))
             parts["latents"] += [one.half() for one in clips]
             parts["motion"] += [one.half() for one in motion]
             parts["first"].append(torch.tensor([True, False, later == 0]))

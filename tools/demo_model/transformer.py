@@ -52,20 +52,16 @@ class Sampler:
         self.start = torch.full((count,), 2, device=device)
         self.latent = torch.arange(self.length, device=device)
 
-    def choose(self) -> torch.Tensor:
-        """Numbers of clips, [n]."""
-        return torch.randint(len(self.data), (self.count,), device=self.data.latents.device)
-
     def draw(
         self, clip: torch.Tensor | None = None
     ) -> tuple[torch.Tensor, Conditions, torch.Tensor, torch.Tensor, torch.Tensor]:
         """Clean latents, conditions, motion latents over all frames, where they are held [n, T], and loss weights.
 
         Args:
-            clip: what ``choose`` gave, to know the clips; else it is asked.
+            clip: numbers of the clips, [n]; by chance if left out.
         """
         data, device, n = self.data, self.data.latents.device, self.count
-        clip = self.choose() if clip is None else clip
+        clip = torch.randint(len(data), (n,), device=device) if clip is None else clip
         person = clip // CLIPS
         clean = data.latents[clip].float()
         speech = speech_windows(data.speech[clip].float(), self.start, 4 * self.length - 3)
