@@ -6,7 +6,7 @@ import torch
 
 from .errors import InputError
 from .media.buckets import target_size
-from .memory import GIB, VAE_SHARE, VAE_TILES, VaePlan
+from .memory import GIB, VAE_TILES, VaePlan
 from .models.attention import choose_attention
 from .models.block import Operations
 from .models.pointwise import choose_pointwise
@@ -53,21 +53,20 @@ def choose_operations(settings: Settings, device: torch.device, dtype: torch.dty
 
 
 def choose_vae(settings: Settings, device: torch.device) -> VaePlan:
-    """How the VAE works: in the dtype that is asked for, for "auto" in float32, or in bf16 where that would take most
-    of the card's memory; and in as few tiles as leave the transformer most of it.
+    """How the VAE works: in the dtype that is asked for, for "auto" in bf16 on a card unless ``--dtype`` is fp32; and
+    in as few tiles as leave the transformer most of the memory.
 
     Follows from the settings and the card alone, never from what happens to be free: it decides the last bits.
     """
-    asked = None if settings.vae_dtype == "auto" else DTYPES[settings.vae_dtype]
+    exact = settings.vae_dtype == "auto" and settings.dtype == "fp32"
+    dtype = torch.float32 if exact else choose_dtype(settings.vae_dtype, device)
     if device.type != "cuda":
-        return VaePlan(asked or torch.float32)
+        return VaePlan(dtype)
     there = torch.cuda.get_device_properties(device).total_memory
     if settings.vram_limit is not None:
         there = min(there, int(settings.vram_limit * GIB))
     height, width = target_size(settings.size, 1, 1)  # a bucket's square
     pixels = height * width
-    exact = VaePlan(torch.float32).bytes(pixels) <= VAE_SHARE * there
-    dtype = asked or (torch.float32 if exact else torch.bfloat16)
     plans = [VaePlan(dtype, tiles) for tiles in VAE_TILES]
     return next((plan for plan in plans if plan.bytes(pixels) <= plan.room(there)), plans[-1])
 

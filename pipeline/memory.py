@@ -29,7 +29,6 @@ VAE_BYTES_PER_PIXEL = {4: 29_000, 2: 12_100}
 VAE_WAITING = 370
 VAE_BORDER = 13  # pixels: how much larger a tile is for each neighbour, on the average over its layers
 VAE_TILES = (1, 2, 4, 6, 9, 12, 16, 20, 25)
-VAE_SHARE = 0.6  # of the memory that there is, at most, for a VAE in float32 that nobody asked for
 MARGIN = GIB
 TEXT_ENCODER_ROOM = 2 * GIB  # of one block of umT5 at a time
 

@@ -243,7 +243,7 @@ class Settings:
     )
     vae_dtype: str = setting(
         "auto",
-        "precision of the VAE (auto: fp32; bf16 where fp32 would take most of the card or of --vram_limit)",
+        "precision of the VAE (auto: bf16 on a GPU, fp32 on a CPU and with --dtype fp32)",
         group=SPEED,
         choices=("auto", "fp32", "bf16"),
     )

@@ -165,7 +165,7 @@ def test_steps_of_the_presets_fit_small_cards(preset, given, gib, resident):
     assert memory.weights + memory.contexts + memory.activations + MARGIN <= gib * GIB
 
 
-BF16, ON_THE_CARD = torch.bfloat16, {"offload_model": False}
+BF16, ON_THE_CARD = torch.bfloat16, {"offload_model": False, "vae_dtype": "fp32"}
 
 
 @pytest.mark.parametrize(
@@ -201,18 +201,16 @@ def test_plans_are_near_the_peaks_that_were_measured(monkeypatch, preset, given,
     ("gib", "changes", "expected"),
     [
         (12, {}, torch.bfloat16),
-        (16, {}, torch.bfloat16),
-        (24, {}, torch.float32),
-        (24, {"size": "infinitetalk-720"}, torch.bfloat16),
-        (80, {"size": "infinitetalk-720"}, torch.float32),
+        (80, {}, torch.bfloat16),
         (80, {"vram_limit": 12}, torch.bfloat16),
-        (12, {"vram_limit": 80}, torch.bfloat16),
         (12, {"vae_dtype": "fp32"}, torch.float32),
         (80, {"vae_dtype": "bf16"}, torch.bfloat16),
-        (8, {"size": "256x256"}, torch.float32),
+        (24, {"dtype": "fp32"}, torch.float32),
+        (24, {"dtype": "fp32", "vae_dtype": "bf16"}, torch.bfloat16),
+        (24, {"dtype": "fp16"}, torch.bfloat16),
     ],
 )
-def test_the_vae_is_as_exact_as_the_card_allows(monkeypatch, gib, changes, expected):
+def test_the_vaes_dtype_follows_from_the_settings(monkeypatch, gib, changes, expected):
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: SimpleNamespace(total_memory=gib * GIB))
     assert choose_vae(Settings(**changes), torch.device("cuda")).dtype == expected
     on_a_cpu = torch.bfloat16 if changes.get("vae_dtype") == "bf16" else torch.float32
