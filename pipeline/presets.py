@@ -52,7 +52,7 @@ def settings_with_preset(name: str, **given: object) -> Settings:
     """The settings of a preset; those in ``given`` win.
 
     A preset's ``lora_scale`` belongs to its ``lora_dir``, and its ``quant_dir`` to its ``quant``: where the
-    one is set to None, the other goes too.
+    one is set to None, the other goes too. Of the two ways to say what stays on the card, the given one counts.
 
     Raises:
         InputError: there is no such preset.
@@ -61,4 +61,8 @@ def settings_with_preset(name: str, **given: object) -> Settings:
     for owner, follower in (("lora_dir", "lora_scale"), ("quant", "quant_dir")):
         if values.get(owner) is None and follower not in given:
             values.pop(follower, None)
+    ways = "blocks_to_swap", "num_persistent_param_in_dit"
+    for way, other in (ways, ways[::-1]):
+        if given.get(way) is not None and other not in given:
+            values.pop(other, None)
     return Settings(**values)

@@ -56,6 +56,7 @@ OURS = {
     "vae_dtype",
     "vram_limit",
     "sample_audio_guide_steps",
+    "seam_frames",
     "kernels",
     "resume",
     "preset",
@@ -115,6 +116,8 @@ WRONG = [
     ({"sample_audio_guide_scale": math.inf}, "finite"),
     ({"apg_momentum": math.nan}, "finite"),
     ({"color_correction_strength": 1.5}, "at most 1"),
+    ({"seam_frames": -1}, "at least 0"),
+    ({"seam_frames": 33}, "at most 32"),
     ({"crf": 52}, "at most 51"),
     ({"max_frame_num": 0}, "at least 1"),
     ({"base_seed": 2**64}, "at most 18446744073709551615"),
@@ -258,6 +261,14 @@ def test_a_preset_holds_what_was_published(name):
 @pytest.mark.parametrize("name", PRESETS)
 def test_every_preset_is_allowed(name):
     assert resolve(settings_with_preset(name)).preset == name
+
+
+def test_a_given_way_to_say_what_stays_takes_the_place_of_the_presets():
+    settings = resolve(settings_with_preset("02_comfyui_equivalent", blocks_to_swap=0))
+    assert (settings.blocks_to_swap, settings.num_persistent_param_in_dit) == (0, None)
+    assert settings_with_preset("02_comfyui_equivalent", blocks_to_swap=None).num_persistent_param_in_dit == 0
+    with pytest.raises(InputError, match="give one of them"):
+        resolve(settings_with_preset("02_comfyui_equivalent", blocks_to_swap=0, num_persistent_param_in_dit=0))
 
 
 def test_a_preset_without_its_lora_and_quantisation_runs():
