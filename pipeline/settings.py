@@ -182,6 +182,14 @@ class Settings:
     color_correction_strength: float = setting(
         1.0, "how far colours are pulled to the reference's; 0 is off", group=VIDEO, min=0, max=1
     )
+    seam_frames: int = setting(
+        0,
+        "first new frames of a window that even out the small jump where windows meet; try 4, 0 is off",
+        group=VIDEO,
+        min=0,
+        max=32,
+        unit="frames",
+    )
 
     preset: str | None = setting(
         None, "take settings from presets/NAME.toml; flags given beside it win", group=SAMPLING

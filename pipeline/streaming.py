@@ -35,6 +35,7 @@ from .sampling.guidance import (
 from .sampling.noise import window_generator, window_noise
 from .sampling.solvers import make_solver
 from .sampling.teacache import COEFFICIENTS_480, COEFFICIENTS_720, TeaCache
+from .seams import even_seam
 from .settings import PIXELS_480, Settings
 
 MASK_CHANNELS = 4
@@ -171,7 +172,7 @@ class Streamer:
                 held = self.models.vae.encode(motion, self.models.vae_plan.tiles)
         latents = self._denoise(span, held)
         self.progress(Decoding(span.index))
-        return self._decode(span, latents)
+        return self._decode(span, latents, None if motion is None else motion[:, -1])
 
     def _show(self, seconds: float) -> None:
         """Encode the reference frame for this time, unless it is the one that was encoded last."""
@@ -254,16 +255,17 @@ class Streamer:
         small = self.size[0] * self.size[1] <= PIXELS_480
         return TeaCache(self.settings.teacache_thresh, COEFFICIENTS_480 if small else COEFFICIENTS_720)
 
-    def _decode(self, span: WindowSpan, latents: torch.Tensor) -> tuple[Window, torch.Tensor]:
-        """Decode, correct colours and convert piece by piece; keep the end for the next window."""
+    def _decode(
+        self, span: WindowSpan, latents: torch.Tensor, shown: torch.Tensor | None
+    ) -> tuple[Window, torch.Tensor]:
+        """Decode, correct colours, even the seam and convert piece by piece; keep the end for the next window."""
         vae, plan, on_card = self.models.vae, self.models.vae_plan, self.models.device.type == "cuda"
         shape = self.settings.frame_num, *self.size, 3
         frames = torch.empty(shape, dtype=torch.uint8, pin_memory=on_card)  # so that nobody waits for the copies
         ends: list[torch.Tensor] = []
         done = 0
         with self.models.using(vae):
-            for piece in _Announced(vae.decode_frames(latents, plan.tiles), self.progress):
-                piece = match_colour(piece, self._colours, self.settings.color_correction_strength)
+            for piece in self._evened(_Announced(vae.decode_frames(latents, plan.tiles), self.progress), shown):
                 frames[done : done + piece.shape[1]].copy_(to_uint8(piece), non_blocking=True)
                 done += piece.shape[1]
                 if (wanted := done - self.settings.frame_num + self.settings.motion_frame) > 0:
@@ -274,6 +276,12 @@ class Streamer:
         kept = frames[span.keep_from : span.keep_to]
         self.progress(Decoded(span.index, kept))
         return Window(span.index, len(self.spans), span.start + span.keep_from, kept), motion
+
+    def _evened(self, decoded: Iterable[torch.Tensor], shown: torch.Tensor | None) -> Iterator[torch.Tensor]:
+        """What the VAE decodes as it is to be shown, after ``shown``, the last frame before."""
+        s = self.settings
+        matched = (match_colour(piece, self._colours, s.color_correction_strength) for piece in decoded)
+        return even_seam(matched, shown, s.motion_frame, min(s.seam_frames, s.frame_num - s.motion_frame))
 
 
 @dataclass(frozen=True)

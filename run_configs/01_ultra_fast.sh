@@ -27,6 +27,7 @@ exec "$PYTHON" generate_infinitetalk.py \
     --frame_num 81 \
     --motion_frame 9 \
     --color_correction_strength 1.0 \
+    --seam_frames 0 \
     --sample_steps 4 \
     --sample_shift 2.0 \
     --sample_solver euler \

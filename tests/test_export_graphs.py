@@ -202,8 +202,9 @@ def test_widgets_that_were_added_later_have_their_defaults():
     saved = json.loads((ROOT / "workflows" / "infinitetalk_demo.json").read_text())
     (sampler,) = (each for each in saved["nodes"] if each["type"] == "InfiniteTalkSampler")
     del sampler["widgets_values"][-2:]
-    assert ours_of_ui(saved).settings.crf == Settings().crf
-    sampler["widgets_values"] += [18, "x", "more"]
+    older = ours_of_ui(saved).settings
+    assert (older.sample_audio_guide_steps, older.seam_frames) == (None, 0)
+    sampler["widgets_values"] += [0, 4, "more"]
     with pytest.raises(InputError, match="more widgets than in this version; update InfiniteTalk"):
         ours_of_ui(saved)
 

@@ -89,6 +89,17 @@ def difference(a, b):
     return ((a.float() - b.float()).abs().mean() / 255).item()
 
 
+@pytest.mark.parametrize("count", [4, 32])
+def test_even_seams_change_the_first_new_frames_alone(generator, job, frames, count):
+    """4 do not reach the frames that the next window is held to; of 32 there are as many as are new."""
+    even = video(generator, job, generator.settings.replace(seam_frames=count))
+    assert torch.equal(even[:17], frames[:17])
+    assert all(not torch.equal(even[k], frames[k]) for k in range(17, 17 + min(count, 12)))
+    if count == 4:
+        assert all(not torch.equal(even[k], frames[k]) for k in range(29, 33))
+        assert torch.equal(even[21:29], frames[21:29]) and torch.equal(even[33:], frames[33:])
+
+
 def arguments(weights):
     return [
         *("--ckpt_dir", str(weights.ckpt_dir), "--infinitetalk_dir", str(weights.infinitetalk)),

@@ -1,5 +1,6 @@
 """Runs that end early: by kill, Ctrl-C, lack of memory or damage, and what resuming makes of them."""
 
+import itertools
 import multiprocessing
 import os
 import random
@@ -18,7 +19,8 @@ from infinitetalk.pipeline import Generator, InputError, Job, Settings
 from infinitetalk.pipeline.command_line import main
 from infinitetalk.pipeline.media.writer import VideoWriter
 from infinitetalk.pipeline.progress import Kept, RunStarted, Step, WindowDone
-from infinitetalk.pipeline.resume import state_path
+from infinitetalk.pipeline.resume import load_state, state_path
+from infinitetalk.pipeline.streaming import to_uint8
 from infinitetalk.tools import random_checkpoint
 from infinitetalk.tools.golden.speech import save_wav
 from safetensors.torch import load_file, save_file
@@ -206,6 +208,21 @@ def test_killed_while_finishing(generator, job, stopped, unbroken, monkeypatch):
     assert packets(stopped) == unbroken
 
 
+@pytest.mark.parametrize("count", [4, 32])
+def test_even_seams_go_on_from_what_was_shown(generator, job, tmp_path, count):
+    """Also where they reach the frames that the next window is held to, as 32 do here."""
+    changed = generator.settings.replace(seam_frames=count)
+    whole = packets(generator.save(job, tmp_path / "whole.mp4", changed))
+    generator.progress = after_window(2, KeyboardInterrupt)
+    with pytest.raises(KeyboardInterrupt):
+        generator.save(job, tmp_path / "out.mp4", changed)
+    generator.progress = lambda event: None
+    _, second = (window.frames for window in itertools.islice(generator.windows(job, changed), 2))
+    assert torch.equal(to_uint8(load_state(tmp_path / "out.mp4").motion), second[-5:])
+    generator.save(job, tmp_path / "out.mp4", changed.replace(resume=True))
+    assert packets(tmp_path / "out.mp4") == whole
+
+
 def cut(path, size):
     with path.open("r+b") as file:
         file.truncate(max(0, path.stat().st_size - size))
@@ -254,6 +271,7 @@ def test_an_unfinished_video_is_not_lost_by_starting_again(argv, stopped, capsys
         (["--prompt", "q"], "the prompt was 'p' and is 'q' now"),
         (["--crf", "20"], "crf was 18 and is 20 now"),
         (["--size", "80x64"], "size was '64x64' and is '80x64' now"),
+        (["--seam_frames", "4"], "seam_frames was 0 and is 4 now"),
     ],
 )
 def test_a_run_with_other_settings_is_not_resumed(argv, stopped, capsys, flags, words):

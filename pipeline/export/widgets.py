@@ -34,11 +34,11 @@ NUMBERS = (
     *("size", "mode", "frame_num", "motion_frame", "max_frame_num", "color_correction_strength"),
     *("sample_steps", "sample_shift", "sample_solver", "sample_text_guide_scale", "sample_audio_guide_scale"),
     *("base_seed", "use_apg", "apg_momentum", "apg_norm_threshold", "use_teacache", "teacache_thresh", "crf"),
-    "sample_audio_guide_steps",
+    *("sample_audio_guide_steps", "seam_frames"),
 )
 SAMPLER = (*TEXTS, *NUMBERS)
 PREFIX, PREFIX_DEFAULT = "filename_prefix", "video/InfiniteTalk"
-LATER = ("sample_audio_guide_steps",)  # behind the prefix: graphs that were saved without it keep their order
+LATER = ("sample_audio_guide_steps", "seam_frames")  # behind the prefix: graphs saved without them keep their order
 
 _WEIGHTS_ENDINGS = (".safetensors", ".gguf", ".pth", ".pt", ".bin", ".ckpt", ".sft")
 

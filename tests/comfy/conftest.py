@@ -39,7 +39,7 @@ SAMPLER = {
     **{"sample_steps": 2, "sample_shift": 7.0, "sample_solver": "euler"},
     **{"sample_text_guide_scale": 1.0, "sample_audio_guide_scale": 2.0, "base_seed": 42, "use_apg": False},
     **{"apg_momentum": -0.75, "apg_norm_threshold": 55.0, "use_teacache": False, "teacache_thresh": 0.2},
-    **{"crf": 18, "filename_prefix": "video/InfiniteTalk", "sample_audio_guide_steps": 0},
+    **{"crf": 18, "filename_prefix": "video/InfiniteTalk", "sample_audio_guide_steps": 0, "seam_frames": 0},
 }
 
 

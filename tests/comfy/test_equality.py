@@ -58,6 +58,7 @@ def random_case(number):
         "t5_cpu": r.random() < 0.5,
         "offload_model": r.choice(["auto", "true", "false"]),
         "blocks_to_swap": r.choice([-1, 1]),
+        "seam_frames": r.choice([0, 4, 32]),
     }
     nodes, links = {}, {}
     if number % 2:
