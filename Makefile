@@ -31,6 +31,7 @@ demo: .venv/installed
 		--lora_dir $(MODEL)/demo_lora_4_steps.safetensors --lora_scale 1 \
 		--image assets/drawn_portrait.png --audio assets/speech.wav --prompt "A woman is talking to the camera." \
 		--size 192x192 --sample_steps 4 --sample_shift 5 --sample_text_guide_scale 1 --sample_audio_guide_scale 1 \
+		--seam_frames 4 \
 		--save_file $(DEMO)/talking --overwrite
 	$(PY) generate_infinitetalk.py evaluate $(DEMO)/talking.mp4 assets/speech.wav --picture $(DEMO)/talking.png
 

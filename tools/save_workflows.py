@@ -187,6 +187,7 @@ WORKFLOWS: dict[str, dict[str, Node]] = {
                 "sample_shift": 5.0,
                 "sample_text_guide_scale": 1.0,
                 "sample_audio_guide_scale": 1.0,
+                "seam_frames": 4,
             },
             {"model": ("model", 0), "speech": ("speech", 0), "image": ("demo", 0)},
             size=(440, 1210),
