@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from infinitetalk.pipeline.demo import ASSETS, FACE_READER, FOLDER, demo_checkpoint
+from infinitetalk.pipeline.demo import ASSETS, FACE_READER, FOLDER, demo_checkpoint, demo_settings
 from infinitetalk.pipeline.evaluation.measures import evaluate_frames
 from infinitetalk.pipeline.evaluation.reader import FaceReader, load_reader
 from infinitetalk.pipeline.generator import Generator
@@ -111,6 +111,20 @@ def test_the_lora_gives_few_steps_the_heads_motion_back(talking, reader):
     with_lora, without = evaluate_frames(frames, speech, reader), evaluate_frames(*talking, reader)
     assert with_lora.correlation > 0.96 and with_lora.best_lag == 0
     assert with_lora.motion > 1.25 * without.motion
+
+
+def test_even_seams_make_the_jump_between_windows_smaller():
+    """Windows of 17 frames, since the seam is the same as of long ones."""
+    speech = np.array(speech_for_model(open_audio(ASSETS / "speech.wav"))[: 33 * 640])
+    generator = Generator(demo_settings(device="cpu", frame_num=17, sample_steps=2))
+    job = Job(PORTRAIT, Sound(speech[None], 16_000), "A woman is talking to the camera.")
+
+    def jumps(count):
+        windows = generator.windows(job, generator.settings.replace(seam_frames=count))
+        frames = torch.cat([window.frames for window in windows]).float()
+        return torch.stack([(frames[seam] - frames[seam - 1]).abs().mean() for seam in (17, 25)])
+
+    assert (jumps(generator.settings.seam_frames) < 0.9 * jumps(0)).all()
 
 
 def test_the_face_reader_knows_a_mouth_it_never_saw(reader):

@@ -70,6 +70,14 @@ GROUPS: dict[str, list[Row]] = {
     ],
     "shift": _numbers("sample_shift", (5.0, 2.0, 11.0), sample_steps=8),
     "audio": _numbers("sample_audio_guide_scale", (1.0, 0.0, 2.0, 4.0)),
+    "audio_steps": [
+        Row(
+            f"--sample_audio_guide_scale {scale:g}{f' --sample_audio_guide_steps {steps}' if steps else ''}",
+            {"sample_audio_guide_scale": scale, "sample_audio_guide_steps": steps},
+        )
+        for scale in (2.0, 3.0)
+        for steps in (None, 2)
+    ],
     "text": [
         Row("--sample_text_guide_scale 1", prompt=_SAD),
         Row("--sample_text_guide_scale 2", {"sample_text_guide_scale": 2.0}, _SAD),
@@ -89,6 +97,7 @@ GROUPS: dict[str, list[Row]] = {
         Row(f"--color_correction_strength {value:g}", {"color_correction_strength": value}, windows=4)
         for value in (0.0, 1.0)
     ],
+    "seam": [Row(f"--seam_frames {count}", {"seam_frames": count}, windows=4) for count in (0, 4)],
     "motion": [Row(f"--motion_frame {count}", {"motion_frame": count}, windows=3) for count in (9, 1, 5, 25)],
 }
 
