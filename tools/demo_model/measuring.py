@@ -33,6 +33,10 @@ _LENGTH = 16_000 * 6
 BASE = demo_settings(color_correction_strength=0.0, base_seed=1, dtype="fp32", kernels="plain")
 LORA = BASE.replace(lora_dir=(FOLDER / LORA_FILE,), lora_scale=(1.0,))
 VARIANTS = {"4 steps, LoRA": LORA, "4 steps": BASE, "20 steps": BASE.replace(sample_steps=20)}
+LONG = {  # long videos beside those
+    "4 steps, LoRA, colours corrected": LORA.replace(color_correction_strength=1.0),
+    "4 steps, LoRA, seams as they come": LORA.replace(seam_frames=0),
+}
 _COLUMNS = 12  # of the picture
 
 
@@ -116,7 +120,7 @@ def run(held_out: np.ndarray, out: Path, people_count: int = 6, long_windows: in
     note("silence", evaluate_frames(silent, np.zeros(_LENGTH // 2, np.float32), measurer.reader))
     length = 81 + 72 * (long_windows - 1)
     speech = np.resize(np.concatenate(held_out), length * 640)
-    for name, settings in variants.items() if long_windows else ():
+    for name, settings in {**variants, **LONG}.items() if long_windows else ():
         frames = measurer.measure(2, speech, settings)["frames"]
         for k, start in enumerate([0, *range(81, length - 71, 72)]):
             stop = start + (81 if k == 0 else 72)
