@@ -97,7 +97,7 @@ GROUPS: dict[str, list[Row]] = {
         Row(f"--color_correction_strength {value:g}", {"color_correction_strength": value}, windows=4)
         for value in (0.0, 1.0)
     ],
-    "seam": [Row(f"--seam_frames {count}", {"seam_frames": count}, windows=4) for count in (0, 4)],
+    "seam": [Row(f"--seam_frames {count}", {"seam_frames": count}, windows=10) for count in (0, 4)],
     "motion": [Row(f"--motion_frame {count}", {"motion_frame": count}, windows=3) for count in (9, 1, 5, 25)],
 }
 
