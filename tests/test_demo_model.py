@@ -114,17 +114,17 @@ def test_the_lora_gives_few_steps_the_heads_motion_back(talking, reader):
 
 
 def test_even_seams_make_the_jump_between_windows_smaller():
-    """Windows of 17 frames, since the seam is the same as of long ones."""
-    speech = np.array(speech_for_model(open_audio(ASSETS / "speech.wav"))[: 33 * 640])
+    """Two windows of 17 frames, since the seam is the same as of long ones."""
+    speech = np.array(speech_for_model(open_audio(ASSETS / "speech.wav"))[: 25 * 640])
     generator = Generator(demo_settings(device="cpu", frame_num=17, sample_steps=2))
     job = Job(PORTRAIT, Sound(speech[None], 16_000), "A woman is talking to the camera.")
 
-    def jumps(count):
+    def jump(count):
         windows = generator.windows(job, generator.settings.replace(seam_frames=count))
         frames = torch.cat([window.frames for window in windows]).float()
-        return torch.stack([(frames[seam] - frames[seam - 1]).abs().mean() for seam in (17, 25)])
+        return (frames[17] - frames[16]).abs().mean()
 
-    assert (jumps(generator.settings.seam_frames) < 0.9 * jumps(0)).all()
+    assert jump(generator.settings.seam_frames) < 0.9 * jump(0)
 
 
 def test_the_face_reader_knows_a_mouth_it_never_saw(reader):
