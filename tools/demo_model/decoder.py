@@ -20,7 +20,7 @@ import torch.nn.functional as F
 
 from ...pipeline.evaluation.reader import FaceReader
 from ...pipeline.models.block import TransformerConfig
-from .clips import MOTION_FRAMES, draw_clip, from_levels, near
+from .clips import MOTION_FRAMES, draw_clip, from_levels
 from .generating import Trial, generate, measure, second_window
 from .latents import CLIPS, ENOUGH, MOTION_LATENTS
 from .lora import SHIFT
@@ -28,14 +28,14 @@ from .sheets import save_sheet
 from .training import Averaged, Clock, graphed_if_possible, save_weights
 from .transformer import Sampler
 from .transformer_network import CONFIG, Conditions, Network, Parameters
-from .vae import FILE, error_loss, few, load, optimizer_of
+from .vae import FILE, change_loss, few, load, optimizer_of, pixel_loss
 from .vae_network import Whole
 
 _RATE = 0.5  # of the VAE's rates
 _FIRST = 4.0  # weight of a first frame, a latent of its own
 _CHANGE, _AMOUNT = 1.5, 2.0  # weights of the difference between frames, and of how much of it there is
 _BLOCK = 12  # pixels: finer than this it does not matter where something changes
-_BETWEEN, _SEAM = 3.0, 6.0  # weights of the amount from one latent to the next, and after the frames known before
+_BETWEEN, _SEAM = 3.0, 6.0  # weights of both from one latent to the next, and after the frames known before
 _STUDENT = (0.625, 0.715)  # noise levels from which the LoRA's last step begins: the two solvers', and between
 _TEACHER = (0.02, 0.3)  # and the last few of twenty steps
 
@@ -48,14 +48,6 @@ def amount(video: torch.Tensor) -> torch.Tensor:
 def amount_loss(shown: torch.Tensor, drawn: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     """Difference of the amounts; ``weight`` [n, frames - 1]."""
     return ((amount(shown) - amount(drawn)).abs().mean(dim=(2, 3)) * weight).mean()
-
-
-def change_loss(error: torch.Tensor, where: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    """Of the differences from frame to frame, near mouth and eyes more; ``weight`` [n, frames - 1]."""
-    side = error.shape[-1]
-    steps = (torch.arange(side, device=error.device) + 0.5) * (2 / side) - 1
-    weight = (1 + 3 * near(where, steps, steps)[:, 1:]) * weight[:, :, None, None]
-    return ((error[:, :, 1:] - error[:, :, :-1]).abs() * weight[:, None]).mean()
 
 
 def change_weights(frames: int, continues: torch.Tensor) -> torch.Tensor:
@@ -160,8 +152,6 @@ def train(
     out: Path,
     seconds: float,
     graph: bool = True,
-    change: float = _CHANGE,
-    amounts: float = _AMOUNT,
     config: TransformerConfig = CONFIG,
     width: int = 16,
 ) -> None:
@@ -170,7 +160,6 @@ def train(
     Args:
         sampler: of data with frames.
         parameters, with_lora: the transformer's, float32.
-        change, amounts: weights of the difference between frames and of how much of it there is.
     """
     device = sampler.data.latents.device
     cuda = device.type == "cuda"
@@ -197,10 +186,10 @@ def train(
         shown = torch.cat([torch.where(follows, batch.before, made[:, :, known]), made[:, :, later]], dim=2)
         frames = torch.ones(drawn.shape[2], device=device)
         frames[:1].fill_(_FIRST)
-        loss = error_loss(made - torch.cat([given, drawn[:, :, later]], dim=2), batch.where, 1.0, frames, 0.0)
+        loss = pixel_loss(made - torch.cat([given, drawn[:, :, later]], dim=2), batch.where, frames)
         weight = change_weights(drawn.shape[2], batch.continues)
-        loss = loss + change * change_loss(shown - drawn, batch.where, weight)
-        loss = loss + amounts * amount_loss(shown, drawn, weight)
+        loss = loss + _CHANGE * change_loss(shown - drawn, batch.where, weight)
+        loss = loss + _AMOUNT * amount_loss(shown, drawn, weight)
         loss.backward()
         optimizer.step()
         return loss.detach(), (made.detach() - drawn).square().mean()

@@ -1,8 +1,8 @@
 """Measures what each setting does to the demo's video, for docs/what_settings_do.md, and makes its pictures.
 
-``python -m infinitetalk.tools.demo_model.settings_page [GROUP ...]`` runs the engine for every row (five
-minutes on a dozen cores of a server) and rewrites the rows of the tables in both languages; headings and everything
-around the tables is written by hand. A group's rows lie behind a mark with its name.
+``python -m infinitetalk.tools.demo_model.settings_page [GROUP ...]`` runs the engine for every row (half
+an hour with two cores at it) and rewrites the rows of the tables in both languages; headings and everything around
+the tables is written by hand. A group's rows lie behind a mark with its name.
 """
 
 from __future__ import annotations

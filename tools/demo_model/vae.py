@@ -126,7 +126,7 @@ def loss_of(
     error = whole.decode(latents) - video
     frames = torch.ones(video.shape[2], device=video.device)
     frames[:1].fill_(_FIRST)  # a latent of its own, and what a whole video looks like hangs on it
-    return error_loss(error, where, scale, frames) + KL * kl, error.detach().square().mean()
+    return _error_loss(error, where, scale, frames) + KL * kl, error.detach().square().mean()
 
 
 def seam_loss(whole: Whole, video: torch.Tensor, where: torch.Tensor, start: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -140,7 +140,7 @@ def seam_loss(whole: Whole, video: torch.Tensor, where: torch.Tensor, start: int
     error = whole.decode(torch.cat([before, latents[:, :, before.shape[2] :]], dim=2)) - wanted
     frames = torch.ones(wanted.shape[2], device=video.device)
     frames[known:later].fill_(_SEAM)
-    return error_loss(error, where[:, start:], 1.0, frames) + KL * kl, error.detach().square().mean()
+    return _error_loss(error, where[:, start:], 1.0, frames) + KL * kl, error.detach().square().mean()
 
 
 def _latents(whole: Whole, video: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -151,19 +151,33 @@ def _latents(whole: Whole, video: torch.Tensor) -> tuple[torch.Tensor, torch.Ten
     return mean + (0.5 * log_variance).exp() * torch.randn_like(mean), kl
 
 
-def error_loss(
-    error: torch.Tensor, where: torch.Tensor, scale: float, frames: torch.Tensor, change: float = 0.25
-) -> torch.Tensor:
-    """Of pixels and of their differences; ``frames`` weighs frames, ``change`` the difference from one to the next."""
-    side = error.shape[-1]
-    steps = (torch.arange(side, device=error.device) + 0.5) * (2 / side) - 1
-    weight = (1 + 3 * near(where, steps, steps, scale))[:, None] * frames.view(-1, 1, 1)
+def _error_loss(error: torch.Tensor, where: torch.Tensor, scale: float, frames: torch.Tensor) -> torch.Tensor:
+    """Of pixels and of their differences; ``frames`` weighs them."""
+    loss = pixel_loss(error, where, frames, scale)
+    if error.shape[2] > 1:
+        loss = loss + 0.25 * change_loss(error, where, frames[None, 1:], scale)
+    return loss
+
+
+def pixel_loss(error: torch.Tensor, where: torch.Tensor, frames: torch.Tensor, scale: float = 1.0) -> torch.Tensor:
+    """Of pixels and of the differences to those beside them; ``frames`` weighs frames."""
+    weight = _emphasis(error, where, scale)[:, None] * frames.view(-1, 1, 1)
     across = (error[..., 1:] - error[..., :-1]).abs() * weight[..., 1:]
     down = (error[..., 1:, :] - error[..., :-1, :]).abs() * weight[..., 1:, :]
-    loss = (error.abs() * weight).mean() + 0.5 * (across.mean() + down.mean())
-    if error.shape[2] > 1:
-        loss = loss + change * ((error[:, :, 1:] - error[:, :, :-1]).abs() * weight[:, :, 1:]).mean()
-    return loss
+    return (error.abs() * weight).mean() + 0.5 * (across.mean() + down.mean())
+
+
+def change_loss(error: torch.Tensor, where: torch.Tensor, weight: torch.Tensor, scale: float = 1.0) -> torch.Tensor:
+    """Of the differences from one frame to the next; ``weight`` [n or 1, frames - 1]."""
+    weight = _emphasis(error, where, scale)[:, 1:] * weight[:, :, None, None]
+    return ((error[:, :, 1:] - error[:, :, :-1]).abs() * weight[:, None]).mean()
+
+
+def _emphasis(error: torch.Tensor, where: torch.Tensor, scale: float) -> torch.Tensor:
+    """Mouth and eyes count four times, [n, frames, rows, columns]."""
+    side = error.shape[-1]
+    steps = (torch.arange(side, device=error.device) + 0.5) * (2 / side) - 1
+    return 1 + 3 * near(where, steps, steps, scale)
 
 
 def train(
