@@ -20,10 +20,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from ..pipeline.models.attention import choose_attention
-from ..pipeline.models.block import Operations
+from ..pipeline.device import choose_operations
 from ..pipeline.models.linear import Linear
-from ..pipeline.models.pointwise import choose_pointwise
 from ..pipeline.models.transformer import Context, WanTransformer
 from ..pipeline.models.transformer_files import weight_dtype
 from ..pipeline.models.transformer_loading import QUANTISERS
@@ -33,6 +31,7 @@ from ..pipeline.sampling.denoise import denoise
 from ..pipeline.sampling.guidance import ClassifierFreeGuidance
 from ..pipeline.sampling.noise import window_generator
 from ..pipeline.sampling.solvers import make_solver
+from ..pipeline.settings import Settings
 from ..tools import random_checkpoint
 from .real_size import CUDA, REAL, inputs, real_vae
 
@@ -70,9 +69,8 @@ GROUPS = {
 
 def random_model() -> WanTransformer:
     """The real sizes with the small checkpoints' random weights, bf16, on the card."""
-    operations = Operations(choose_attention("auto", CUDA, torch.bfloat16), choose_pointwise("auto", CUDA))
     with torch.device("meta"):
-        model = WanTransformer(REAL, operations)
+        model = WanTransformer(REAL, choose_operations(Settings(), CUDA, torch.bfloat16))
     generator = torch.Generator(CUDA).manual_seed(0)
     table = {**random_checkpoint.transformer_table(SIZES), **random_checkpoint.infinitetalk_table(SIZES)}
     for name, parameter in list(model.named_parameters()):
@@ -140,7 +138,7 @@ def main() -> None:
 
     expected = forward()
     usual = model.operations
-    model.operations = Operations(choose_attention("sdpa", CUDA, torch.bfloat16), choose_pointwise("plain", CUDA))
+    model.operations = choose_operations(Settings(attention="sdpa", kernels="plain"), CUDA, torch.bfloat16)
     tell("one forward: bf16 with other kernels", relative(forward(), expected))
     model.operations = usual
     for quant in QUANTISERS:

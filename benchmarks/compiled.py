@@ -17,14 +17,14 @@ import torch
 from torch import nn
 
 from ..pipeline.bench import WAN_14B
-from ..pipeline.models.attention import choose_attention
-from ..pipeline.models.block import IMAGE_LAYERS, TEXT_LAYERS, Block, Operations
+from ..pipeline.device import choose_operations
+from ..pipeline.models.block import IMAGE_LAYERS, TEXT_LAYERS, Block
 from ..pipeline.models.linear import Linear
-from ..pipeline.models.pointwise import choose_pointwise
 from ..pipeline.models.rope import rope_table
 from ..pipeline.models.transformer_loading import QUANTISERS
 from ..pipeline.plan import latent_frames
 from ..pipeline.quantisation.matmul import choose_matmuls
+from ..pipeline.settings import Settings
 from .real_size import CUDA, randomise, seconds
 
 FRAMES = 81
@@ -74,11 +74,7 @@ def random_block(quant: str | None) -> Block:
 def forward(block: Block, side: int, kernels: str) -> Callable[[], None]:
     """One pass of the block over a window of side x side pixels, its tensors bound."""
     config = WAN_14B
-    operations = Operations(
-        choose_attention("auto", CUDA, torch.bfloat16),
-        choose_pointwise(kernels, CUDA),
-        choose_matmuls("auto", CUDA, torch.bfloat16),
-    )
+    operations = choose_operations(Settings(kernels=kernels), CUDA, torch.bfloat16)
     grid = latent_frames(FRAMES), side // 16, side // 16
 
     def noise(*shape: int) -> torch.Tensor:

@@ -28,14 +28,13 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ..pipeline.bench import WAN_14B as REAL
+from ..pipeline.device import choose_operations
 from ..pipeline.errors import InputError
 from ..pipeline.media.reference import open_reference
 from ..pipeline.media.writer import VideoWriter
-from ..pipeline.models.attention import choose_attention
 from ..pipeline.models.block import Operations
 from ..pipeline.models.image_encoder import ImageEncoder, load_image_encoder
 from ..pipeline.models.linear import Linear
-from ..pipeline.models.pointwise import choose_pointwise
 from ..pipeline.models.speech_encoder import features_from_tensor
 from ..pipeline.models.transformer import Context, WanTransformer
 from ..pipeline.models.transformer_blocks import TransformerBlocks
@@ -45,7 +44,6 @@ from ..pipeline.models.vae import WanVAE, load_vae
 from ..pipeline.models.vae_kernels import choose_vae_kernels
 from ..pipeline.plan import window_plan
 from ..pipeline.progress import Step
-from ..pipeline.quantisation.matmul import choose_matmuls
 from ..pipeline.settings import Settings
 from ..pipeline.streaming import Inputs, Models, stream
 from ..pipeline.validation import resolve
@@ -121,11 +119,7 @@ def randomise(module: nn.Module) -> None:
 
 
 def operations(attention: str, kernels: str) -> Operations:
-    return Operations(
-        choose_attention(attention, CUDA, torch.bfloat16),
-        choose_pointwise(kernels, CUDA),
-        choose_matmuls("auto", CUDA, torch.bfloat16),
-    )
+    return choose_operations(Settings(attention=attention, kernels=kernels), CUDA, torch.bfloat16)
 
 
 def real_transformer(blocks: TransformerBlocks, quant: str | None = None) -> WanTransformer:

@@ -19,14 +19,13 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from .device import choose_dtype, choose_vae, free_memory
+from .device import choose_dtype, choose_operations, choose_vae, free_memory
 from .media.audio import FPS
 from .media.buckets import target_size
 from .memory import GIB, TransformerSize
 from .models.attention import choose_attention
-from .models.block import IMAGE_LAYERS, TEXT_LAYERS, Block, Operations, TransformerConfig
+from .models.block import IMAGE_LAYERS, TEXT_LAYERS, Block, TransformerConfig
 from .models.linear import Linear
-from .models.pointwise import choose_pointwise
 from .models.rope import rope_table
 from .models.transformer import parameter_shapes
 from .models.transformer_blocks import is_context_layer
@@ -36,7 +35,6 @@ from .models.vae import WanVAE, load_vae
 from .models.vae_kernels import choose_vae_kernels
 from .plan import latent_frames, plan_memory, tokens_per_window
 from .presets import preset_names, settings_with_preset
-from .quantisation.matmul import choose_matmuls
 from .sampling.guidance import branches_of_steps
 from .settings import Settings
 from .validation import resolve
@@ -191,10 +189,10 @@ def _attention(backend: str, sizes: Sizes, device: torch.device, dtype: torch.dt
 def time_block(kept: str, sizes: Sizes, device: torch.device, dtype: torch.dtype, attention: str = "auto") -> float:
     """Seconds of one block whose matrices are kept in ``FLOATS``, "fp8" or "int8"."""
     config = sizes.transformer
+    operations = choose_operations(Settings(attention=attention), device, dtype)
     with torch.device("meta"):
         block = Block(config)
     block = block.to(dtype).to_empty(device=device).requires_grad_(False)
-    matmuls = choose_matmuls("auto", device, dtype)
     for name, parameter in block.named_parameters():
         nn.init.normal_(parameter, std=0.02) if parameter.ndim > 1 else nn.init.ones_(parameter)
         if name == "modulation":
@@ -202,8 +200,7 @@ def time_block(kept: str, sizes: Sizes, device: torch.device, dtype: torch.dtype
     for layer in block.modules():
         if isinstance(layer, Linear) and kept != FLOATS:
             packed = QUANTISERS[kept][0](layer.weight.data)
-            layer.keep(packed, matmuls.of(packed.storage))
-    operations = Operations(choose_attention(attention, device, dtype), choose_pointwise("auto", device), matmuls)
+            layer.keep(packed, operations.matmuls.of(packed.storage))
     grid = (latent_frames(sizes.frames), sizes.height // 16, sizes.width // 16)
     x = torch.randn(sizes.tokens, config.dim, device=device, dtype=dtype)
     text, image = (torch.randn(tokens, config.dim, device=device, dtype=dtype) for tokens in (512, 257))

@@ -3,6 +3,9 @@
 And for the tests of bad input: the command, called on a small random checkpoint with one thing spoilt.
 """
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +25,20 @@ torch.set_num_threads(1)
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
     return random_checkpoint.write(tmp_path_factory.mktemp("weights"), random_checkpoint.TINY)
+
+
+@pytest.fixture
+def interpreted():
+    """Runs Python code that may import these tests, with Triton's interpreter in a card's place."""
+    pytest.importorskip("triton", reason="needs the package triton (comes with PyTorch's CUDA build)")
+
+    def call(code):
+        places = [str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+        environment = {**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": os.pathsep.join(places)}
+        done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr[-2000:]
+
+    return call
 
 
 @pytest.fixture

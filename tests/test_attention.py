@@ -1,9 +1,6 @@
 """Which attention is chosen, what is refused, and 8-bit attention against 16 bits on a card."""
 
-import os
-import subprocess
 import sys
-from importlib.util import find_spec
 
 import pytest
 import torch
@@ -101,11 +98,8 @@ for dtype in (torch.bfloat16, torch.float16):
 """
 
 
-@pytest.mark.skipif(find_spec("triton") is None, reason="needs the package triton (comes with PyTorch's CUDA build)")
-def test_fused_casts_equal_plain_pytorch_in_the_interpreter():
-    environment = {**os.environ, "TRITON_INTERPRET": "1"}
-    run = subprocess.run([sys.executable, "-c", INTERPRETED], env=environment, capture_output=True, text=True)
-    assert run.returncode == 0, run.stderr[-2000:]
+def test_fused_casts_equal_plain_pytorch_in_the_interpreter(interpreted):
+    interpreted(INTERPRETED)
 
 
 @ON_A_CARD

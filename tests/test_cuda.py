@@ -8,16 +8,13 @@ import pytest
 import torch
 from infinitetalk.pipeline import Generator, Job, Settings, generator
 from infinitetalk.pipeline.bench import WAN_14B, transformer_size
+from infinitetalk.pipeline.device import choose_operations
 from infinitetalk.pipeline.memory import Placement, estimate_memory
-from infinitetalk.pipeline.models.attention import choose_attention
-from infinitetalk.pipeline.models.block import Operations
 from infinitetalk.pipeline.models.linear import Linear
-from infinitetalk.pipeline.models.pointwise import choose_pointwise
 from infinitetalk.pipeline.models.transformer import Context, WanTransformer
 from infinitetalk.pipeline.models.transformer_files import weight_dtype
 from infinitetalk.pipeline.models.transformer_loading import QUANTISERS
 from infinitetalk.pipeline.plan import plan_memory, tokens_per_window
-from infinitetalk.pipeline.quantisation.matmul import choose_matmuls
 from infinitetalk.pipeline.weights import slab
 from infinitetalk.tools import random_checkpoint
 from torch import nn
@@ -79,8 +76,7 @@ def test_a_forward_of_the_real_width_holds_no_more_than_is_planned(quant, passes
     """Two blocks at 640x640; benchmarks/real_size.py has all forty."""
     card = torch.device("cuda")
     config, side = replace(WAN_14B, num_layers=2), 640
-    matmuls = choose_matmuls("auto", card, torch.bfloat16)
-    operations = Operations(choose_attention("auto", card, torch.bfloat16), choose_pointwise("auto", card), matmuls)
+    operations = choose_operations(Settings(), card, torch.bfloat16)
     with torch.device("meta"):
         model = WanTransformer(config, operations).bfloat16()
     model = model.to_empty(device=card).requires_grad_(False)
@@ -90,7 +86,7 @@ def test_a_forward_of_the_real_width_holds_no_more_than_is_planned(quant, passes
     for layer in model.modules():
         if quant is not None and isinstance(layer, Linear):
             packed = QUANTISERS[quant][0](layer.weight.data)
-            layer.keep(packed, matmuls.of(packed.storage))
+            layer.keep(packed, operations.matmuls.of(packed.storage))
     shape = 21, side // 8, side // 8
     latents, reference = torch.randn(16, *shape, device=card), torch.randn(20, *shape, device=card)
     keys = (

@@ -1,12 +1,7 @@
 """Products of quantised matrices: against float64, against the reading back, and which one is chosen."""
 
-import os
-import subprocess
-import sys
 from dataclasses import replace
 from functools import partial
-from importlib.util import find_spec
-from pathlib import Path
 
 import pytest
 import torch
@@ -305,8 +300,6 @@ def compare_kernels(device, tiles):
 
 
 INTERPRETED = """
-import sys
-sys.path.insert(0, {folder!r})
 import test_matmul
 from infinitetalk.pipeline.quantisation.triton_rows import Tile
 errors = test_matmul.compare_kernels("cpu", [Tile(32, 64, 32, stages=2, warps=4, group=2), Tile(64, 32, 64, 2, 4)])
@@ -314,13 +307,8 @@ assert max(errors.values()) < 1e-6, errors
 """
 
 
-@pytest.mark.skipif(find_spec("triton") is None, reason="needs the package triton (comes with PyTorch's CUDA build)")
-def test_triton_kernels_equal_plain_pytorch_in_the_interpreter():
-    script = INTERPRETED.format(folder=str(Path(__file__).parent))
-    run = subprocess.run(
-        [sys.executable, "-c", script], env={**os.environ, "TRITON_INTERPRET": "1"}, capture_output=True, text=True
-    )
-    assert run.returncode == 0, run.stderr[-2000:]
+def test_triton_kernels_equal_plain_pytorch_in_the_interpreter(interpreted):
+    interpreted(INTERPRETED)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA card")

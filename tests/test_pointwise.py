@@ -1,11 +1,5 @@
 """The fused kernels against plain PyTorch: run by Triton's interpreter on a CPU, by the card where there is one."""
 
-import os
-import subprocess
-import sys
-from importlib.util import find_spec
-from pathlib import Path
-
 import pytest
 import torch
 from infinitetalk.pipeline.errors import InputError
@@ -96,8 +90,6 @@ def places(values):
 
 
 INTERPRETED = """
-import sys
-sys.path.insert(0, {folder!r})
 import torch, test_pointwise
 from infinitetalk.pipeline.models.triton_kernels import TritonPointwise
 for dtype, bound in ((torch.float32, 2e-6), (torch.bfloat16, 1e-2)):
@@ -110,13 +102,8 @@ for dtype, bound in ((torch.float32, 2e-6), (torch.bfloat16, 1e-2)):
 """
 
 
-@pytest.mark.skipif(find_spec("triton") is None, reason="needs the package triton (comes with PyTorch's CUDA build)")
-def test_fused_kernels_equal_plain_pytorch_in_the_interpreter():
-    script = INTERPRETED.format(folder=str(Path(__file__).parent))
-    run = subprocess.run(
-        [sys.executable, "-c", script], env={**os.environ, "TRITON_INTERPRET": "1"}, capture_output=True, text=True
-    )
-    assert run.returncode == 0, run.stderr[-2000:]
+def test_fused_kernels_equal_plain_pytorch_in_the_interpreter(interpreted):
+    interpreted(INTERPRETED)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA card")

@@ -1,6 +1,7 @@
 """The transformer against upstream's WanModel, and what its speed-ups must not change."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import torch
 from infinitetalk.pipeline.errors import InputError
 from infinitetalk.pipeline.models.attention import choose_attention
 from infinitetalk.pipeline.models.block import Operations
+from infinitetalk.pipeline.models.folding import choose_folding
 from infinitetalk.pipeline.models.pointwise import choose_pointwise
 from infinitetalk.pipeline.models.transformer import Context
 from infinitetalk.pipeline.models.transformer_blocks import TransformerBlocks
@@ -75,8 +77,12 @@ def relative_error(found, expected):
     return ((found - expected).abs().max() / expected.abs().max()).item()
 
 
+@pytest.mark.parametrize("folded", [False, True])
 @pytest.mark.parametrize("i", range(3))
-def test_forward_equals_upstream(model, inputs, i):
+def test_forward_equals_upstream(model, inputs, i, folded, monkeypatch):
+    if folded:
+        folding = choose_folding("plain", CPU, torch.float32)
+        monkeypatch.setattr(model[0], "operations", replace(model[0].operations, folding=folding))
     (output,) = predict(model, inputs, NOTES["timesteps"][i])
     assert relative_error(output, GOLDEN[f"output.{i}"]) < 1e-5
 

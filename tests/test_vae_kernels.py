@@ -1,11 +1,5 @@
 """The VAE's fused kernels against plain PyTorch: in Triton's interpreter on a CPU, on the card where there is one."""
 
-import os
-import subprocess
-import sys
-from importlib.util import find_spec
-from pathlib import Path
-
 import pytest
 import torch
 from infinitetalk.pipeline.models.vae_kernels import PlainVaeKernels, channels, choose_vae_kernels
@@ -48,8 +42,6 @@ def compare(fused, device, dtype):
 
 
 INTERPRETED = """
-import sys
-sys.path.insert(0, {folder!r})
 import torch, test_vae_kernels
 from infinitetalk.pipeline.models.vae_triton import TritonVaeKernels
 for dtype, bound in test_vae_kernels.BOUNDS:
@@ -58,13 +50,8 @@ for dtype, bound in test_vae_kernels.BOUNDS:
 """
 
 
-@pytest.mark.skipif(find_spec("triton") is None, reason="needs the package triton (comes with PyTorch's CUDA build)")
-def test_fused_kernels_equal_plain_pytorch_in_the_interpreter():
-    script = INTERPRETED.format(folder=str(Path(__file__).parent))
-    run = subprocess.run(
-        [sys.executable, "-c", script], env={**os.environ, "TRITON_INTERPRET": "1"}, capture_output=True, text=True
-    )
-    assert run.returncode == 0, run.stderr[-2000:]
+def test_fused_kernels_equal_plain_pytorch_in_the_interpreter(interpreted):
+    interpreted(INTERPRETED)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA card")

@@ -15,6 +15,7 @@ from torch import nn
 from ..quantisation.matmul import WEIGHT_ONLY, Matmuls
 from ..quantisation.rows import Activation, token_slices
 from .attention import Attention
+from .folding import Folding, pays
 from .linear import Linear, shared_rows
 from .pointwise import Pointwise
 
@@ -50,11 +51,16 @@ class TransformerConfig:
 
 @dataclass(frozen=True)
 class Operations:
-    """Interchangeable implementations of what a block computes."""
+    """Interchangeable implementations of what a block computes.
+
+    Attributes:
+        folding: for attention to few keys; None does without.
+    """
 
     attend: Attention
     pointwise: Pointwise
     matmuls: Matmuls = WEIGHT_ONLY
+    folding: Folding | None = None
 
 
 def split_heads(x: torch.Tensor, heads: int) -> torch.Tensor:
@@ -133,9 +139,25 @@ class AudioCrossAttention(nn.Module):
         self.kv_linear = Linear(config.audio_dim, 2 * config.dim)
         self.proj = Linear(config.dim, config.dim)
 
+    def folds(self, count: int, audio: torch.Tensor, ops: Operations) -> bool:
+        """Whether queries of so many tokens are left out; then ``x`` must be in floats."""
+        frames, tokens, _ = audio.shape
+        alone = self.q_linear.lora_down is None and self.proj.lora_down is None
+        dim = len(self.q_linear.bias)
+        return alone and ops.folding is not None and pays(dim, self.num_heads * tokens, count // frames)
+
+    def rows(self, count: int, audio: torch.Tensor, ops: Operations) -> torch.dtype | None:
+        """The 8 bits in which this takes so many tokens, or None where it needs floats."""
+        return None if self.folds(count, audio, ops) else self.q_linear.rows(count)
+
     def forward(self, x: Activation, audio: torch.Tensor, ops: Operations) -> torch.Tensor:
         """x [tokens, dim], released on the way; audio [frames, audio tokens, audio_dim] -> [tokens, dim]"""
         k, v = self.kv_linear(audio).unflatten(-1, (2, self.num_heads, -1)).unbind(-3)
+        if self.folds(len(x.values), audio, ops):
+            pixels = x.values.unflatten(0, (len(audio), -1))
+            x.release()
+            before, after = ((layer.matrix(audio.dtype), layer.bias) for layer in (self.q_linear, self.proj))
+            return ops.folding(pixels, k, v, before, after).flatten(0, 1)
         q = split_heads(self.q_linear(x), self.num_heads).unflatten(0, (len(audio), -1))
         x.release()
         out = ops.attend(q, k, v).flatten(0, 1).flatten(-2)
@@ -189,7 +211,8 @@ class Block(nn.Module):
         cross, speech, (up, down) = self.cross_attn, self.audio_cross_attn, self.ffn.values()
         eps, norm_x, add_norm, count = self.eps, self.norm_x, ops.pointwise.add_norm, len(x)
         h = self.attend(x, time, rope, ops) if attended is None else attended
-        h = add_norm(x, cross(h, text, image, ops), None, norm_x.weight, norm_x.bias, eps, speech.q_linear.rows(count))
+        rows = speech.rows(count, audio, ops)
+        h = add_norm(x, cross(h, text, image, ops), None, norm_x.weight, norm_x.bias, eps, rows)
         h = add_norm(x, speech(h, audio, ops), None, 1 + scale, shift, eps, up.rows(count))
         for part in token_slices(count):  # each has more rows than those few that layers take in floats
             ops.pointwise.add(x[part], down(ops.pointwise.gelu(up(h[part]), down.rows(count))), gate)

@@ -11,7 +11,7 @@ from torch import nn
 
 from ..quantisation.matmul import Multiply, multiply_plain
 from ..quantisation.rows import Activation, floats, token_slices
-from ..quantisation.storage import Packed, Storage
+from ..quantisation.storage import Packed, Parts, Storage
 
 
 class Linear(nn.Module):
@@ -49,9 +49,16 @@ class Linear(nn.Module):
         """The 8 bits in which this takes so many rows, or None where it needs floats."""
         return None if self.lora_down is not None else self.multiply.rows(count, self.weight.shape)
 
+    def matrix(self, dtype: torch.dtype) -> torch.Tensor:
+        """The matrix [out, in] in floats, without a LoRA that runs beside it."""
+        return self.multiply.matrix(self._kept(), dtype)
+
+    def _kept(self) -> Parts:
+        return {name: getattr(self, name) for name in self.parts}
+
     def forward(self, x: torch.Tensor | Activation) -> torch.Tensor:
         """[..., in] -> [..., out]"""
-        y = self.multiply(x, {name: getattr(self, name) for name in self.parts}, self.bias)
+        y = self.multiply(x, self._kept(), self.bias)
         if self.lora_down is not None:
             values, added = floats(x).flatten(0, -2), y.view(-1, y.shape[-1])
             for part in token_slices(len(values)):

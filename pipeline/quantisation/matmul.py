@@ -38,6 +38,10 @@ class Multiply(Protocol):
         """The 8 bits in which a matrix of this shape takes so many rows, or None where it takes them in floats."""
         ...
 
+    def matrix(self, parts: Parts, dtype: torch.dtype) -> torch.Tensor:
+        """The matrix [out, in] in floats."""
+        ...
+
     def __call__(self, x: torch.Tensor | Activation, parts: Parts, bias: torch.Tensor | None) -> torch.Tensor: ...
 
 
@@ -50,6 +54,9 @@ class Floats:
 
     def rows(self, count: int, shape: torch.Size) -> None:
         return None
+
+    def matrix(self, parts: Parts, dtype: torch.dtype) -> torch.Tensor:
+        return parts["weight"].to(dtype)
 
     def __call__(self, x: torch.Tensor | Activation, parts: Parts, bias: torch.Tensor | None) -> torch.Tensor:
         return F.linear(floats(x), parts["weight"], bias)
@@ -72,6 +79,9 @@ class ReadBack:
 
     def rows(self, count: int, shape: torch.Size) -> None:
         return None
+
+    def matrix(self, parts: Parts, dtype: torch.dtype) -> torch.Tensor:
+        return self.unpack(parts, dtype)
 
     def __call__(self, x: torch.Tensor | Activation, parts: Parts, bias: torch.Tensor | None) -> torch.Tensor:
         values = floats(x)
@@ -100,6 +110,9 @@ class EightBit:
 
     def rows(self, count: int, shape: torch.Size) -> torch.dtype | None:
         return None if count <= self.few_rows or any(n % _ALIGNMENT for n in shape) else self.product.rows
+
+    def matrix(self, parts: Parts, dtype: torch.dtype) -> torch.Tensor:
+        return self.otherwise.unpack(parts, dtype)
 
     def __call__(self, x: torch.Tensor | Activation, parts: Parts, bias: torch.Tensor | None) -> torch.Tensor:
         weight, shape = parts["weight"], floats(x).shape
