@@ -10,12 +10,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ..errors import InputError
+from ..quantisation.rows import Activation, Rows
+
+if TYPE_CHECKING:
+    from .fp8_attention import Fp8Attention
 
 # what is imported, and the package that it comes with
 MODULES = {
@@ -28,14 +33,29 @@ AttentionFunction = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.T
 
 @dataclass(frozen=True)
 class Attention:
-    """A backend. Call with q [B, Lq, H, D], k and v [B, Lk, H, D]; returns [B, Lq, H, D]."""
+    """A backend. Call with q [B, Lq, H, D], k and v [B, Lk, H, D]; returns [B, Lq, H, D].
+
+    Attributes:
+        eight_bit: of equally long q, k and v [1, L, H, D], the same as 8-bit rows [L, H * D], if it has them.
+    """
 
     name: str
     reason: str
     function: AttentionFunction
+    eight_bit: Callable[[torch.Tensor, torch.Tensor, torch.Tensor], Rows] | None = None
 
     def __call__(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
         return self.function(q, k, v)
+
+    def among(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, rows: torch.dtype | None) -> Activation:
+        """Of one sequence's q, k and v [L, H, D]: [L, H * D].
+
+        Args:
+            rows: the 8 bits in which it is taken, None for floats.
+        """
+        if self.eight_bit is not None and rows == torch.float8_e4m3fn:
+            return Activation.of_rows(self.eight_bit(q[None], k[None], v[None]), q.dtype)
+        return Activation(self.function(q[None], k[None], v[None])[0].flatten(-2))
 
 
 def choose_attention(name: str, device: torch.device, dtype: torch.dtype) -> Attention:
@@ -64,11 +84,12 @@ def choose_attention(name: str, device: torch.device, dtype: torch.dtype) -> Att
     if find_spec(module) is None:
         raise InputError(f"--attention {name} needs the Python package {package}, which is not installed here.")
     if name == "cudnn_fp8":
-        return Attention(name, "asked for; self-attention in 8 bits, not exact", _cudnn_fp8(device))
+        function = _cudnn_fp8(device)
+        return Attention(name, "asked for; self-attention in 8 bits, not exact", function, function.rows)
     return Attention(name, "asked for", {"flash": _flash, "sage": _sage}[name])
 
 
-def _cudnn_fp8(device: torch.device) -> AttentionFunction:
+def _cudnn_fp8(device: torch.device) -> Fp8Attention:
     major, minor = torch.cuda.get_device_capability(device)
     if (major, minor) != (9, 0) and major != 10:
         raise InputError(

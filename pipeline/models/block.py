@@ -101,7 +101,7 @@ class SelfAttention(NormedAttention):
         k = ops.pointwise.norm_rotate(self.k(x), self.norm_k.weight, rope, self.num_heads, self.norm_k.eps)
         v = split_heads(self.v(x), self.num_heads)
         x.release()
-        out = ops.attend(q[None], k[None], v[None])[0].flatten(-2)
+        out = ops.attend.among(q, k, v, self.o.rows(len(q)))
         del q, k, v
         return self.o(out)
 

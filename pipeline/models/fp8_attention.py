@@ -1,9 +1,9 @@
 """Self-attention in 8-bit floats, by cuDNN through NVIDIA's package nvidia-cudnn-frontend (module ``cudnn``).
 
 Queries, keys and values are rounded to e4m3 with one scale each, the probabilities inside the kernel with a fixed
-one, and cuDNN's result, which is e4m3 as well on Hopper, is read back to the inputs' dtype. Nothing waits for the
-card: scales are computed and stay there. Where queries and keys are not of one length (cross-attention, whose
-keys are few) attention stays in 16 bits.
+one. cuDNN's result, which is e4m3 as well on Hopper, goes as it is into an 8-bit product, and is otherwise read back
+to the inputs' dtype. Nothing waits for the card: scales are computed and stay there. Where queries and keys are not
+of one length (cross-attention, whose keys are few) attention stays in 16 bits.
 
 API: ``pygraph.sdpa_fp8`` in NVIDIA/cudnn-frontend, docs/operations/Attention.md and samples/cpp/sdpa/fp8_fwd.cpp.
 """
@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from ..errors import InputError
+from ..quantisation.rows import Rows
 from .pointwise import choose_pointwise
 
 E4M3 = torch.float8_e4m3fn
@@ -98,15 +99,19 @@ class Fp8Attention:
         """q, k, v [B, L, H, D] in 16 bits; returns the same."""
         if q.shape != k.shape:
             return self._otherwise(q, k, v)
-        with torch.cuda.device(q.device):
-            return self._attend(q, k, v)
+        return self.cast(*self._attend(q, k, v), q.dtype)
 
-    def _attend(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-        scales = [scale_of(x) for x in (q, k, v)]
-        packed = [self.cast(x.contiguous(), scale, E4M3) for x, scale in zip((q, k, v), scales, strict=True)]
-        out = self.multiply(packed, scales)
-        del packed  # before the result needs the memory
-        return self.cast(out, 1 / scales[2], q.dtype)
+    def rows(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> Rows:
+        """q, k, v [1, L, H, D] in 16 bits; returns [L, H * D] as cuDNN has rounded it, for an 8-bit product."""
+        out, scale = self._attend(q, k, v)
+        return Rows(out[0].flatten(-2), scale.expand(q.shape[1], 1).contiguous())
+
+    def _attend(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The result as e4m3, and what it is to be multiplied by."""
+        with torch.cuda.device(q.device):
+            scales = [scale_of(x) for x in (q, k, v)]
+            packed = [self.cast(x.contiguous(), scale, E4M3) for x, scale in zip((q, k, v), scales, strict=True)]
+            return self.multiply(packed, scales), 1 / scales[2]
 
     def multiply(self, packed: Sequence[torch.Tensor], scales: Sequence[torch.Tensor]) -> torch.Tensor:
         """Queries, keys and values as e4m3, contiguous, with what they were multiplied by -> the result as e4m3.
