@@ -16,7 +16,7 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from ..pipeline.bench import WAN_14B
+from ..pipeline.bench import PROMPT_TOKENS, WAN_14B
 from ..pipeline.device import choose_operations
 from ..pipeline.models.block import IMAGE_LAYERS, TEXT_LAYERS, Block
 from ..pipeline.models.linear import Linear
@@ -81,7 +81,7 @@ def forward(block: Block, side: int, kernels: str) -> Callable[[], None]:
         return torch.randn(*shape, device=CUDA, dtype=torch.bfloat16)
 
     x, moment = noise(grid[0] * grid[1] * grid[2], config.dim), torch.randn(1, 6, config.dim, device=CUDA)
-    text = block.cross_attn.keys_and_values(noise(512, config.dim), TEXT_LAYERS)
+    text = block.cross_attn.keys_and_values(noise(PROMPT_TOKENS, config.dim), TEXT_LAYERS)
     image = block.cross_attn.keys_and_values(noise(257, config.dim), IMAGE_LAYERS)
     audio = noise(grid[0], config.audio_tokens, config.audio_dim)
     rope = rope_table(grid, config.head_dim, CUDA)

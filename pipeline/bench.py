@@ -22,7 +22,7 @@ from torch import nn
 from .device import choose_dtype, choose_operations, choose_vae, free_memory
 from .media.audio import FPS
 from .media.buckets import target_size
-from .memory import GIB, TransformerSize
+from .memory import GIB, IMAGE_TOKENS, TransformerSize
 from .models.attention import choose_attention
 from .models.block import IMAGE_LAYERS, TEXT_LAYERS, Block, TransformerConfig
 from .models.linear import Linear
@@ -56,6 +56,7 @@ WAN_14B = TransformerConfig(
     audio_features=12 * 768,
 )
 VAE_WIDTH = 96
+PROMPT_TOKENS = 64  # a sentence or two
 ATTENTION = ("sdpa", "cudnn", "flash", "cudnn_fp8", "sage")
 INEXACT = ("cudnn_fp8", "sage")
 COPIED = 256 * 2**20  # bytes
@@ -203,7 +204,7 @@ def time_block(kept: str, sizes: Sizes, device: torch.device, dtype: torch.dtype
             layer.keep(packed, operations.matmuls.of(packed.storage))
     grid = (latent_frames(sizes.frames), sizes.height // 16, sizes.width // 16)
     x = torch.randn(sizes.tokens, config.dim, device=device, dtype=dtype)
-    text, image = (torch.randn(tokens, config.dim, device=device, dtype=dtype) for tokens in (512, 257))
+    text, image = (torch.randn(n, config.dim, device=device, dtype=dtype) for n in (PROMPT_TOKENS, IMAGE_TOKENS))
     audio = torch.randn(grid[0], config.audio_tokens, config.audio_dim, device=device, dtype=dtype)
     keys = (
         block.cross_attn.keys_and_values(text, TEXT_LAYERS),

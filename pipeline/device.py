@@ -9,7 +9,7 @@ from .media.buckets import target_size
 from .memory import GIB, VAE_TILES, VaePlan
 from .models.attention import choose_attention
 from .models.block import Operations
-from .models.folding import choose_folding
+from .models.few_keys import choose_few_keys
 from .models.pointwise import choose_pointwise
 from .quantisation.matmul import choose_matmuls
 from .settings import Settings
@@ -50,7 +50,7 @@ def choose_operations(settings: Settings, device: torch.device, dtype: torch.dty
         choose_attention(settings.attention, device, dtype),
         choose_pointwise(settings.kernels, device),
         choose_matmuls(settings.quant_matmul, device, dtype),
-        choose_folding(settings.kernels, device, dtype),
+        choose_few_keys(settings.kernels, device, dtype),
     )
 
 

@@ -10,12 +10,13 @@ from dataclasses import dataclass
 
 import torch
 
+from .models.block import TEXT_TOKENS
 from .models.vae_tiles import grid
 from .quantisation.rows import token_slices
 
 GIB = 2**30
 SLOTS = 2  # on the device, for blocks that are copied in
-TEXT_TOKENS, IMAGE_TOKENS = 512, 257
+IMAGE_TOKENS = 257
 # What a block holds at its worst moment, in vectors of width dim for every token: the residual stream, the input in
 # 16 and 8 bits, queries, keys and values (tests/test_transformer_memory.py counts them), and what the allocator
 # cannot reuse. The feed-forward holds the stream, its input, and some tokens' hidden channels before and after GELU.

@@ -9,7 +9,7 @@ import torch
 from infinitetalk.pipeline.errors import InputError
 from infinitetalk.pipeline.models.attention import choose_attention
 from infinitetalk.pipeline.models.block import Operations
-from infinitetalk.pipeline.models.folding import choose_folding
+from infinitetalk.pipeline.models.few_keys import choose_few_keys
 from infinitetalk.pipeline.models.pointwise import choose_pointwise
 from infinitetalk.pipeline.models.transformer import Context
 from infinitetalk.pipeline.models.transformer_blocks import TransformerBlocks
@@ -81,8 +81,8 @@ def relative_error(found, expected):
 @pytest.mark.parametrize("i", range(3))
 def test_forward_equals_upstream(model, inputs, i, folded, monkeypatch):
     if folded:
-        folding = choose_folding("plain", CPU, torch.float32)
-        monkeypatch.setattr(model[0], "operations", replace(model[0].operations, folding=folding))
+        few_keys = choose_few_keys("plain", CPU, torch.float32)
+        monkeypatch.setattr(model[0], "operations", replace(model[0].operations, few_keys=few_keys))
     (output,) = predict(model, inputs, NOTES["timesteps"][i])
     assert relative_error(output, GOLDEN[f"output.{i}"]) < 1e-5
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 from infinitetalk.pipeline.memory import BLOCK_VECTORS
+from infinitetalk.pipeline.models import block
 from infinitetalk.pipeline.models.attention import choose_attention
 from infinitetalk.pipeline.models.block import Operations, TransformerConfig
 from infinitetalk.pipeline.models.linear import Linear
@@ -103,6 +104,7 @@ EIGHT_BIT = EightBit(
 def model(monkeypatch):
     monkeypatch.setattr(rows, "_AT_ONCE", TOKENS * CONFIG.dim // 16)
     monkeypatch.setattr(rows, "_TOKENS_AT_LEAST", TOKENS // 4)
+    monkeypatch.setattr(block, "TEXT_TOKENS", TOKENS // 64)  # of a text with its padding, as in a real window
     torch.manual_seed(0)
     operations = Operations(choose_attention("sdpa", CPU, torch.float32), choose_pointwise("plain", CPU))
     model = WanTransformer(CONFIG, operations).requires_grad_(False)

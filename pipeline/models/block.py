@@ -15,11 +15,12 @@ from torch import nn
 from ..quantisation.matmul import WEIGHT_ONLY, Matmuls
 from ..quantisation.rows import Activation, token_slices
 from .attention import Attention
-from .folding import Folding, pays
+from .few_keys import FewKeys, folding_pays
 from .linear import Linear, shared_rows
 from .pointwise import Pointwise
 
 # Layers of cross-attention that are needed once for each text and image, not at every step.
+TEXT_TOKENS = 512
 TEXT_LAYERS = ("k", "v", "norm_k")
 IMAGE_LAYERS = ("k_img", "v_img", "norm_k_img")
 
@@ -54,13 +55,13 @@ class Operations:
     """Interchangeable implementations of what a block computes.
 
     Attributes:
-        folding: for attention to few keys; None does without.
+        few_keys: for cross-attention; None does without.
     """
 
     attend: Attention
     pointwise: Pointwise
     matmuls: Matmuls = WEIGHT_ONLY
-    folding: Folding | None = None
+    few_keys: FewKeys | None = None
 
 
 def split_heads(x: torch.Tensor, heads: int) -> torch.Tensor:
@@ -121,12 +122,19 @@ class CrossAttention(NormedAttention):
         return split_heads(torch.stack([norm(k(tokens)), v(tokens)]), self.num_heads)
 
     def forward(self, x: Activation, text: torch.Tensor, image: torch.Tensor, ops: Operations) -> torch.Tensor:
-        """x [tokens, dim], released on the way; keys and values as above -> [tokens, dim]"""
-        q = split_heads(self.norm_q(self.q(x)), self.num_heads)[None]
+        """x [tokens, dim], released on the way; keys and values as above -> [tokens, dim]
+
+        The text's last key stands for all that are missing to ``TEXT_TOKENS``: a prompt is padded with equal ones.
+        """
+        q = split_heads(self.norm_q(self.q(x)), self.num_heads)
         x.release()
-        out = ops.attend(q, image[:1], image[1:]).add_(ops.attend(q, text[:1], text[1:]))
+        missing = TEXT_TOKENS - text.shape[1]
+        out = None if ops.few_keys is None else ops.few_keys.sum_of_two(q, text, 1 + missing, image)
+        if out is None:
+            padded = torch.cat([text, text[:, -1:].expand(-1, missing, -1, -1)], dim=1)
+            out = ops.attend(q[None], image[:1], image[1:]).add_(ops.attend(q[None], padded[:1], padded[1:]))[0]
         del q
-        return self.o(out[0].flatten(-2))
+        return self.o(out.flatten(-2))
 
 
 class AudioCrossAttention(nn.Module):
@@ -144,7 +152,7 @@ class AudioCrossAttention(nn.Module):
         frames, tokens, _ = audio.shape
         alone = self.q_linear.lora_down is None and self.proj.lora_down is None
         dim = len(self.q_linear.bias)
-        return alone and ops.folding is not None and pays(dim, self.num_heads * tokens, count // frames)
+        return alone and ops.few_keys is not None and folding_pays(dim, self.num_heads * tokens, count // frames)
 
     def rows(self, count: int, audio: torch.Tensor, ops: Operations) -> torch.dtype | None:
         """The 8 bits in which this takes so many tokens, or None where it needs floats."""
@@ -157,7 +165,7 @@ class AudioCrossAttention(nn.Module):
             pixels = x.values.unflatten(0, (len(audio), -1))
             x.release()
             before, after = ((layer.matrix(audio.dtype), layer.bias) for layer in (self.q_linear, self.proj))
-            return ops.folding(pixels, k, v, before, after).flatten(0, 1)
+            return ops.few_keys.folded(pixels, k, v, before, after).flatten(0, 1)
         q = split_heads(self.q_linear(x), self.num_heads).unflatten(0, (len(audio), -1))
         x.release()
         out = ops.attend(q, k, v).flatten(0, 1).flatten(-2)

@@ -22,10 +22,9 @@ from torch import nn
 
 from ..quantisation.rows import Activation, token_slices
 from ..weights.slab import HostWeights
-from .block import IMAGE_LAYERS, TEXT_LAYERS, Block, Operations, TransformerConfig
+from .block import IMAGE_LAYERS, TEXT_LAYERS, TEXT_TOKENS, Block, Operations, TransformerConfig
 from .rope import rope_table
 
-TEXT_TOKENS = 512
 AUDIO_WINDOW = 5
 FRAMES_PER_LATENT = 4
 
@@ -35,7 +34,8 @@ class Context:
     """What one guidance branch attends to; branches and windows may share parts.
 
     Attributes:
-        text, image: keys and values of all blocks, [blocks, 2, tokens, heads, head_dim].
+        text, image: keys and values of all blocks, [blocks, 2, tokens, heads, head_dim]; the text's last key stands
+            for its padding.
         audio: embedded speech [frames, audio tokens, audio_dim]. Its keys and values are made at every step: they
             take a thousandth of it, and would take gigabytes.
     """
@@ -156,10 +156,11 @@ class WanTransformer(nn.Module):
         """Keys and values of a text for ``Context``.
 
         Args:
-            embedding: of umT5, [tokens <= 512, text_dim]; padded with zeros to 512 as in training.
+            embedding: of umT5, [tokens <= 512, text_dim]; padded with zeros to 512 as in training. All the padding
+                has one key, so one stands for it.
             blocks: this model's blocks in order, each with its ``TEXT_LAYERS`` on the device when its turn comes.
         """
-        padded = F.pad(embedding.to(self.device, self.dtype), (0, 0, 0, TEXT_TOKENS - embedding.shape[0]))
+        padded = F.pad(embedding.to(self.device, self.dtype), (0, 0, 0, len(embedding) < TEXT_TOKENS))
         return self._keys_and_values(self.text_embedding(padded), TEXT_LAYERS, blocks)
 
     def encode_image(self, states: torch.Tensor, blocks: Iterable[Block]) -> torch.Tensor:

@@ -1,12 +1,13 @@
-"""Cross-attention to few keys without queries: the layers before and after go into keys and values.
+"""Cross-attention to few keys, in ways that pay only there.
 
-With q = W_q x + b_q, a head's scores are q . k_j = x . (W_q^T k_j) + b_q . k_j, and what it adds to the result is
-W_o sum_j p_j v_j = sum_j p_j (W_o v_j). A frame's 32 tokens of speech in 40 heads make 1280 columns, where queries
-have 5120 channels: folded, two products of all a window's tokens take a quarter of their arithmetic, and queries are
-never made. The same numbers but for rounding (scores stay in float32, as in fused attention).
+A frame's speech: queries are folded away. With q = W_q x + b_q, a head's scores are q . k_j = x . (W_q^T k_j) +
+b_q . k_j, and what it adds to the result is W_o sum_j p_j v_j = sum_j p_j (W_o v_j). A frame's 32 tokens of speech in
+40 heads make 1280 columns, where queries have 5120 channels: folded, two products of all a window's tokens take a
+quarter of their arithmetic, and queries are never made. The same numbers but for rounding (scores stay in float32, as
+in fused attention). Folded keys and values are made anew for each pass: of the real model they take 550 MB a block
+and 0.4 ms on an H200, a tenth of what they save.
 
-Folded keys and values are made anew for each pass: of the real model they take 550 MB a block and 0.4 ms on an H200,
-a tenth of what they save.
+Text and image: one kernel for both, and all the equal keys of a text's padding as one.
 """
 
 from __future__ import annotations
@@ -21,24 +22,26 @@ from .pointwise import triton_obstacle
 
 
 @dataclass(frozen=True)
-class Folding:
+class FewKeys:
     """How it is computed here.
 
     Attributes:
-        name, reason: for people.
+        name: for people.
         fold: keys or values [frames, tokens, heads, head_dim] times a layer's matrix [heads, head_dim, channels]:
             [frames, heads * tokens, channels].
         weigh: of scores [frames, pixels, heads * tokens], float32 and overwritten, to which ``offset``
             [frames, heads * tokens] is added before they are multiplied by ``scale``, the softmax over each of
             ``heads``, in ``dtype``.
+        sum_of_two: of q [tokens, heads, head_dim] and twice keys and values [2, keys, heads, head_dim], the first
+            one's last key counting so many times, the sum of both attentions, like q; None if they cannot be taken.
     """
 
     name: str
-    reason: str
     fold: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
     weigh: Callable[[torch.Tensor, torch.Tensor, float, int, torch.dtype], torch.Tensor]
+    sum_of_two: Callable[[torch.Tensor, torch.Tensor, int, torch.Tensor], torch.Tensor | None]
 
-    def __call__(
+    def folded(
         self,
         x: torch.Tensor,
         k: torch.Tensor,
@@ -75,19 +78,24 @@ def float_scores(x: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
 
 
 def fold(kv: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
-    """See ``Folding.fold``: plain PyTorch."""
+    """See ``FewKeys.fold``: plain PyTorch."""
     frames, tokens, heads, width = kv.shape
     folded = torch.bmm(kv.permute(2, 0, 1, 3).reshape(heads, frames * tokens, width), matrix)
     return folded.unflatten(1, (frames, tokens)).transpose(0, 1).flatten(1, 2)
 
 
 def weigh(scores: torch.Tensor, offset: torch.Tensor, scale: float, heads: int, dtype: torch.dtype) -> torch.Tensor:
-    """See ``Folding.weigh``: plain PyTorch."""
+    """See ``FewKeys.weigh``: plain PyTorch."""
     scores.add_(offset[:, None]).mul_(scale)
     return scores.unflatten(-1, (heads, -1)).softmax(-1).flatten(-2).to(dtype)
 
 
-def pays(dim: int, columns: int, pixels: int) -> bool:
+def sum_of_two(q: torch.Tensor, first: torch.Tensor, last_counts: int, second: torch.Tensor) -> None:
+    """See ``FewKeys.sum_of_two``: nothing of PyTorch's own is faster than two attentions."""
+    return
+
+
+def folding_pays(dim: int, columns: int, pixels: int) -> bool:
     """Whether folding saves arithmetic and holds no more memory than queries do.
 
     Args:
@@ -98,28 +106,28 @@ def pays(dim: int, columns: int, pixels: int) -> bool:
 
 
 @cache
-def choose_folding(kernels: str, device: torch.device, dtype: torch.dtype) -> Folding | None:
+def choose_few_keys(kernels: str, device: torch.device, dtype: torch.dtype) -> FewKeys | None:
     """The fastest way that works here, or None where PyTorch does not give scores in float32.
 
     Args:
         kernels: "plain", "triton" or "auto", as in ``pointwise.choose_pointwise``.
     """
-    plain = Folding("plain", "PyTorch's own kernels", fold, weigh)
+    plain = FewKeys("plain", fold, weigh, sum_of_two)
     if not _works(plain, device, dtype):
         return None
     if kernels == "plain" or dtype == torch.float32 or triton_obstacle(device) is not None:
         return plain
-    from . import folding_triton
+    from . import few_keys_triton
 
-    return Folding("triton", "a CUDA card with Triton", folding_triton.fold, folding_triton.weigh)
+    return FewKeys("triton", few_keys_triton.fold, few_keys_triton.weigh, few_keys_triton.sum_of_two)
 
 
-def _works(folding: Folding, device: torch.device, dtype: torch.dtype) -> bool:
+def _works(ways: FewKeys, device: torch.device, dtype: torch.dtype) -> bool:
     x, matrix = torch.ones(1, 16, 16, device=device, dtype=dtype), torch.eye(16, device=device, dtype=dtype)
     layer = (matrix, torch.zeros(16, device=device, dtype=dtype))
     kv = x.view(1, 16, 1, 16)
     try:  # torch.bmm has had ``out_dtype`` since 2.8, on CUDA cards
-        return bool((folding(x, kv, kv, layer, layer) == 1).all())
+        return bool((ways.folded(x, kv, kv, layer, layer) == 1).all())
     except torch.OutOfMemoryError:
         raise
     except (RuntimeError, TypeError, NotImplementedError):

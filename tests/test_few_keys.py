@@ -1,14 +1,14 @@
-"""Attention with queries folded away, against the formula."""
+"""Attention to few keys, against the formula."""
 
 from dataclasses import replace
 
 import pytest
 import torch
 import torch.nn.functional as F
-from infinitetalk.pipeline.models import folding
+from infinitetalk.pipeline.models import few_keys
 from infinitetalk.pipeline.models.attention import choose_attention
 from infinitetalk.pipeline.models.block import AudioCrossAttention, Operations, TransformerConfig
-from infinitetalk.pipeline.models.folding import choose_folding, pays
+from infinitetalk.pipeline.models.few_keys import choose_few_keys, folding_pays
 from infinitetalk.pipeline.models.pointwise import choose_pointwise
 from infinitetalk.pipeline.quantisation.matmul import choose_matmuls
 from infinitetalk.pipeline.quantisation.rows import Activation
@@ -29,7 +29,7 @@ def operations(device=CPU, dtype=torch.float32, kernels="plain"):
         choose_attention("sdpa", device, dtype),
         choose_pointwise("plain", device),
         choose_matmuls("auto", device, dtype),
-        choose_folding(kernels, device, dtype),
+        choose_few_keys(kernels, device, dtype),
     )
 
 
@@ -47,13 +47,13 @@ def case(device=CPU, dtype=torch.float32, tokens=TOKENS, seed=0):
 @pytest.fixture
 def folds_always(monkeypatch):
     """These sizes are too small for it to pay."""
-    monkeypatch.setattr("infinitetalk.pipeline.models.block.pays", lambda *_: True)
+    monkeypatch.setattr("infinitetalk.pipeline.models.block.folding_pays", lambda *_: True)
 
 
 @torch.no_grad()
 def both(layer, x, audio, ops):
     folded = layer(Activation(x), audio, ops)
-    return folded, layer(Activation(x), audio, replace(ops, folding=None))
+    return folded, layer(Activation(x), audio, replace(ops, few_keys=None))
 
 
 def relative_error(found, expected):
@@ -94,22 +94,22 @@ def test_a_lora_beside_a_layer_is_not_lost():
 
 
 def test_it_is_used_where_it_saves_arithmetic_and_no_memory():
-    assert pays(dim=5120, columns=40 * 32, pixels=40 * 40)
-    assert not pays(dim=5120, columns=40 * 32, pixels=20 * 20)  # folded keys would be larger than queries
-    assert not pays(dim=5120, columns=40 * 96, pixels=40 * 40)
+    assert folding_pays(dim=5120, columns=40 * 32, pixels=40 * 40)
+    assert not folding_pays(dim=5120, columns=40 * 32, pixels=20 * 20)  # folded keys would be larger than queries
+    assert not folding_pays(dim=5120, columns=40 * 96, pixels=40 * 40)
     layer, _, audio = case()
-    assert not layer.folds(FRAMES * PIXELS, audio, replace(operations(), folding=None))
+    assert not layer.folds(FRAMES * PIXELS, audio, replace(operations(), few_keys=None))
     assert layer.folds(FRAMES * PIXELS, audio[:, :TOKENS], operations())
 
 
 def test_what_cannot_give_scores_in_float32_does_without():
-    assert choose_folding("auto", CPU, torch.float32).name == "plain"
-    assert choose_folding("auto", CPU, torch.bfloat16) is None
+    assert choose_few_keys("auto", CPU, torch.float32).name == "plain"
+    assert choose_few_keys("auto", CPU, torch.bfloat16) is None
 
 
 def compare_kernels(device, dtype):
     """Largest differences of the fused kernels from plain PyTorch, relative to the largest value."""
-    from infinitetalk.pipeline.models import folding_triton
+    from infinitetalk.pipeline.models import few_keys_triton
 
     errors = {}
     for tokens, width, channels, pixels in ((16, 32, 96, 70), (32, 128, 600, 64), (128, 16, 256, 1), (7, 24, 96, 5)):
@@ -126,17 +126,31 @@ def compare_kernels(device, dtype):
             "weigh": lambda way, s=scores, offset=offset: way.weigh(s.clone(), offset, 0.3, HEADS, dtype),
         }
         for name, call in calls.items():
-            found, expected = call(folding_triton), call(folding)
+            found, expected = call(few_keys_triton), call(few_keys)
             assert found.dtype == expected.dtype == dtype and found.shape == expected.shape, name
             errors[name, tokens] = ((found - expected).abs().max() / expected.abs().max()).item()
+    for keys, image, width in ((1, 5, 16), (17, 257, 64), (64, 64, 128), (80, 33, 128)):
+        torch.manual_seed(0)
+        q = torch.randn(70, HEADS, width, device=device).to(dtype)
+        first, second = (2 * torch.randn(2, n, HEADS, width, device=device).to(dtype) for n in (keys, image))
+        padded = torch.cat([first, first[:, -1:].expand(-1, 99, -1, -1)], 1)
+        found = few_keys_triton.sum_of_two(q, first, 100, second)
+        expected = sum(exact_attention(q, *kv) for kv in (padded, second))
+        assert found.dtype == dtype and found.shape == q.shape
+        errors["sum of two", keys] = ((found - expected).abs().max() / expected.abs().max()).item()
     return errors
+
+
+def exact_attention(q, k, v):
+    q, k, v = (x.double().transpose(0, 1) for x in (q, k, v))
+    return F.scaled_dot_product_attention(q, k, v).transpose(0, 1)
 
 
 def test_fused_kernels_equal_plain_pytorch_in_the_interpreter(interpreted):
     interpreted("""
-import torch, test_folding
+import torch, test_few_keys
 for dtype, bound in ((torch.float32, 2e-6), (torch.float16, 2e-3)):  # it cannot multiply bf16
-    errors = test_folding.compare_kernels("cpu", dtype)
+    errors = test_few_keys.compare_kernels("cpu", dtype)
     assert max(errors.values()) < bound, (dtype, errors)
 """)
 
@@ -151,8 +165,8 @@ def test_fused_kernels_equal_plain_pytorch_on_the_card():
 @pytest.mark.usefixtures("folds_always")
 @pytest.mark.parametrize("kernels", ["plain", "auto"])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_folding_rounds_no_worse_than_the_formula_on_the_card(dtype, kernels):
-    if choose_folding(kernels, CARD, dtype) is None:
+def test_few_keys_rounds_no_worse_than_the_formula_on_the_card(dtype, kernels):
+    if choose_few_keys(kernels, CARD, dtype) is None:
         pytest.skip("needs PyTorch 2.8, whose batched products give float32")
     layer, x, audio = case(CARD, dtype)
     found = both(layer, x, audio, operations(CARD, dtype, kernels))
