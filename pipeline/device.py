@@ -12,6 +12,7 @@ from .models.block import Operations
 from .models.few_keys import choose_few_keys
 from .models.pointwise import choose_pointwise
 from .quantisation.matmul import choose_matmuls
+from .quantisation.products import find_gelu_product
 from .settings import Settings
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
@@ -46,11 +47,13 @@ def choose_operations(settings: Settings, device: torch.device, dtype: torch.dty
     Raises:
         InputError: one is asked for that does not work here.
     """
+    few_keys = choose_few_keys(settings.kernels, device, dtype)
     return Operations(
         choose_attention(settings.attention, device, dtype),
         choose_pointwise(settings.kernels, device),
         choose_matmuls(settings.quant_matmul, device, dtype),
-        choose_few_keys(settings.kernels, device, dtype),
+        None if isinstance(few_keys, str) else few_keys,
+        find_gelu_product(settings.kernels, device, dtype),
     )
 
 

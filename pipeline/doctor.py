@@ -22,8 +22,10 @@ from .device import choose_device, choose_dtype, free_memory
 from .errors import InputError
 from .memory import GIB
 from .models.attention import choose_attention
+from .models.few_keys import choose_few_keys
 from .models.pointwise import choose_pointwise
 from .quantisation.matmul import choose_matmuls
+from .quantisation.products import find_gelu_product
 from .quantisation.rowwise import FP8_E4M3, INT8
 
 FINE, MISSING, BAD = "ok", "--", "!!"
@@ -149,6 +151,14 @@ def _ways() -> list[Finding]:
         *(_attention(name, device, dtype) for name in ("cudnn", "cudnn_fp8", "flash", "sage")),
         Finding(FINE if kernels.name == "triton" else MISSING, "kernels", f"{kernels.name}: {kernels.reason}"),
     ]
+    few_keys = choose_few_keys("auto", device, dtype)
+    if isinstance(few_keys, str):
+        found.append(Finding(MISSING, "speech attention", f"with queries, a little slower: {few_keys}"))
+    else:
+        found.append(Finding(FINE, "speech attention", f"folded, {few_keys.name} kernels"))
+    if device.type == "cuda":
+        gelu = find_gelu_product("auto", device, dtype) is not None
+        found.append(Finding(FINE if gelu else MISSING, "GELU", f"{'in' if gelu else 'after'} the product"))
     matmuls = choose_matmuls("auto", device, dtype)
     for name, storage in (("fp8 products", FP8_E4M3), ("int8 products", INT8)):
         way = matmuls.of(storage)

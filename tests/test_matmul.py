@@ -18,7 +18,13 @@ from infinitetalk.pipeline.quantisation.matmul import (
     multiply_plain,
     unpack_by_parts,
 )
-from infinitetalk.pipeline.quantisation.products import Product, integer_sums, scaled_after, triton_kernels
+from infinitetalk.pipeline.quantisation.products import (
+    Product,
+    find_gelu_product,
+    integer_sums,
+    scaled_after,
+    triton_kernels,
+)
 from infinitetalk.pipeline.quantisation.rows import Rows, quantise_rows
 from infinitetalk.pipeline.quantisation.rowwise import FP8_E4M3, FP8_E5M2, INT8, pack_fp8, pack_int8, packed_rows
 from infinitetalk.pipeline.quantisation.storage import PLAIN, SideBranch, Storage
@@ -297,6 +303,24 @@ def compare_kernels(device, tiles):
             triton_rows.rescale(total, made.scale, parts["scale"], bias, total)
             errors[f"rescale {channels} {bias is None}"] = difference(total, expected)
     return errors
+
+
+def test_gelu_comes_with_the_product_only_where_it_is_the_same_gelu():
+    assert find_gelu_product("auto", CPU, torch.float32) is None  # PyTorch's is another one there
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA card")
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+def test_gelu_in_the_product_rounds_no_worse_on_the_card(dtype):
+    found = find_gelu_product("auto", torch.device("cuda"), dtype)
+    x, weight, bias = (
+        random(*shape, seed=seed).to("cuda", dtype)
+        for seed, shape in enumerate([(TOKENS, INPUTS), (OUTPUTS, INPUTS), (OUTPUTS,)])
+    )
+    expected = F.gelu(F.linear(x.double(), weight.double(), bias.double()), approximate="tanh")
+    usual = F.gelu(F.linear(x, weight, bias), approximate="tanh")
+    assert relative_error(found(x, weight, bias), expected) <= 1.1 * relative_error(usual, expected)
+    assert find_gelu_product("plain", torch.device("cuda"), dtype) is None
 
 
 INTERPRETED = """

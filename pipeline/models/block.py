@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from ..quantisation.matmul import WEIGHT_ONLY, Matmuls
+from ..quantisation.products import GeluProduct
 from ..quantisation.rows import Activation, token_slices
 from .attention import Attention
 from .few_keys import FewKeys, folding_pays
@@ -56,12 +57,14 @@ class Operations:
 
     Attributes:
         few_keys: for cross-attention; None does without.
+        gelu_product: a linear layer and GELU in one; None does without.
     """
 
     attend: Attention
     pointwise: Pointwise
     matmuls: Matmuls = WEIGHT_ONLY
     few_keys: FewKeys | None = None
+    gelu_product: GeluProduct | None = None
 
 
 def split_heads(x: torch.Tensor, heads: int) -> torch.Tensor:
@@ -150,8 +153,7 @@ class AudioCrossAttention(nn.Module):
     def folds(self, count: int, audio: torch.Tensor, ops: Operations) -> bool:
         """Whether queries of so many tokens are left out; then ``x`` must be in floats."""
         frames, tokens, _ = audio.shape
-        alone = self.q_linear.lora_down is None and self.proj.lora_down is None
-        dim = len(self.q_linear.bias)
+        alone, dim = self.q_linear.alone and self.proj.alone, len(self.q_linear.bias)
         return alone and ops.few_keys is not None and folding_pays(dim, self.num_heads * tokens, count // frames)
 
     def rows(self, count: int, audio: torch.Tensor, ops: Operations) -> torch.dtype | None:
@@ -171,6 +173,13 @@ class AudioCrossAttention(nn.Module):
         out = ops.attend(q, k, v).flatten(0, 1).flatten(-2)
         del q
         return self.proj(out)
+
+
+def hidden(layer: Linear, x: Activation, rows: torch.dtype | None, ops: Operations) -> Activation:
+    """GELU of a layer of x [tokens, dim], as ``rows`` if these are 8 bits: [tokens, ffn_dim]."""
+    if ops.gelu_product is None or rows is not None or layer.rows(len(x.values)) is not None or not layer.alone:
+        return ops.pointwise.gelu(layer(x), rows)
+    return Activation(ops.gelu_product(x.values, layer.matrix(x.values.dtype), layer.bias))
 
 
 class Block(nn.Module):
@@ -223,4 +232,4 @@ class Block(nn.Module):
         h = add_norm(x, cross(h, text, image, ops), None, norm_x.weight, norm_x.bias, eps, rows)
         h = add_norm(x, speech(h, audio, ops), None, 1 + scale, shift, eps, up.rows(count))
         for part in token_slices(count):  # each has more rows than those few that layers take in floats
-            ops.pointwise.add(x[part], down(ops.pointwise.gelu(up(h[part]), down.rows(count))), gate)
+            ops.pointwise.add(x[part], down(hidden(up, h[part], down.rows(count), ops)), gate)

@@ -106,15 +106,16 @@ def folding_pays(dim: int, columns: int, pixels: int) -> bool:
 
 
 @cache
-def choose_few_keys(kernels: str, device: torch.device, dtype: torch.dtype) -> FewKeys | None:
-    """The fastest way that works here, or None where PyTorch does not give scores in float32.
+def choose_few_keys(kernels: str, device: torch.device, dtype: torch.dtype) -> FewKeys | str:
+    """The fastest way that works here, or why there is none.
 
     Args:
         kernels: "plain", "triton" or "auto", as in ``pointwise.choose_pointwise``.
     """
     plain = FewKeys("plain", fold, weigh, sum_of_two)
-    if not _works(plain, device, dtype):
-        return None
+    obstacle = _obstacle(plain, device, dtype)
+    if obstacle is not None:
+        return obstacle
     if kernels == "plain" or dtype == torch.float32 or triton_obstacle(device) is not None:
         return plain
     from . import few_keys_triton
@@ -122,13 +123,16 @@ def choose_few_keys(kernels: str, device: torch.device, dtype: torch.dtype) -> F
     return FewKeys("triton", few_keys_triton.fold, few_keys_triton.weigh, few_keys_triton.sum_of_two)
 
 
-def _works(ways: FewKeys, device: torch.device, dtype: torch.dtype) -> bool:
+def _obstacle(ways: FewKeys, device: torch.device, dtype: torch.dtype) -> str | None:
+    if device.type == "cpu" and dtype != torch.float32:
+        return "PyTorch has no products of 16 bits with float32 results on a CPU"
     x, matrix = torch.ones(1, 16, 16, device=device, dtype=dtype), torch.eye(16, device=device, dtype=dtype)
     layer = (matrix, torch.zeros(16, device=device, dtype=dtype))
     kv = x.view(1, 16, 1, 16)
     try:  # torch.bmm has had ``out_dtype`` since 2.8, on CUDA cards
-        return bool((ways.folded(x, kv, kv, layer, layer) == 1).all())
+        right = (ways.folded(x, kv, kv, layer, layer) == 1).all()
+        return None if right else "it computes wrong results here"
     except torch.OutOfMemoryError:
         raise
-    except (RuntimeError, TypeError, NotImplementedError):
-        return False
+    except Exception:
+        return f"PyTorch {torch.__version__} has no batched products with float32 results here (2.8 brought them)"

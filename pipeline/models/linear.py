@@ -47,7 +47,12 @@ class Linear(nn.Module):
 
     def rows(self, count: int) -> torch.dtype | None:
         """The 8 bits in which this takes so many rows, or None where it needs floats."""
-        return None if self.lora_down is not None else self.multiply.rows(count, self.weight.shape)
+        return self.multiply.rows(count, self.weight.shape) if self.alone else None
+
+    @property
+    def alone(self) -> bool:
+        """Whether no LoRA runs beside the matrix."""
+        return self.lora_down is None
 
     def matrix(self, dtype: torch.dtype) -> torch.Tensor:
         """The matrix [out, in] in floats, without a LoRA that runs beside it."""
@@ -59,7 +64,7 @@ class Linear(nn.Module):
     def forward(self, x: torch.Tensor | Activation) -> torch.Tensor:
         """[..., in] -> [..., out]"""
         y = self.multiply(x, self._kept(), self.bias)
-        if self.lora_down is not None:
+        if not self.alone:
             values, added = floats(x).flatten(0, -2), y.view(-1, y.shape[-1])
             for part in token_slices(len(values)):
                 added[part] += (values[part] @ self.lora_down.T) @ self.lora_up.T

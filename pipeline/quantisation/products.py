@@ -1,7 +1,7 @@
-"""Products of 8-bit rows and 8-bit matrices, and finding out which of them a card can compute.
+"""Products of 8-bit rows and 8-bit matrices, and of floats with GELU, and finding out which of them a card can compute.
 
-``torch._scaled_mm`` and ``torch._int_mm`` are private: each is called in one place here, and used only
-after a small product came out right on this device. Knows no storages and no layers.
+``torch._scaled_mm``, ``torch._int_mm`` and ``torch._addmm_activation`` are private: each is called in one place here,
+and used only after a small product came out right on this device. Knows no storages and no layers.
 """
 
 from __future__ import annotations
@@ -13,12 +13,14 @@ from importlib.util import find_spec
 from types import ModuleType
 
 import torch
+import torch.nn.functional as F
 
 from .rows import Quantise, Rows, quantise_rows, row_slices
 
 # Sums that a Hopper card keeps in its tensor cores are a little coarser than those it moves out in between,
 # and faster; the rounding to fp8 is coarser by far (benchmarks/quantised.py measures both).
 FAST_SUMS = True
+GeluProduct = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -174,6 +176,30 @@ def _rescale_by_parts(
 ) -> None:
     for part in row_slices(*total.shape):
         _rescale(total[part], row_scale[part], scale, bias, out[part])
+
+
+def gelu_product(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+    """On a CUDA card, GELU by its tanh approximation of ``x weight^T + bias``, before the sums are rounded."""
+    return torch._addmm_activation(bias, x, weight.t(), use_gelu=True)
+
+
+@cache
+def find_gelu_product(kernels: str, device: torch.device, dtype: torch.dtype) -> GeluProduct | None:
+    """``gelu_product`` for a CUDA card on which it works, unless "plain" kernels are asked for."""
+    if kernels == "plain" or device.type != "cuda":
+        return None
+    x = torch.linspace(-4, 4, 64, device=device, dtype=dtype).view(1, -1)
+    weight, bias = torch.eye(64, device=device, dtype=dtype), torch.full((64,), 0.5, device=device, dtype=dtype)
+    expected = F.gelu(x + bias, approximate="tanh")
+    try:
+        # GELU by the error function is another one, and up to 5e-4 away.
+        error = (gelu_product(x, weight, bias) - expected).abs().max()
+        right = error < max(1e-4, 8 * torch.finfo(dtype).eps)
+        return gelu_product if right else None
+    except torch.OutOfMemoryError:
+        raise
+    except Exception:
+        return None
 
 
 def _obstacle(product: Product, weights: torch.dtype, device: torch.device) -> str | None:
