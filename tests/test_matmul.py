@@ -306,11 +306,12 @@ def compare_kernels(device, tiles):
 
 
 def test_gelu_comes_with_the_product_only_where_it_is_the_same_gelu():
-    assert find_gelu_product("auto", CPU, torch.float32) is None  # PyTorch's is another one there
+    for dtype in (torch.float32, torch.bfloat16):
+        assert find_gelu_product("auto", CPU, dtype) is None  # by the error function
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA card")
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_gelu_in_the_product_rounds_no_worse_on_the_card(dtype):
     found = find_gelu_product("auto", torch.device("cuda"), dtype)
     x, weight, bias = (

@@ -185,16 +185,14 @@ def gelu_product(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> t
 
 @cache
 def find_gelu_product(kernels: str, device: torch.device, dtype: torch.dtype) -> GeluProduct | None:
-    """``gelu_product`` for a CUDA card on which it works, unless "plain" kernels are asked for."""
-    if kernels == "plain" or device.type != "cuda":
+    """``gelu_product`` for 16 bits on a CUDA card on which it works, unless "plain" kernels are asked for."""
+    if kernels == "plain" or device.type != "cuda" or dtype == torch.float32:
         return None
     x = torch.linspace(-4, 4, 64, device=device, dtype=dtype).view(1, -1)
     weight, bias = torch.eye(64, device=device, dtype=dtype), torch.full((64,), 0.5, device=device, dtype=dtype)
     expected = F.gelu(x + bias, approximate="tanh")
     try:
-        # GELU by the error function is another one, and up to 5e-4 away.
-        error = (gelu_product(x, weight, bias) - expected).abs().max()
-        right = error < max(1e-4, 8 * torch.finfo(dtype).eps)
+        right = (gelu_product(x, weight, bias) - expected).abs().max() < 8 * torch.finfo(dtype).eps
         return gelu_product if right else None
     except torch.OutOfMemoryError:
         raise
