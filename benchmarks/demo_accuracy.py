@@ -5,8 +5,8 @@
 The first window of the bundled portrait and speech, against the same weights in float32: PSNR of the frames and
 the correlation of the mouth with the speech for whole runs. On a CPU with matrices in 8 bits (weights alone:
 products need a card), and at the first number of steps with one group of layers in 8 bits; on a card in bf16 with
-8-bit products and 8-bit attention (cudnn_fp8, where it works). It is a small model: the real one's layers are
-twenty times as wide, so more of the rounding averages out there.
+8-bit products and 8-bit attention (cudnn_fp8, where it works), also in some blocks or steps alone. It is a small
+model: the real one's layers are twenty times as wide, so more of the rounding averages out there.
 """
 
 from __future__ import annotations
@@ -16,17 +16,19 @@ import json
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 
 import torch
 
 from ..pipeline import Generator, Job, Settings
 from ..pipeline.demo import ASSETS, FACE_READER, demo_settings
+from ..pipeline.errors import InputError
 from ..pipeline.evaluation.measures import evaluate_frames
 from ..pipeline.evaluation.reader import load_reader
 from ..pipeline.media.audio import open_audio
 from ..pipeline.media.speech import speech_for_model
-from ..pipeline.models.attention import choose_attention
+from ..pipeline.models.attention import Attention, choose_attention
 from ..pipeline.models.transformer_loading import QUANTISERS
 from ..pipeline.quantisation.matmul import choose_matmuls
 from .accuracy import GROUPS, Quantised, psnr
@@ -124,10 +126,48 @@ def on_a_card(settings: Settings, tell: Tell, follows: Callable[[torch.Tensor], 
 
     tried(f"bf16, attention by {usual.name}", None, "off", None)
     tried("bf16, attention by cudnn_fp8", None, "off", "cudnn_fp8")
+    where_it_rounds(generator, settings, tell, half)
     for quant in ("fp8", "int8"):
         tried(f"{quant}, weights only", quant, "off", None)
         tried(f"{quant} products", quant, "on", None)
         tried(f"{quant} products, attention by cudnn_fp8", quant, "on", "cudnn_fp8")
+
+
+class Partly:
+    """Attention by ``inside`` in some blocks of some steps of a run of one pass a step, by ``usual`` elsewhere."""
+
+    def __init__(self, usual: Attention, inside: Attention, total: int, blocks: set[int], steps: set[int]) -> None:
+        self._usual, self._inside, self._total, self._blocks, self._steps = usual, inside, total, blocks, steps
+        self._calls = count()
+
+    def __call__(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        if q.shape != k.shape:  # cross-attention
+            return self._usual(q, k, v)
+        step, block = divmod(next(self._calls), self._total)
+        return (self._inside if step in self._steps and block in self._blocks else self._usual)(q, k, v)
+
+
+def where_it_rounds(generator: Generator, settings: Settings, tell: Tell, half: torch.Tensor) -> None:
+    """8-bit attention in some blocks or steps, against none."""
+    model, steps = generator._transformer[0], settings.sample_steps
+    usual, total = model.operations, len(model.blocks)
+    try:
+        eight_bit = choose_attention("cudnn_fp8", model.device, torch.bfloat16)
+    except InputError as error:
+        tell(f"{steps} steps, attention by cudnn_fp8 in parts", str(error))
+        return
+    blocks, all_steps = set(range(total)), set(range(steps))
+    parts = {f"block {n} alone": ({n}, all_steps) for n in sorted(blocks)}
+    parts |= {f"all blocks but {n}": (blocks - {n}, all_steps) for n in sorted(blocks)}
+    parts |= {f"step {n} alone": (blocks, {n}) for n in (0, 1, steps // 2, steps - 1)}
+    parts["the first half of the steps"] = blocks, {n for n in all_steps if n < steps // 2}
+    parts["the second half of the steps"] = blocks, {n for n in all_steps if n >= steps // 2}
+    for part, where in parts.items():
+        attend = Attention("mixed", part, Partly(usual.attend, eight_bit, total, *where))
+        model.operations = replace(usual, attend=attend)
+        found = psnr(in_floats(frames(generator, settings)), in_floats(half))
+        tell(f"{steps} steps, cudnn_fp8 in {part}: frames against bf16 (dB)", found)
+    model.operations = usual
 
 
 class Rounded:

@@ -4,10 +4,10 @@
 
 Writes a whole model set of real size with random weights into FOLDER (about 75 GB: seven bf16 shards,
 InfiniteTalk's file, umT5, CLIP, VAE, wav2vec2, a LoRA of rank 128 and a converted fp8 file; 42 GB where no case
-needs the shards after that), then makes a video with each case through the generator, in a process of its own
-whose PyTorch allocator may hold no more than the case's GiB. --vram_limit tells the planner of the cap, as a card
-of that size would. A second video of one window in the same process tells how long it takes to start again.
-Needs a card and 64 GB of host memory.
+needs the shards after that, 56 GB where none needs the fp8 file), then makes a video with each case through the
+generator, in a process of its own whose PyTorch allocator may hold no more than the case's GiB. --vram_limit tells
+the planner of the cap, as a card of that size would. A second video of one window in the same process tells how long
+it takes to start again. Needs a card and 64 GB of host memory.
 """
 
 from __future__ import annotations
@@ -79,19 +79,21 @@ CASES = (
 )
 
 
-def write_models(folder: Path, device: torch.device, keep_shards: bool = True) -> None:
+def write_models(folder: Path, device: torch.device, shards: bool, fp8: bool) -> None:
     """A whole model set of real size, named as it is published.
 
     Args:
-        keep_shards: else the bf16 shards go once the fp8 file is made of them.
+        shards: whether the bf16 shards stay once the fp8 file is made of them.
+        fp8: whether that is made.
     """
     base = folder / random_checkpoint.BASE_DIR
     write_checkpoint(folder, REAL, device)  # base/, infinitetalk.safetensors, lora.safetensors
     (folder / "base").rename(base)
     words = [sys.executable, "-m", "infinitetalk", "convert", "--quant", "fp8", "--ckpt_dir", str(base)]
     words += ["--infinitetalk_dir", str(folder / "infinitetalk.safetensors")]
-    subprocess.run([*words, "--save_file", str(folder / "fp8.safetensors")], check=True)
-    for shard in () if keep_shards else base.glob("diffusion_pytorch_model-*.safetensors"):
+    if fp8:
+        subprocess.run([*words, "--save_file", str(folder / "fp8.safetensors")], check=True)
+    for shard in () if shards else base.glob("diffusion_pytorch_model-*.safetensors"):
         shard.unlink()
     vocabulary = write_tokenizer(base / random_checkpoint.TOKENIZER_DIR)
     tables = {
@@ -227,8 +229,8 @@ def main() -> None:
     options.folder.mkdir(parents=True, exist_ok=True)
     if not (options.folder / "complete").exists():
         chosen = cases if options.cases is None else options.cases
-        unquantised = any(settings_with_preset(cases[name].preset).quant is None for name in chosen)
-        write_models(options.folder, torch.device("cuda"), unquantised)
+        quantised = [settings_with_preset(cases[name].preset).quant is not None for name in chosen]
+        write_models(options.folder, torch.device("cuda"), shards=not all(quantised), fp8=any(quantised))
         torch.cuda.empty_cache()
         print(f"written in {time.perf_counter() - start:.0f} s", flush=True)
     results: dict[str, object] = {"card": torch.cuda.get_device_name(), "torch": torch.__version__}
