@@ -108,23 +108,25 @@ def on_a_card(settings: Settings, tell: Tell, follows: Callable[[torch.Tensor], 
     generator = Generator(settings)
     half = frames(generator, settings)
     model = generator._transformer[0]
-    device, usual = model.device, model.operations.attend
+    device, usual = model.device, model.operations
 
     def tried(name: str, quant: str | None, matmuls: str, attention: str | None) -> None:
         try:
-            attend = usual if attention is None else choose_attention(attention, device, dtype)
+            attend = usual.attend if attention is None else choose_attention(attention, device, dtype)
             ways = choose_matmuls(matmuls, device, dtype)
-            model.operations = replace(model.operations, attend=attend)
+            model.operations = replace(usual, attend=attend)
             with nullcontext() if quant is None else Quantised(model, quant, ways):
                 seen = frames(generator, settings)
         except Exception as error:  # what one card cannot do must not hide the rest
             tell(f"{steps} steps, {name}", f"{type(error).__name__}: {error}"[:300])
             return
+        finally:
+            model.operations = usual
         tell(f"{steps} steps, {name}: frames against float32 (dB)", psnr(in_floats(seen), in_floats(whole)))
         tell(f"{steps} steps, {name}: frames against bf16 (dB)", psnr(in_floats(seen), in_floats(half)))
         tell(f"{steps} steps, {name}: mouth and speech, r", follows(seen))
 
-    tried(f"bf16, attention by {usual.name}", None, "off", None)
+    tried(f"bf16, attention by {usual.attend.name}", None, "off", None)
     tried("bf16, attention by cudnn_fp8", None, "off", "cudnn_fp8")
     where_it_rounds(generator, settings, tell, half)
     for quant in ("fp8", "int8"):
