@@ -152,7 +152,25 @@ import torch, test_few_keys
 for dtype, bound in ((torch.float32, 2e-6), (torch.float16, 2e-3)):  # it cannot multiply bf16
     errors = test_few_keys.compare_kernels("cpu", dtype)
     assert max(errors.values()) < bound, (dtype, errors)
+test_few_keys.try_out(torch.float16)
 """)
+
+
+def try_out(dtype):
+    """What a card is asked before its kernels are used, as far as it can be asked here."""
+    from infinitetalk.pipeline.models import few_keys_triton as fused
+
+    def scores(x, keys):
+        return torch.bmm(x.float(), keys.mT.float())
+
+    def spoilt(*given):
+        return 1.5 * fused.sum_of_two(*given)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(few_keys, "float_scores", scores)
+        for both, expected in ((fused.sum_of_two, None), (None, None), (spoilt, "it computes wrong results here")):
+            ways = few_keys.FewKeys("", fused.fold, fused.weigh, both)
+            assert few_keys._obstacle(ways, CPU, dtype) == expected
 
 
 @ON_A_CARD

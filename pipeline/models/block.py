@@ -132,7 +132,8 @@ class CrossAttention(NormedAttention):
         q = split_heads(self.norm_q(self.q(x)), self.num_heads)
         x.release()
         missing = TEXT_TOKENS - text.shape[1]
-        out = None if ops.few_keys is None else ops.few_keys.sum_of_two(q, text, 1 + missing, image)
+        both = None if ops.few_keys is None else ops.few_keys.sum_of_two
+        out = None if both is None else both(q, text, 1 + missing, image)
         if out is None:
             padded = torch.cat([text, text[:, -1:].expand(-1, missing, -1, -1)], dim=1)
             out = ops.attend(q[None], image[:1], image[1:]).add_(ops.attend(q[None], padded[:1], padded[1:]))[0]

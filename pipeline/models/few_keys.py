@@ -12,11 +12,13 @@ Text and image: one kernel for both, and all the equal keys of a text's padding 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 
 import torch
+import torch.nn.functional as F
 
 from .pointwise import triton_obstacle
 
@@ -33,13 +35,14 @@ class FewKeys:
             [frames, heads * tokens] is added before they are multiplied by ``scale``, the softmax over each of
             ``heads``, in ``dtype``.
         sum_of_two: of q [tokens, heads, head_dim] and twice keys and values [2, keys, heads, head_dim], the first
-            one's last key counting so many times, the sum of both attentions, like q; None if they cannot be taken.
+            one's last key counting so many times, the sum of both attentions, like q; None for what it does not take.
+            PyTorch has nothing that is faster than two attentions.
     """
 
     name: str
     fold: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
     weigh: Callable[[torch.Tensor, torch.Tensor, float, int, torch.dtype], torch.Tensor]
-    sum_of_two: Callable[[torch.Tensor, torch.Tensor, int, torch.Tensor], torch.Tensor | None]
+    sum_of_two: Callable[[torch.Tensor, torch.Tensor, int, torch.Tensor], torch.Tensor | None] | None = None
 
     def folded(
         self,
@@ -90,11 +93,6 @@ def weigh(scores: torch.Tensor, offset: torch.Tensor, scale: float, heads: int, 
     return scores.unflatten(-1, (heads, -1)).softmax(-1).flatten(-2).to(dtype)
 
 
-def sum_of_two(q: torch.Tensor, first: torch.Tensor, last_counts: int, second: torch.Tensor) -> None:
-    """See ``FewKeys.sum_of_two``: nothing of PyTorch's own is faster than two attentions."""
-    return
-
-
 def folding_pays(dim: int, columns: int, pixels: int) -> bool:
     """Whether folding saves arithmetic and holds no more memory than queries do.
 
@@ -112,27 +110,52 @@ def choose_few_keys(kernels: str, device: torch.device, dtype: torch.dtype) -> F
     Args:
         kernels: "plain", "triton" or "auto", as in ``pointwise.choose_pointwise``.
     """
-    plain = FewKeys("plain", fold, weigh, sum_of_two)
+    if device.type == "cpu" and dtype != torch.float32:
+        return "PyTorch has no products of 16 bits with float32 results on a CPU"
+    plain = FewKeys("plain", fold, weigh)
     obstacle = _obstacle(plain, device, dtype)
-    if obstacle is not None:
-        return obstacle
+    if obstacle is not None:  # torch.bmm has had ``out_dtype`` since 2.8
+        return f"PyTorch {torch.__version__}: {obstacle}"
     if kernels == "plain" or dtype == torch.float32 or triton_obstacle(device) is not None:
         return plain
-    from . import few_keys_triton
+    from . import few_keys_triton as fused
 
-    return FewKeys("triton", few_keys_triton.fold, few_keys_triton.weigh, few_keys_triton.sum_of_two)
+    fast = FewKeys("triton", fused.fold, fused.weigh, fused.sum_of_two)
+    return plain if _obstacle(fast, device, dtype) else fast
 
 
 def _obstacle(ways: FewKeys, device: torch.device, dtype: torch.dtype) -> str | None:
-    if device.type == "cpu" and dtype != torch.float32:
-        return "PyTorch has no products of 16 bits with float32 results on a CPU"
-    x, matrix = torch.ones(1, 16, 16, device=device, dtype=dtype), torch.eye(16, device=device, dtype=dtype)
-    layer = (matrix, torch.zeros(16, device=device, dtype=dtype))
-    kv = x.view(1, 16, 1, 16)
-    try:  # torch.bmm has had ``out_dtype`` since 2.8, on CUDA cards
-        right = (ways.folded(x, kv, kv, layer, layer) == 1).all()
-        return None if right else "it computes wrong results here"
+    """Why this does not work on this device, or None: it is tried on little, with the real model's heads."""
+    frames, pixels, tokens, heads, width, channels = 2, 70, 32, 2, 128, 320
+
+    def made(*shape: int, scale: float = 1.0) -> torch.Tensor:
+        # Without random numbers, since those of the caller must not move: squares of integers have no pattern here.
+        return torch.arange(math.prod(shape), device=device).double().square().sin().mul(scale).view(shape).to(dtype)
+
+    x, kv = made(frames, pixels, channels), made(2, frames, tokens, heads, width)
+    query = made(heads * width, channels, scale=0.1)
+    output = made(channels, heads * width, scale=0.1)
+    biases = made(heads * width), made(channels)
+    try:
+        q = F.linear(x.float(), query.float(), biases[0].float()).unflatten(-1, (heads, width))
+        exact = F.linear(_attend(q, *kv.float()).flatten(-2), output.float(), biases[1].float())
+        error = _relative(ways.folded(x, *kv, (query, biases[0]), (output, biases[1])), exact)
+        if ways.sum_of_two is not None:
+            q, first, second = made(1, pixels, heads, width), made(2, 40, heads, width), made(2, 257, heads, width)
+            padded = torch.cat([first, first[:, -1:].expand(-1, 9, -1, -1)], dim=1)
+            exact = sum(_attend(q.float(), *text[:, None].float()) for text in (padded, second))
+            error = max(error, _relative(ways.sum_of_two(q[0], first, 10, second)[None], exact))
+        return None if error < 0.05 else "it computes wrong results here"
     except torch.OutOfMemoryError:
         raise
-    except Exception:
-        return f"PyTorch {torch.__version__} has no batched products with float32 results here (2.8 brought them)"
+    except Exception as error:
+        return (str(error).strip().splitlines() or [repr(error)])[0][:100]
+
+
+def _attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    """[batch, tokens, heads, head_dim], in float32."""
+    return F.scaled_dot_product_attention(*(x.transpose(1, 2) for x in (q, k, v))).transpose(1, 2)
+
+
+def _relative(found: torch.Tensor, exact: torch.Tensor) -> float:
+    return ((found.float() - exact).norm() / exact.norm()).item()

@@ -119,7 +119,7 @@ def _sum_of_two_kernel(
 def fold(kv: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
     """See ``few_keys.FewKeys.fold``."""
     (frames, tokens, heads, width), channels = kv.shape, matrix.shape[-1]
-    if not _suits(tokens) or not _suits(width):
+    if not _suits(tokens, most=32) or not _suits(width):
         return few_keys.fold(kv, matrix)
     out = kv.new_empty(frames, heads * tokens, channels)
     _fold_kernel[(triton.cdiv(channels, _CHANNELS), heads, triton.cdiv(frames, _FRAMES))](
@@ -162,6 +162,6 @@ def _steps(keys: int) -> tuple[int, int]:
     return large, triton.cdiv(keys - large * 64, 16)
 
 
-def _suits(size: int) -> bool:
+def _suits(size: int, most: int = _COLUMNS) -> bool:
     """Whether kernels take so many tokens of a frame, or channels of a head: a power of two, not too small."""
-    return 16 <= size <= _COLUMNS and size & (size - 1) == 0
+    return 16 <= size <= most and size & (size - 1) == 0
