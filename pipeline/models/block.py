@@ -20,8 +20,8 @@ from .few_keys import FewKeys, folding_pays
 from .linear import Linear, shared_rows
 from .pointwise import Pointwise
 
+TEXT_TOKENS = 512  # a prompt and its padding
 # Layers of cross-attention that are needed once for each text and image, not at every step.
-TEXT_TOKENS = 512
 TEXT_LAYERS = ("k", "v", "norm_k")
 IMAGE_LAYERS = ("k_img", "v_img", "norm_k_img")
 
