@@ -22,6 +22,7 @@ CENTRE = """
       each.textContent.trim() === text && each.getBoundingClientRect().width && !each.querySelector(':scope > *')
   )
   if (!found.length) return null
+  found.at(-1).scrollIntoView({ block: 'nearest' })
   const box = found.at(-1).getBoundingClientRect()
   return [box.x + box.width / 2, box.y + box.height / 2]
 }
