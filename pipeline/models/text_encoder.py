@@ -110,8 +110,13 @@ class TextEncoder:
         rows come at a fraction of the work.
         """
         table = self._tensors.packed(_TABLES[0])
-        rows = table.storage.unpack({name: part[ids] for name, part in table.parts.items()})
+        rows = table.storage.unpack({name: _rows(part, ids) for name, part in table.parts.items()})
         return self._model(inputs_embeds=rows[None].to(self.device, self.dtype)).last_hidden_state[0]
+
+
+def _rows(table: torch.Tensor, ids: list[int]) -> torch.Tensor:
+    """``table[ids]``, which PyTorch 2.6 does not know of 8-bit floats."""
+    return table.view(torch.uint8)[ids].view(table.dtype) if table.itemsize == 1 else table[ids]
 
 
 def load_text_encoder(
