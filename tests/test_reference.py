@@ -8,7 +8,9 @@ import av
 import numpy as np
 import pytest
 import torch
+from av.codec.context import ThreadType
 from infinitetalk.pipeline.errors import InputError
+from infinitetalk.pipeline.media import reference as module
 from infinitetalk.pipeline.media.reference import open_reference, resize_and_crop
 from infinitetalk.tools.golden.media import digest, picture
 from infinitetalk.tools.golden.recipe import read_golden, reference_frames, write_lossless_video
@@ -148,6 +150,14 @@ def test_irregular_times_count_from_the_first_frame(tmp_path, name):
     reference = open_reference(write_video(tmp_path / name, "libx264", 25, times))
     at = {0.0: 0, 0.039: 1, 0.03: 0, 0.05: 2, 0.19: 2, 0.2: 3, 0.99: 3, 1.0: 4, 1.4: 5, 1.5: 6, 9.0: 6, -1.0: 0}
     assert {seconds: reference.frame_index(seconds) for seconds in at} == at
+
+
+def test_no_decoding_thread_can_outlive_its_frame(video_25):
+    """One that logs while its decoder is closed would wait for the interpreter for ever, and be waited for."""
+    frames = module._decode(video_25)
+    next(frames)
+    used = frames.gi_frame.f_locals["stream"].codec_context.thread_type
+    assert ThreadType.FRAME not in used
 
 
 def test_going_back_reads_again(video_25):

@@ -297,7 +297,8 @@ def _decode(path: Path) -> Iterator[tuple[float, av.VideoFrame]]:
         if stream is None:
             found = "sound but no video" if container.streams.audio else "no video"
             raise InputError(f"{path} has {found} in it: give a picture or a video of the person.")
-        stream.thread_type = "AUTO"
+        # No threads across frames ("AUTO"): one that logs while its decoder is closed waits for the interpreter, which
+        # waits for it, for ever. PyAV's default, threads within a frame, works only while it has let go of that.
         # Such files hold no times of display; frames come out in their order, and the times of decoding with them.
         is_undated = container.format.name == "avi" or container.format.flags & _NO_TIMESTAMPS
         step = float(1 / (stream.average_rate or 25))
