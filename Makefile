@@ -17,7 +17,7 @@ MODEL := assets/demo_model
 help:
 	@echo "make demo         a talking video from the bundled portrait, speech and small model, and what can be measured on it"
 	@echo "make test         lint and tests"
-	@echo "make test-oldest  the same tests with the oldest supported transformers and diffusers"
+	@echo "make test-oldest  the same tests with the oldest supported PyTorch, transformers and diffusers"
 	@echo "make lint         ruff only;  make format  rewrites"
 	@echo "make golden UPSTREAM=path/to/InfiniteTalk   recomputes tests/data from upstream's own code"
 	@echo "make clean        removes the environments and everything that was built"
