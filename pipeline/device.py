@@ -48,12 +48,13 @@ def choose_operations(settings: Settings, device: torch.device, dtype: torch.dty
         InputError: one is asked for that does not work here.
     """
     few_keys = choose_few_keys(settings.kernels, device, dtype)
+    gelu_product = find_gelu_product(settings.kernels, device, dtype)
     return Operations(
         choose_attention(settings.attention, device, dtype),
         choose_pointwise(settings.kernels, device),
         choose_matmuls(settings.quant_matmul, device, dtype),
         None if isinstance(few_keys, str) else few_keys,
-        find_gelu_product(settings.kernels, device, dtype),
+        None if isinstance(gelu_product, str) else gelu_product,
     )
 
 

@@ -155,10 +155,12 @@ def _ways() -> list[Finding]:
     if isinstance(few_keys, str):
         found.append(Finding(MISSING, "speech attention", f"with queries, a little slower: {few_keys}"))
     else:
-        found.append(Finding(FINE, "speech attention", f"folded, {few_keys.name} kernels"))
-    if device.type == "cuda":
-        gelu = find_gelu_product("auto", device, dtype) is not None
-        found.append(Finding(FINE if gelu else MISSING, "GELU", f"{'in' if gelu else 'after'} the product"))
+        found.append(Finding(FINE, "speech attention", f"folded, {few_keys.name} kernels: {few_keys.reason}"))
+    gelu = find_gelu_product("auto", device, dtype)
+    if isinstance(gelu, str):
+        found.append(Finding(MISSING, "GELU", f"after the product: {gelu}"))
+    else:
+        found.append(Finding(FINE, "GELU", "within the product"))
     matmuls = choose_matmuls("auto", device, dtype)
     for name, storage in (("fp8 products", FP8_E4M3), ("int8 products", INT8)):
         way = matmuls.of(storage)

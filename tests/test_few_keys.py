@@ -103,7 +103,9 @@ def test_it_is_used_where_it_saves_arithmetic_and_no_memory():
 
 
 def test_what_cannot_give_scores_in_float32_does_without():
-    assert choose_few_keys("auto", CPU, torch.float32).name == "plain"
+    chosen = choose_few_keys("auto", CPU, torch.float32)
+    assert (chosen.name, chosen.reason) == ("plain", "fused ones are for 16 bits")
+    assert choose_few_keys("plain", CPU, torch.float32).reason == "asked for"
     assert "no products of 16 bits" in choose_few_keys("auto", CPU, torch.bfloat16)
 
 
@@ -169,7 +171,7 @@ def try_out(dtype):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(few_keys, "float_scores", scores)
         for both, expected in ((fused.sum_of_two, None), (None, None), (spoilt, "it computes wrong results here")):
-            ways = few_keys.FewKeys("", fused.fold, fused.weigh, both)
+            ways = few_keys.FewKeys("", "", fused.fold, fused.weigh, both)
             assert few_keys._obstacle(ways, CPU, dtype) == expected
 
 

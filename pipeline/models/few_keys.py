@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 import torch
@@ -28,7 +28,7 @@ class FewKeys:
     """How it is computed here.
 
     Attributes:
-        name: for people.
+        name, reason: for people.
         fold: keys or values [frames, tokens, heads, head_dim] times a layer's matrix [heads, head_dim, channels]:
             [frames, heads * tokens, channels].
         weigh: of scores [frames, pixels, heads * tokens], float32 and overwritten, to which ``offset``
@@ -40,6 +40,7 @@ class FewKeys:
     """
 
     name: str
+    reason: str
     fold: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
     weigh: Callable[[torch.Tensor, torch.Tensor, float, int, torch.dtype], torch.Tensor]
     sum_of_two: Callable[[torch.Tensor, torch.Tensor, int, torch.Tensor], torch.Tensor | None] | None = None
@@ -112,16 +113,19 @@ def choose_few_keys(kernels: str, device: torch.device, dtype: torch.dtype) -> F
     """
     if device.type == "cpu" and dtype != torch.float32:
         return "PyTorch has no products of 16 bits with float32 results on a CPU"
-    plain = FewKeys("plain", fold, weigh)
+    plain = FewKeys("plain", "asked for", fold, weigh)
     obstacle = _obstacle(plain, device, dtype)
     if obstacle is not None:  # torch.bmm has had ``out_dtype`` since 2.8
         return f"PyTorch {torch.__version__}: {obstacle}"
-    if kernels == "plain" or dtype == torch.float32 or triton_obstacle(device) is not None:
+    if kernels == "plain":
         return plain
-    from . import few_keys_triton as fused
+    obstacle = "fused ones are for 16 bits" if dtype == torch.float32 else triton_obstacle(device)
+    if obstacle is None:
+        from . import few_keys_triton as fused
 
-    fast = FewKeys("triton", fused.fold, fused.weigh, fused.sum_of_two)
-    return plain if _obstacle(fast, device, dtype) else fast
+        fast = FewKeys("triton", "a CUDA card with Triton", fused.fold, fused.weigh, fused.sum_of_two)
+        obstacle = _obstacle(fast, device, dtype)
+    return fast if obstacle is None else replace(plain, reason=obstacle)
 
 
 def _obstacle(ways: FewKeys, device: torch.device, dtype: torch.dtype) -> str | None:

@@ -112,7 +112,7 @@ class EightBit:
         return None if count <= self.few_rows or any(n % _ALIGNMENT for n in shape) else self.product.rows
 
     def matrix(self, parts: Parts, dtype: torch.dtype) -> torch.Tensor:
-        return self.otherwise.unpack(parts, dtype)
+        return self.otherwise.matrix(parts, dtype)
 
     def __call__(self, x: torch.Tensor | Activation, parts: Parts, bias: torch.Tensor | None) -> torch.Tensor:
         weight, shape = parts["weight"], floats(x).shape

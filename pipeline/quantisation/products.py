@@ -184,20 +184,22 @@ def gelu_product(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> t
 
 
 @cache
-def find_gelu_product(kernels: str, device: torch.device, dtype: torch.dtype) -> GeluProduct | None:
-    """``gelu_product`` for 16 bits on a CUDA card on which it works, unless "plain" kernels are asked for."""
-    if kernels == "plain" or device.type != "cuda" or dtype == torch.float32:
-        return None
+def find_gelu_product(kernels: str, device: torch.device, dtype: torch.dtype) -> GeluProduct | str:
+    """``gelu_product`` where it works, or why it is not used."""
+    if kernels == "plain":
+        return "plain kernels are asked for"
+    if device.type != "cuda" or dtype == torch.float32:
+        return "it needs a CUDA card and 16 bits"
     x = torch.linspace(-4, 4, 64, device=device, dtype=dtype).view(1, -1)
     weight, bias = torch.eye(64, device=device, dtype=dtype), torch.full((64,), 0.5, device=device, dtype=dtype)
     expected = F.gelu(x + bias, approximate="tanh")
     try:
         right = (gelu_product(x, weight, bias) - expected).abs().max() < 8 * torch.finfo(dtype).eps
-        return gelu_product if right else None
+        return gelu_product if right else "it computes wrong results here"
     except torch.OutOfMemoryError:
         raise
-    except Exception:
-        return None
+    except Exception as error:
+        return _sentence(error)
 
 
 def _obstacle(product: Product, weights: torch.dtype, device: torch.device) -> str | None:
