@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from itertools import pairwise
 from pathlib import Path
 
 import av
@@ -11,7 +12,9 @@ import torch
 from infinitetalk.pipeline import Generator, InputError, Job, Settings
 from infinitetalk.pipeline.command_line import main
 from infinitetalk.pipeline.media.audio import open_audio
-from infinitetalk.pipeline.progress import Loading, Notice, Step, WindowDone
+from infinitetalk.pipeline.models.block import Block
+from infinitetalk.pipeline.models.vae import WanVAE
+from infinitetalk.pipeline.progress import Loading, Notice, Step, WindowDone, Working
 from infinitetalk.tools import random_checkpoint
 from infinitetalk.tools.golden.speech import save_wav
 from PIL import Image, ImageOps
@@ -257,6 +260,31 @@ def test_an_interrupted_run_keeps_what_was_made(weights, job, tmp_path):
     assert not (tmp_path / "out.mp4").exists()
     with av.open(str(tmp_path / "out.partial.mp4")) as container:
         assert sum(1 for _ in container.decode(video=0)) == 29
+
+
+def test_a_run_can_be_stopped_before_every_block_and_every_piece_of_video(weights, job, monkeypatch):
+    """A host learns that the user cancelled when it is told of something: so it is told before each of them."""
+    done = []
+
+    def run_block(self, *args, made=Block.forward):
+        done.append("block")
+        return made(self, *args)
+
+    def decode(self, *args, made=WanVAE.decode_frames):
+        for piece in made(self, *args):
+            done.append("piece")
+            yield piece
+
+    def listen(event):
+        if isinstance(event, Working):
+            done.append("asked")
+
+    monkeypatch.setattr(Block, "forward", run_block)
+    monkeypatch.setattr(WanVAE, "decode_frames", decode)
+    one_pass = settings(weights, sample_text_guide_scale=1.0, sample_audio_guide_scale=1.0)
+    next(Generator(one_pass, listen).windows(job))
+    assert done.count("block") == 2 * 2 and done.count("piece") > 1  # two steps of two blocks
+    assert all(before == "asked" for before, what in pairwise(done) if what != "asked")
 
 
 def test_files_of_other_publishers(weights, job, frames, tmp_path):
