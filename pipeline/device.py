@@ -35,10 +35,17 @@ def choose_device(name: str) -> torch.device:
 
 
 def choose_dtype(name: str, device: torch.device) -> torch.dtype:
-    """The dtype for "bf16", "fp16", "fp32", or "auto": bf16 on a card, fp32 on a CPU."""
-    if name == "auto":
-        return torch.float32 if device.type == "cpu" else torch.bfloat16
-    return DTYPES[name]
+    """The dtype for "bf16", "fp16", "fp32", or "auto": bf16 on a card that has it, else fp16; fp32 on a CPU."""
+    if name != "auto":
+        return DTYPES[name]
+    if device.type == "cpu":
+        return torch.float32
+    return torch.bfloat16 if _has_bf16(device) else torch.float16
+
+
+def _has_bf16(device: torch.device) -> bool:
+    """Whether a card multiplies in bf16: RTX 30xx and newer. Older ones imitate it slowly, and not everywhere."""
+    return torch.cuda.get_device_properties(device).major >= 8
 
 
 def choose_operations(settings: Settings, device: torch.device, dtype: torch.dtype) -> Operations:
@@ -59,13 +66,15 @@ def choose_operations(settings: Settings, device: torch.device, dtype: torch.dty
 
 
 def choose_vae(settings: Settings, device: torch.device) -> VaePlan:
-    """How the VAE works: in the dtype that is asked for, for "auto" in bf16 on a card unless ``--dtype`` is fp32; and
-    in as few tiles as leave the transformer most of the memory.
+    """How the VAE works: in the dtype that is asked for, for "auto" in bf16 on a card that has it unless ``--dtype`` is
+    fp32, else in fp32; and in as few tiles as leave the transformer most of the memory.
 
     Follows from the settings and the card alone, never from what happens to be free: it decides the last bits.
     """
-    exact = settings.vae_dtype == "auto" and settings.dtype == "fp32"
-    dtype = torch.float32 if exact else choose_dtype(settings.vae_dtype, device)
+    dtype = DTYPES.get(settings.vae_dtype)
+    if dtype is None:
+        rounds = device.type == "cuda" and settings.dtype != "fp32" and _has_bf16(device)
+        dtype = torch.bfloat16 if rounds else torch.float32
     if device.type != "cuda":
         return VaePlan(dtype)
     there = torch.cuda.get_device_properties(device).total_memory

@@ -245,13 +245,13 @@ class Settings:
     device: str = setting("auto", "auto, cpu, cuda or cuda:N", group=SPEED)
     dtype: str = setting(
         "auto",
-        "precision of the transformer and the text encoder (auto: bf16 on a GPU, fp32 on a CPU)",
+        "precision of transformer and text encoder (auto: bf16 on a GPU, fp16 on one before RTX 30xx, fp32 on a CPU)",
         group=SPEED,
         choices=("auto", "bf16", "fp16", "fp32"),
     )
     vae_dtype: str = setting(
         "auto",
-        "precision of the VAE (auto: bf16 on a GPU, fp32 on a CPU and with --dtype fp32)",
+        "precision of the VAE (auto: bf16 on a GPU from RTX 30xx on; fp32 elsewhere and with --dtype fp32)",
         group=SPEED,
         choices=("auto", "fp32", "bf16"),
     )

@@ -12,7 +12,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from infinitetalk.pipeline.bench import WAN_14B, transformer_size
 from infinitetalk.pipeline.command_line import main
-from infinitetalk.pipeline.device import choose_vae, free_memory
+from infinitetalk.pipeline.device import choose_dtype, choose_vae, free_memory
 from infinitetalk.pipeline.errors import InputError
 from infinitetalk.pipeline.job import BUNDLED
 from infinitetalk.pipeline.media.buckets import target_size
@@ -146,6 +146,11 @@ def test_with_offload_the_blocks_leave_before_the_vae_comes():
 REAL = TransformerSize(40, 464_200_000, 315_600_000, 5120, 13824, 718_700_000, 209_700_000, 631_200_000, scratch=0)
 
 
+def a_card(gib, major=9):
+    """What PyTorch tells of one."""
+    return SimpleNamespace(total_memory=gib * GIB, major=major)
+
+
 @pytest.mark.parametrize(
     ("preset", "given", "gib", "resident"),
     [
@@ -186,7 +191,7 @@ BF16, ON_THE_CARD = torch.bfloat16, {"offload_model": False, "vae_dtype": "fp32"
 )
 def test_plans_are_near_the_peaks_that_were_measured(monkeypatch, preset, given, gib, stayed, vae, in_use):
     """Memory in use at its peak under a cap, GiB, real size, with the blocks that stayed (benchmarks/README.md)."""
-    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: SimpleNamespace(total_memory=gib * GIB))
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: a_card(gib))
     kept = {"num_persistent_param_in_dit": None, "blocks_to_swap": WAN_14B.num_layers - stayed}
     settings = resolve(settings_with_preset(preset, **given, **kept))
     height, width = target_size(settings.size, 1, 1)
@@ -212,10 +217,27 @@ def test_plans_are_near_the_peaks_that_were_measured(monkeypatch, preset, given,
     ],
 )
 def test_the_vaes_dtype_follows_from_the_settings(monkeypatch, gib, changes, expected):
-    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: SimpleNamespace(total_memory=gib * GIB))
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: a_card(gib))
     assert choose_vae(Settings(**changes), torch.device("cuda")).dtype == expected
     on_a_cpu = torch.bfloat16 if changes.get("vae_dtype") == "bf16" else torch.float32
     assert choose_vae(Settings(**changes), torch.device("cpu")) == VaePlan(on_a_cpu)
+
+
+@pytest.mark.parametrize(
+    ("major", "changes", "transformer", "vae"),
+    [
+        (7, {}, torch.float16, torch.float32),
+        (8, {}, torch.bfloat16, torch.bfloat16),
+        (12, {}, torch.bfloat16, torch.bfloat16),
+        (7, {"dtype": "bf16", "vae_dtype": "bf16"}, torch.bfloat16, torch.bfloat16),
+        (7, {"dtype": "fp32"}, torch.float32, torch.float32),
+    ],
+)
+def test_cards_without_bf16_take_what_they_have(monkeypatch, major, changes, transformer, vae):
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: a_card(11, major))
+    settings, card = Settings(**changes), torch.device("cuda")
+    assert choose_dtype(settings.dtype, card) == transformer
+    assert choose_vae(settings, card).dtype == vae
 
 
 @pytest.mark.parametrize(
@@ -231,7 +253,7 @@ def test_the_vaes_dtype_follows_from_the_settings(monkeypatch, gib, changes, exp
     ],
 )
 def test_the_vae_leaves_most_of_the_card_by_tiles(monkeypatch, gib, changes):
-    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: SimpleNamespace(total_memory=gib * GIB))
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: a_card(gib))
     plan = choose_vae(Settings(**changes), torch.device("cuda"))
     height, width = target_size(Settings(**changes).size, 1, 1)
     there = min(gib, changes.get("vram_limit", gib)) * GIB

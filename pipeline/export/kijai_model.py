@@ -59,7 +59,8 @@ def _loader(graph: Graph, node: Node, files: Files, notes: list[str]) -> dict[st
     precision, attention = value(graph, node, "base_precision"), value(graph, node, "attention_mode", "sdpa")
     if precision != "bf16":
         notes.append(
-            f"{node}: base_precision {precision} is left out; --dtype is auto, bf16 on a GPU, as the weights were made."
+            f"{node}: base_precision {precision} is left out; --dtype is auto: bf16, as the weights were made, where "
+            "the GPU has it."
         )
     if attention != "sdpa":
         notes.append(
