@@ -1,9 +1,6 @@
 """Quantised files of every publisher give the very numbers that stand in them, under the names of plain files."""
 
-import base64
 import json
-from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,7 +12,7 @@ from infinitetalk.pipeline.models.speech_encoder import load_speech_encoder
 from infinitetalk.pipeline.models.text_encoder import load_text_encoder
 from infinitetalk.pipeline.models.transformer_files import multitalk_notice, open_transformer
 from infinitetalk.pipeline.models.vae import load_vae
-from infinitetalk.pipeline.quantisation.rowwise import FP8_E4M3, FP8_E5M2, INT8, pack_fp8, pack_int8
+from infinitetalk.pipeline.quantisation.rowwise import FP8_E4M3, INT8, pack_fp8, pack_int8
 from infinitetalk.pipeline.quantisation.storage import PLAIN, Packed
 from infinitetalk.pipeline.settings import Settings
 from infinitetalk.pipeline.weights import files
@@ -25,8 +22,6 @@ from infinitetalk.tools import random_checkpoint
 from infinitetalk.tools.golden.encoders import random_weights
 from infinitetalk.tools.other_layouts import (
     E4M3,
-    E5M2,
-    KIJAI_KEEPS,
     cast,
     comfy_quant,
     comfy_text_encoder,
@@ -39,81 +34,9 @@ from infinitetalk.tools.random_checkpoint import TINY
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from .publishers import BF16, LAYOUTS, PREFIX, PREFIXED, Written, stands_for
+
 GOLDEN = Path(__file__).parent / "data" / "quanto.safetensors"
-PREFIX = "model.diffusion_model."
-
-
-@dataclass
-class Written:
-    """What a publisher's program wrote, the type that it keeps most matrices in, and how far off that may be."""
-
-    tensors: dict
-    kept: object
-    bound: float
-    metadata: dict = field(default_factory=dict)
-    map: dict | None = None
-
-    def save(self, path):
-        save_file(self.tensors, path, self.metadata)
-        if self.map is not None:
-            path.with_suffix(".json").write_text(json.dumps(self.map))
-        return path
-
-
-def described(weights, kept, bound, **options):
-    tensors, metadata = comfy_quant(weights, **options)
-    return Written(tensors, kept, bound, metadata)
-
-
-def mapped(weights, kind, kept, bound, **options):
-    tensors, layers = quanto(weights, kind, **options)
-    return Written(tensors, kept, bound, map=layers)
-
-
-def mmgp(weights, encoded):
-    tensors, layers = quanto(weights, "int8")
-    text = json.dumps(layers)
-    header = {"quantization_map_base64": base64.b64encode(text.encode()).decode()}
-    return Written(tensors, INT8, 0.015, header if encoded else {"quantization_map": text})
-
-
-FP32, FP16, BF16 = (PLAIN[dtype] for dtype in (torch.float32, torch.float16, torch.bfloat16))
-LAYOUTS = {
-    "fp32": lambda w: Written(w, FP32, 0),
-    "fp16": lambda w: Written(cast(w, torch.float16, PREFIX), FP16, 5e-4),
-    "bf16": lambda w: Written(cast(w, torch.bfloat16), BF16, 4e-3),
-    "fp8 e4m3": lambda w: Written(plain_fp8(w, E4M3), FP8_E4M3, 0.06),
-    "fp8 e5m2": lambda w: Written(plain_fp8(w, E5M2), FP8_E5M2, 0.08),
-    "fp8 e4m3, Kijai": lambda w: Written(plain_fp8(w, E4M3, KIJAI_KEEPS), FP8_E4M3, 0.06),
-    "scaled, Comfy-Org": lambda w: Written(old_scaled_fp8(w, inputs=True), FP8_E4M3, 0.04),
-    "scaled, Kijai": lambda w: Written(old_scaled_fp8(w, keep=KIJAI_KEEPS, rest=torch.float32), FP8_E4M3, 0.04),
-    "scaled e5m2, Kijai": lambda w: Written(old_scaled_fp8(w, E5M2, keep=KIJAI_KEEPS), FP8_E5M2, 0.08),
-    "scaled, prefixed": lambda w: Written(old_scaled_fp8(w, prefix=PREFIX, full_precision=True), FP8_E4M3, 0.04),
-    "scaled by rows": lambda w: Written(old_scaled_fp8(w, rows=True), FP8_E4M3, 0.04),
-    "fp8, new": lambda w: described(w, FP8_E4M3, 0.04),
-    "fp8 e5m2, new, in the header": lambda w: described(w, FP8_E5M2, 0.08, form="float8_e5m2", described="header"),
-    "mixed": lambda w: described(w, FP8_E4M3, 0.04, keep=("blocks.0.self_attn.", "head.", "proj1"), prefix=PREFIX),
-    "int8": lambda w: described(w, INT8, 0.03, form="int8_tensorwise"),
-    "int8 by rows": lambda w: described(w, INT8, 0.015, form="int8_tensorwise", rows=True, described="header"),
-    "int8, lightx2v": lambda w: described(w, INT8, 0.015, form="int8_tensorwise", rows=True, described="nowhere"),
-    "fp8, lightx2v": lambda w: described(w, FP8_E4M3, 0.04, rows=True, described="nowhere"),
-    "quanto int8": lambda w: mapped(w, "int8", INT8, 0.015),
-    "quanto fp8": lambda w: mapped(w, "fp8", FP8_E4M3, 0.04),
-    "quanto e5m2": lambda w: mapped(w, "fp8_e5m2", FP8_E5M2, 0.08, dtype=torch.float32),
-    "quanto in part": lambda w: mapped(w, "fp8", FP8_E4M3, 0.04, keep=("time_", "norm2")),
-    "Wan2GP": partial(mmgp, encoded=True),
-    "Wan2GP, plain header": partial(mmgp, encoded=False),
-}
-PREFIXED = ("fp16", "scaled, prefixed", "mixed")
-
-
-def stands_for(tensors, name):
-    """The values of a weight by what the format says, apart from the engine."""
-    layer = name.removesuffix(".weight")
-    if f"{name}._data" in tensors:
-        return tensors[f"{name}._data"].float() * tensors[f"{name}._scale"].float()
-    scale = tensors.get(f"{layer}.weight_scale", tensors.get(f"{layer}.scale_weight", torch.ones(())))
-    return tensors[name].float() * scale
 
 
 def far(found, expected):
@@ -298,144 +221,6 @@ def test_where_a_map_may_lie(models, tmp_path, name):
     save_file(tensors, tmp_path / "t5_int8.safetensors")
     (tmp_path / name.format("t5_int8")).write_text(json.dumps(layers))
     assert open_tensors(tmp_path / "t5_int8.safetensors", "x").storage("blocks.0.attn.q.weight") is INT8
-
-
-def json_tensor(**description):
-    return torch.tensor(list(json.dumps(description).encode()), dtype=torch.uint8)
-
-
-WEIGHT = torch.ones(4, 8)
-REFUSALS = {
-    "scales missing": (
-        {"scaled_fp8": torch.zeros(0).to(E4M3), "a.weight": WEIGHT.to(E4M3), "b.weight": WEIGHT.to(E4M3)},
-        "lacks the scales of a.weight and 1 more",
-    ),
-    "one scale missing": (
-        {"a.weight": WEIGHT.to(E4M3), "a.scale_weight": torch.ones(()), "b.weight": WEIGHT.to(E4M3)},
-        "lacks the scales of b.weight, without",
-    ),
-    "marker with a prefix": (
-        {f"{PREFIX}scaled_fp8": torch.zeros(2).to(E4M3), f"{PREFIX}a.weight": WEIGHT.to(E4M3)},
-        f"lacks the scales of {PREFIX}a.weight",
-    ),
-    "marker without the prefix": (
-        {"scaled_fp8": torch.zeros(2).to(E4M3), f"{PREFIX}a.weight": WEIGHT.to(E4M3)},
-        f"lacks the scales of {PREFIX}a.weight",
-    ),
-    "described, no scale": (
-        {"a.weight": WEIGHT.to(E4M3), "a.comfy_quant": json_tensor(format="float8_e4m3fn")},
-        "lacks the scales of a.weight",
-    ),
-    "int8, no scale": ({"a.weight": WEIGHT.to(torch.int8)}, "lacks the scales of a.weight"),
-    "nvfp4": (
-        {
-            "a.weight": WEIGHT.to(torch.uint8),
-            "a.weight_scale": torch.ones(4, 1).to(E4M3),
-            "a.weight_scale_2": torch.ones(()),
-            "a.comfy_quant": json_tensor(format="nvfp4"),
-        },
-        "keeps a in a way that is not read here (its format is nvfp4)",
-    ),
-    "nvfp4 without description": (
-        {"a.weight": WEIGHT.to(torch.uint8), "a.weight_scale": torch.ones(4, 1), "a.weight_scale_2": torch.ones(())},
-        "(it has a.weight_scale_2)",
-    ),
-    "mxfp8": (
-        {"a.weight": WEIGHT.to(E4M3), "a.weight_scale": torch.ones(4, 1, dtype=torch.uint8)},
-        "([4, 1] scales in uint8 for a weight of [4, 8]; read are one for all or one for each row)",
-    ),
-    "blocks": (
-        {"a.weight": WEIGHT.to(E4M3), "a.weight_scale": torch.ones(2, 4)},
-        "([2, 4] scales in float32 for a weight of [4, 8];",
-    ),
-    "columns": (
-        {"a.weight": torch.ones(4, 4).to(E4M3), "a.weight_scale": torch.ones(1, 4)},
-        "([1, 4] scales in float32 for a weight of [4, 4];",
-    ),
-    "inverse": (
-        {"a.weight": WEIGHT.to(E4M3), "a.weight_scale_inv": torch.ones(1, 1)},
-        "(it has a.weight_scale_inv)",
-    ),
-    "rotated": (
-        {
-            "a.weight": WEIGHT.to(torch.int8),
-            "a.weight_scale": torch.ones(4, 1),
-            "a.comfy_quant": json_tensor(format="int8_tensorwise", convrot=True, convrot_groupsize=256),
-        },
-        "(its format is int8_tensorwise with convrot)",
-    ),
-    "smoothed": (
-        {"a.weight": WEIGHT.to(E4M3), "a.weight_scale": torch.ones(()), "a.pre_quant_scale": torch.ones(8)},
-        "(it has a.pre_quant_scale)",
-    ),
-    "another format": (
-        {
-            "a.weight": WEIGHT.bfloat16(),
-            "a.weight_scale": torch.ones(()),
-            "a.comfy_quant": json_tensor(format="float8_e4m3fn"),
-        },
-        "(its format is float8_e4m3fn, but its weight bfloat16)",
-    ),
-    "not JSON": (
-        {"a.weight": WEIGHT.to(E4M3), "a.comfy_quant": torch.tensor([1, 2], dtype=torch.uint8)},
-        "has a a.comfy_quant that is not valid JSON",
-    ),
-    "bitsandbytes": (
-        {"a.weight": torch.ones(16, 1, dtype=torch.uint8), "a.weight.absmax": torch.ones(1)},
-        "(it has a.weight.absmax)",
-    ),
-    "GPTQ": (
-        {"a.qweight": torch.ones(4, 8, dtype=torch.int32)},
-        "keeps a in a way that is not read here (it has a.qweight)",
-    ),
-    "bytes": ({"a.weight": torch.ones(4, 8, dtype=torch.uint8)}, "(its weight is uint8)"),
-    "quanto, no scale": ({"a.weight._data": WEIGHT.to(torch.int8)}, "lacks a.weight._scale"),
-    "quanto, no map": (
-        {"b.weight._data": WEIGHT.to(torch.int8), "b.weight._scale": torch.ones(4, 1)},
-        "its quantisation map does not name b; the map is another file's",
-    ),
-    "quanto, wrong map": (
-        {"a.weight._data": WEIGHT.to(E4M3), "a.weight._scale": torch.ones(4, 1)},
-        "holds a.weight._data in float8_e4m3fn, but its quantisation map says qint8",
-    ),
-}
-
-
-@pytest.mark.parametrize("case", REFUSALS)
-def test_what_is_not_read_is_refused_by_name(tmp_path, case):
-    tensors, words = REFUSALS[case]
-    path = Written(tensors, None, 0, map={"a": {"weights": "qint8", "activations": "none"}}).save(
-        tmp_path / "model.safetensors"
-    )
-    with pytest.raises(InputError) as error:
-        open_tensors(path, "the flag")
-    sentence = str(error.value)
-    assert sentence.startswith(f"the flag: {path} ") and words in sentence and "\n" not in sentence
-
-
-@pytest.mark.parametrize(
-    ("header", "words"),
-    [
-        ({"layers": {"a": {"format": "mxfp8"}}}, "(its format is mxfp8)"),
-        ({"layers": {"a": "nvfp4"}}, "(its format is nvfp4)"),
-        ({"layers": [1]}, "names no layers"),
-        ([], "names no layers"),
-    ],
-)
-def test_headers_that_are_not_read(tmp_path, header, words):
-    tensors = {f"{PREFIX}a.weight": WEIGHT.to(E4M3), f"{PREFIX}a.weight_scale": torch.ones(())}
-    save_file(tensors, tmp_path / "a.safetensors", {"_quantization_metadata": json.dumps(header)})
-    with pytest.raises(InputError) as error:
-        open_tensors(tmp_path / "a.safetensors", "x")
-    assert words in str(error.value)
-
-
-@pytest.mark.parametrize("text", ["{", "[1]", '{"a": 1}', "\xff"])
-def test_maps_that_are_none(tmp_path, text):
-    save_file({"a.weight._data": WEIGHT.to(torch.int8)}, tmp_path / "model.safetensors")
-    (tmp_path / "model.json").write_text(text, encoding="latin-1")
-    with pytest.raises(InputError, match=f"{tmp_path / 'model.json'} is (not valid JSON|no quantisation map)"):
-        open_tensors(tmp_path / "model.safetensors", "x")
 
 
 @pytest.mark.parametrize("pack", [pack_fp8, pack_int8])

@@ -1,0 +1,26 @@
+"""A graph of ComfyUI-WanVideoWrapper in both formats, changed and exported."""
+
+from pathlib import Path
+
+from infinitetalk.pipeline.export.graph import graph_of
+from infinitetalk.pipeline.export.places import PortableFiles
+from infinitetalk.pipeline.export.read import settings_of
+
+GRAPHS = Path(__file__).parent / "data" / "graphs"
+UI, API = GRAPHS / "kijai_image.json", GRAPHS / "kijai_image_api.json"
+
+
+def export(data, node=None):
+    return settings_of(graph_of(data, "graph.json"), PortableFiles(), node)
+
+
+def of(data, kind):
+    """The node of a kind, in either format."""
+    if "nodes" in data:
+        return next(node for node in data["nodes"] if node["type"] == kind)
+    return next(node for node in data.values() if node["class_type"] == kind)
+
+
+def changed(api, kind, **inputs):
+    of(api, kind)["inputs"].update(inputs)
+    return api
