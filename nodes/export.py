@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import io, ui
 
-from . import commands, host
+from . import commands
 
 
 class InfiniteTalkExport(io.ComfyNode):
@@ -47,5 +47,4 @@ class InfiniteTalkExport(io.ComfyNode):
         command = commands.of_graph(graph, shell, full, link and str(link[0]))
         if save_file:
             commands.save(command, save_file)
-        host.show_text(command.shown, cls.hidden.unique_id)
         return io.NodeOutput(command.text, ui=ui.PreviewText(command.shown))

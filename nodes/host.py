@@ -132,18 +132,13 @@ class HostProgress:
     def say(self, text: str) -> None:
         """A sentence under the node."""
         if self._node is not None and text != self._text:
-            show_text(text, self._node)
+            PromptServer.instance.send_progress_text(text, self._node, PromptServer.instance.client_id)
             self._text = text
 
     def _show(self, window: int, part: int, picture: Image.Image | None = None) -> None:
         preview = None if picture is None else ("JPEG", picture, PREVIEW_SIDE)
         self._reached = max(self._reached, window * self._parts + part)  # a window may be written during the next one
         self._bar.update_absolute(self._reached, self._windows * self._parts, preview)
-
-
-def show_text(text: str, node: str) -> None:
-    """Show it under the node."""
-    PromptServer.instance.send_progress_text(text, node, PromptServer.instance.client_id)
 
 
 def latent_preview(latents: torch.Tensor) -> Image.Image | None:

@@ -1,4 +1,5 @@
-// What the browser adds to the InfiniteTalk nodes: linked presets that rule widgets, messages, menu commands.
+// What the browser adds to the InfiniteTalk nodes: linked presets that rule widgets, messages, the command in its
+// node, menu commands.
 import { app } from "../../../scripts/app.js"
 import { api } from "../../../scripts/api.js"
 import { presetOf } from "./presets.js"
@@ -6,7 +7,9 @@ import { presetOf } from "./presets.js"
 const PRESET = "InfiniteTalkPreset"
 const LOADER = "InfiniteTalkModelLoader"
 const SAMPLER = "InfiniteTalkSampler"
+const EXPORT = "InfiniteTalkExport"
 const RULED = [LOADER, SAMPLER]
+const COMMAND = "infinitetalk-command" // the widget that shows it
 
 let presets = {}
 const ruled = new WeakMap() // widget that a preset rules -> its own label
@@ -96,10 +99,33 @@ function forgetPreview(executionId) {
     graph = node?.subgraph
   }
   if (node?.comfyClass !== SAMPLER) return
-  for (const key of keys) delete app.nodePreviewImages?.[key]
+  const kept = previewStore()
+  for (const key of keys) {
+    kept?.revokePreviewsByLocatorId?.(key)
+    delete app.nodePreviewImages?.[key]
+  }
   const picture = node.widgets?.find((each) => each.name === "$$canvas-image-preview")
   if (picture) node.widgets.splice(node.widgets.indexOf(picture), 1)
   node.imgs = undefined
+}
+
+function previewStore() {
+  // Pages after 1.45 look for previews here, and give extensions a copy: what is deleted there is still shown.
+  const page = document.getElementById("vue-app")?.__vue_app__
+  return page?.config.globalProperties.$pinia?._s?.get("nodeOutput")
+}
+
+function showCommand(node, command) {
+  let widget = node.widgets?.find((each) => each.name === COMMAND)
+  if (!widget) {
+    const area = document.createElement("textarea")
+    area.className = "comfy-multiline-input"
+    area.readOnly = true
+    const content = { getValue: () => area.value, setValue: (value) => (area.value = value) }
+    widget = node.addDOMWidget(COMMAND, "text_shown", area, { ...content, serialize: false })
+    widget.serialize = false // it belongs neither to what is queued nor to what is saved
+  }
+  widget.value = command
 }
 
 async function exportCommand() {
@@ -161,6 +187,13 @@ app.registerExtension({
       node.onConnectionsChange = function (...changes) {
         connected?.apply(this, changes)
         queueMicrotask(applyPresets)
+      }
+    }
+    if (node.comfyClass === EXPORT) {
+      const executed = node.onExecuted
+      node.onExecuted = function (output) {
+        executed?.call(this, output)
+        showCommand(this, output.text?.[0] ?? "")
       }
     }
     if (node.comfyClass === PRESET) {
