@@ -6,9 +6,7 @@ import pytest
 import torch
 from infinitetalk.pipeline.errors import InputError
 from infinitetalk.pipeline.weights.files import open_tensors
-from infinitetalk.tools.other_layouts import (
-    E4M3,
-)
+from infinitetalk.tools.other_layouts import E4M3
 from safetensors.torch import save_file
 
 from .publishers import PREFIX, Written

@@ -4,13 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from infinitetalk.pipeline.errors import InputError
-from infinitetalk.pipeline.export.graph import (
-    from_prompt,
-    graph_of,
-    linked,
-    only,
-    read_graph,
-)
+from infinitetalk.pipeline.export.graph import from_prompt, graph_of, linked, only, read_graph
 
 from .graph_parts import PLAIN, PROMPT, SUBGRAPH, nested, node, sink, source, workflow
 

@@ -74,6 +74,19 @@ for event in (
     progress(event)
 assert shown == [(value, 6) for value in (0, 1, 2, 4, 4, 5, 6)], shown
 """
+CANCEL = """
+import comfy.model_management
+host, events = (importlib.import_module(f"a pack.{name}") for name in ("nodes.host", "pipeline.progress"))
+progress = host.HostProgress(None, 2)
+progress(events.Working())
+comfy.model_management.interrupt_current_processing()
+try:
+    progress(events.Working())
+except comfy.model_management.InterruptProcessingException:
+    pass
+else:
+    raise AssertionError("a run would have gone on to the end of its step")
+"""
 
 
 def in_the_host(installed, code):
@@ -91,6 +104,10 @@ def test_import_makes_no_model_and_imports_no_engine(installed):
 
 def test_the_bar_does_not_go_back_when_a_window_is_written_during_the_next(installed):
     in_the_host(installed, BAR)
+
+
+def test_cancelling_is_noticed_before_the_next_block(installed):
+    in_the_host(installed, CANCEL)
 
 
 def test_ids_and_orders_of_saved_workflows_are_for_ever(info):
