@@ -52,7 +52,7 @@ format: .venv/installed-test
 
 golden: .venv/installed-test
 	@test -n "$(UPSTREAM)" || { echo "Say where upstream's clone is: make golden UPSTREAM=path/to/InfiniteTalk"; exit 2; }
-	$(PY) -m infinitetalk.tools.golden --upstream "$(UPSTREAM)"
+	$(PY) -m infinitetalk.tests.golden --upstream "$(UPSTREAM)"
 
 clean:
 	rm -rf .venv .venv-oldest .comfy $(DEMO) build dist infinitetalk.egg-info .pytest_cache .ruff_cache .hypothesis

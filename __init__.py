@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from .pipeline.version import __version__  # noqa: F401  (what tools look for)
+
 if TYPE_CHECKING:
     from comfy_api.latest import ComfyExtension
-
-__version__ = "0.1.0"
 
 WEB_DIRECTORY = "./web"
 

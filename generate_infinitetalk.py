@@ -2,7 +2,7 @@
 
 Runs from a clone as it is, whatever the folder is called and from any working directory: where the
 package is not installed, this file's folder is registered as ``infinitetalk`` first. Knows nothing
-of the flags; those are ``pipeline.command_line``'s.
+of the flags; those are ``pipeline.commands.main``'s.
 """
 
 import importlib.util
@@ -23,7 +23,7 @@ def register_package() -> None:
 
 def main() -> int:
     register_package()
-    from infinitetalk.pipeline.command_line import main as command_line
+    from infinitetalk.pipeline.commands.main import main as command_line
 
     return command_line()
 

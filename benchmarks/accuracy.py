@@ -2,7 +2,7 @@
 
     python -m infinitetalk.benchmarks.accuracy [--size 320x320] [--steps 4 40] [--out FILE]
 
-Random weights, scaled so that every layer reaches the result (tools/random_checkpoint.py): they show rounding,
+Random weights, scaled so that every layer reaches the result (tests/support/random_checkpoint.py): they show rounding,
 not what a trained model makes of it. Prints, against the same weights in bf16: the error of one forward with one
 group of layers in 8 bits, of one forward with all of them, and of whole runs the error of the latents and the
 PSNR of the frames. The noise floor is bf16 against itself with other attention kernels.
@@ -20,19 +20,19 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from ..pipeline.device import choose_operations
-from ..pipeline.models.linear import Linear
-from ..pipeline.models.transformer import Context, WanTransformer
-from ..pipeline.models.transformer_files import weight_dtype
-from ..pipeline.models.transformer_loading import QUANTISERS
+from ..pipeline.models.transformer.files import weight_dtype
+from ..pipeline.models.transformer.linear import Linear
+from ..pipeline.models.transformer.loading import QUANTISERS
+from ..pipeline.models.transformer.model import Context, WanTransformer
+from ..pipeline.planning.machine import choose_operations
 from ..pipeline.quantisation.matmul import Matmuls, choose_matmuls
 from ..pipeline.quantisation.storage import PLAIN
 from ..pipeline.sampling.denoise import denoise
 from ..pipeline.sampling.guidance import ClassifierFreeGuidance
 from ..pipeline.sampling.noise import window_generator
 from ..pipeline.sampling.solvers import make_solver
-from ..pipeline.settings import Settings
-from ..tools import random_checkpoint
+from ..pipeline.settings.definition import Settings
+from ..tests.support import random_checkpoint
 from .real_size import CUDA, REAL, inputs, real_vae
 
 SIZES = random_checkpoint.Sizes(

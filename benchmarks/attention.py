@@ -18,9 +18,9 @@ from pathlib import Path
 
 import torch
 
-from ..pipeline.bench import FLOATS, WAN_14B, Sizes, time_block
-from ..pipeline.models.attention import Attention, choose_attention
-from ..pipeline.models.fp8_attention import E4M3, scale_of
+from ..pipeline.commands.bench import FLOATS, WAN_14B, Sizes, time_block
+from ..pipeline.models.transformer.attention import Attention, choose_attention
+from ..pipeline.models.transformer.fp8_attention import E4M3, scale_of
 from .quantised import BF16, CUDA, Result, Results, attempt, relative_error, speed, tell
 
 HEADS, WIDTH, CHECKED = WAN_14B.num_heads, WAN_14B.head_dim, 512

@@ -25,10 +25,10 @@ from pathlib import Path
 import numpy as np
 import psutil
 
-from ..pipeline.export.widgets import LOADER, SAMPLER, widget_value
-from ..pipeline.settings import Settings
-from ..tools import comfy_host, comfy_install, random_checkpoint
-from ..tools.golden.speech import save_wav
+from ..pipeline.graphs.widgets import LOADER, SAMPLER, widget_value
+from ..pipeline.settings.definition import Settings
+from ..tests.golden.speech import save_wav
+from ..tests.support import comfy_host, comfy_install, random_checkpoint
 
 ROOT = Path(__file__).resolve().parent.parent
 SIZES = random_checkpoint.Sizes(dim=768, heads=6, layers=6, ffn=3072, clip_dim=160)

@@ -16,15 +16,15 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from ..pipeline.bench import PROMPT_TOKENS, WAN_14B
-from ..pipeline.device import choose_operations
-from ..pipeline.models.block import IMAGE_LAYERS, TEXT_LAYERS, Block
-from ..pipeline.models.linear import Linear
-from ..pipeline.models.rope import rope_table
-from ..pipeline.models.transformer_loading import QUANTISERS
-from ..pipeline.plan import latent_frames
+from ..pipeline.commands.bench import PROMPT_TOKENS, WAN_14B
+from ..pipeline.models.transformer.block import IMAGE_LAYERS, TEXT_LAYERS, Block
+from ..pipeline.models.transformer.linear import Linear
+from ..pipeline.models.transformer.loading import QUANTISERS
+from ..pipeline.models.transformer.rope import rope_table
+from ..pipeline.planning.machine import choose_operations
+from ..pipeline.planning.windows import latent_frames
 from ..pipeline.quantisation.matmul import choose_matmuls
-from ..pipeline.settings import Settings
+from ..pipeline.settings.definition import Settings
 from .real_size import CUDA, randomise, seconds
 
 FRAMES = 81

@@ -22,15 +22,15 @@ from pathlib import Path
 import torch
 
 from ..pipeline import Generator, Job, Settings
-from ..pipeline.demo import ASSETS, FACE_READER, demo_settings
 from ..pipeline.errors import InputError
 from ..pipeline.evaluation.measures import evaluate_frames
 from ..pipeline.evaluation.reader import load_reader
 from ..pipeline.media.audio import open_audio
 from ..pipeline.media.speech import speech_for_model
-from ..pipeline.models.attention import Attention, choose_attention
-from ..pipeline.models.transformer_loading import QUANTISERS
+from ..pipeline.models.transformer.attention import Attention, choose_attention
+from ..pipeline.models.transformer.loading import QUANTISERS
 from ..pipeline.quantisation.matmul import choose_matmuls
+from ..pipeline.settings.demo import ASSETS, FACE_READER, demo_settings
 from .accuracy import GROUPS, Quantised, psnr
 
 FRAMES = 81

@@ -22,12 +22,12 @@ import torch
 
 from ..pipeline.media.reference import open_reference
 from ..pipeline.models.speech_encoder import features_from_tensor
-from ..pipeline.models.transformer import Context, WanTransformer
-from ..pipeline.models.transformer_blocks import TransformerBlocks
-from ..pipeline.plan import latent_frames, tokens_per_window, window_plan
-from ..pipeline.settings import Settings
-from ..pipeline.streaming import Inputs, Models, stream
-from ..pipeline.validation import resolve
+from ..pipeline.models.transformer.blocks import TransformerBlocks
+from ..pipeline.models.transformer.model import Context, WanTransformer
+from ..pipeline.planning.windows import latent_frames, tokens_per_window, window_plan
+from ..pipeline.run.streaming import Inputs, Models, stream
+from ..pipeline.settings.definition import Settings
+from ..pipeline.settings.validation import resolve
 from .real_size import CUDA, GIB, REAL, peak, real_image_encoder, real_transformer, real_vae, seconds
 
 FRAMES = (41, 81, 121, 161)

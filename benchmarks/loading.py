@@ -20,12 +20,12 @@ from pathlib import Path
 import psutil
 import torch
 
-from ..pipeline.device import choose_device, choose_dtype, choose_operations
-from ..pipeline.models.block import TransformerConfig
-from ..pipeline.models.transformer import parameter_shapes
-from ..pipeline.settings import Settings
-from ..pipeline.validation import resolve
-from ..pipeline.weights.writing import write_safetensors
+from ..pipeline.checkpoints.writing import write_safetensors
+from ..pipeline.models.transformer.block import TransformerConfig
+from ..pipeline.models.transformer.model import parameter_shapes
+from ..pipeline.planning.machine import choose_device, choose_dtype, choose_operations
+from ..pipeline.settings.definition import Settings
+from ..pipeline.settings.validation import resolve
 from .real_size import GIB, REAL
 
 SHARDS = 7
@@ -96,10 +96,10 @@ class PeakOfHostMemory:
 
 def load_once(settings: Settings) -> dict[str, object]:
     """Load the transformer as the generator does, and tell what it took."""
-    from ..pipeline.model_files import find_transformer_files
-    from ..pipeline.models.transformer_blocks import TransformerBlocks
-    from ..pipeline.models.transformer_loading import load_transformer
-    from ..pipeline.transformer_weights import open_weights
+    from ..pipeline.checkpoints.locate import find_transformer_files
+    from ..pipeline.models.transformer.blocks import TransformerBlocks
+    from ..pipeline.models.transformer.loading import load_transformer
+    from ..pipeline.models.transformer.weights import open_weights
 
     device = choose_device(settings.device)
     dtype = choose_dtype("bf16", device)

@@ -21,18 +21,18 @@ import numpy as np
 import torch
 
 from ..pipeline import Generator
-from ..pipeline.bench import WAN_14B
-from ..pipeline.demo import FACE_READER, demo_settings
-from ..pipeline.device import choose_dtype
+from ..pipeline.commands.bench import WAN_14B
 from ..pipeline.evaluation.measures import evaluate_frames
 from ..pipeline.evaluation.reader import load_reader
 from ..pipeline.media.audio import open_audio
 from ..pipeline.media.speech import speech_for_model
-from ..pipeline.models.attention import choose_attention
-from ..pipeline.models.block import Operations
-from ..pipeline.models.pointwise import choose_pointwise
-from ..pipeline.models.transformer import WanTransformer
-from ..pipeline.models.transformer_files import weight_dtype
+from ..pipeline.models.transformer.attention import choose_attention
+from ..pipeline.models.transformer.block import Operations
+from ..pipeline.models.transformer.files import weight_dtype
+from ..pipeline.models.transformer.model import WanTransformer
+from ..pipeline.models.transformer.pointwise import choose_pointwise
+from ..pipeline.planning.machine import choose_dtype
+from ..pipeline.settings.demo import FACE_READER, demo_settings
 from .accuracy import psnr
 from .demo_accuracy import FRAMES, JOB, in_floats
 from .quantised import Result, Results, attempt, tell

@@ -24,12 +24,12 @@ from pathlib import Path
 import torch
 
 from ..pipeline import Generator, Job
-from ..pipeline.demo import ASSETS
-from ..pipeline.presets import settings_with_preset
-from ..pipeline.progress import BlockLoaded, Event, Notice, Step, WindowStarted, Working
-from ..tools import random_checkpoint
-from ..tools.random_checkpoint import Sizes, Table
-from ..tools.random_tokenizer import write_tokenizer
+from ..pipeline.run.progress import BlockLoaded, Event, Notice, Step, WindowStarted, Working
+from ..pipeline.settings.demo import ASSETS
+from ..pipeline.settings.presets import settings_with_preset
+from ..tests.support import random_checkpoint
+from ..tests.support.random_checkpoint import Sizes, Table
+from ..tests.support.random_tokenizer import write_tokenizer
 from .loading import PeakOfHostMemory, write_checkpoint
 from .real_size import GIB, REAL
 

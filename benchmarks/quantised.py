@@ -26,9 +26,9 @@ from unittest import mock
 import torch
 import torch.nn.functional as F
 
-from ..pipeline.bench import WAN_14B, Sizes, time_block
-from ..pipeline.models.linear import Linear
-from ..pipeline.models.pointwise import choose_pointwise
+from ..pipeline.commands.bench import WAN_14B, Sizes, time_block
+from ..pipeline.models.transformer.linear import Linear
+from ..pipeline.models.transformer.pointwise import choose_pointwise
 from ..pipeline.quantisation import products, rows
 from ..pipeline.quantisation.gguf import FORMATS
 from ..pipeline.quantisation.matmul import Activation, EightBit, Multiply, ReadBack, choose_matmuls, unpack_by_parts

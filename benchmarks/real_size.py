@@ -27,27 +27,27 @@ from safetensors.torch import save_file
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from ..pipeline.bench import WAN_14B as REAL
-from ..pipeline.device import choose_operations
+from ..pipeline.commands.bench import WAN_14B as REAL
 from ..pipeline.errors import InputError
 from ..pipeline.media.reference import open_reference
 from ..pipeline.media.writer import VideoWriter
-from ..pipeline.models.block import Operations
 from ..pipeline.models.image_encoder import ImageEncoder, load_image_encoder
-from ..pipeline.models.linear import Linear
 from ..pipeline.models.speech_encoder import features_from_tensor
-from ..pipeline.models.transformer import Context, WanTransformer
-from ..pipeline.models.transformer_blocks import TransformerBlocks
-from ..pipeline.models.transformer_files import weight_dtype
-from ..pipeline.models.transformer_loading import QUANTISERS
-from ..pipeline.models.vae import WanVAE, load_vae
-from ..pipeline.models.vae_kernels import choose_vae_kernels
-from ..pipeline.plan import window_plan
-from ..pipeline.progress import Step
-from ..pipeline.settings import Settings
-from ..pipeline.streaming import Inputs, Models, stream
-from ..pipeline.validation import resolve
-from ..tools import random_checkpoint
+from ..pipeline.models.transformer.block import Operations
+from ..pipeline.models.transformer.blocks import TransformerBlocks
+from ..pipeline.models.transformer.files import weight_dtype
+from ..pipeline.models.transformer.linear import Linear
+from ..pipeline.models.transformer.loading import QUANTISERS
+from ..pipeline.models.transformer.model import Context, WanTransformer
+from ..pipeline.models.vae.kernels import choose_vae_kernels
+from ..pipeline.models.vae.model import WanVAE, load_vae
+from ..pipeline.planning.machine import choose_operations
+from ..pipeline.planning.windows import window_plan
+from ..pipeline.run.progress import Step
+from ..pipeline.run.streaming import Inputs, Models, stream
+from ..pipeline.settings.definition import Settings
+from ..pipeline.settings.validation import resolve
+from ..tests.support import random_checkpoint
 
 PARTS = ("forward", "streamed", "vae", "window", "upstream", "upstream_vae")
 FRAMES = 81
@@ -295,7 +295,7 @@ def measure_window(height: int, width: int, quant: str | None) -> dict[str, obje
 @torch.no_grad()
 def measure_upstream(clone: Path, height: int, width: int) -> dict[str, object]:
     """Upstream's WanModel as it is, its attention being FlashAttention 2 or cuDNN's through PyTorch."""
-    from ..tools.golden.upstream import import_upstream
+    from ..tests.golden.upstream import import_upstream
 
     with import_upstream(clone, on_cuda=True):
         from wan.modules import multitalk_model
@@ -349,7 +349,7 @@ def measure_upstream(clone: Path, height: int, width: int) -> dict[str, object]:
 @torch.no_grad()
 def measure_upstream_vae(clone: Path, height: int, width: int) -> dict[str, object]:
     """Upstream's VAE as its windows use it: float32, and as it switches cuDNN."""
-    from ..tools.golden.upstream import import_upstream
+    from ..tests.golden.upstream import import_upstream
 
     with import_upstream(clone, on_cuda=True):
         from wan.modules.vae import WanVAE_

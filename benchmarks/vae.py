@@ -23,11 +23,11 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 
 from ..pipeline.media.colour import lab_statistics, match_colour
-from ..pipeline.memory import GIB
-from ..pipeline.models.vae import WanVAE, load_vae
-from ..pipeline.models.vae_kernels import choose_vae_kernels
-from ..pipeline.streaming import to_uint8
-from ..tools import random_checkpoint
+from ..pipeline.models.vae.kernels import choose_vae_kernels
+from ..pipeline.models.vae.model import WanVAE, load_vae
+from ..pipeline.planning.memory import GIB
+from ..pipeline.run.streaming import to_uint8
+from ..tests.support import random_checkpoint
 
 CUDA = torch.device("cuda")
 FRAMES, MOTION = 81, 9

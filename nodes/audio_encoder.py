@@ -7,10 +7,10 @@ import torch
 from comfy_api.latest import io
 
 from ..pipeline.errors import InputError
-from ..pipeline.export.widgets import file_setting
-from . import inputs
-from .files import FILES
-from .sockets import Speech, SpeechSocket
+from ..pipeline.graphs.widgets import file_setting
+from .comfy import inputs
+from .comfy.files import FILES
+from .comfy.sockets import Speech, SpeechSocket
 
 
 class InfiniteTalkAudioEncoder(io.ComfyNode):
@@ -37,8 +37,8 @@ class InfiniteTalkAudioEncoder(io.ComfyNode):
     def execute(cls, audio: dict, wav2vec_dir: str) -> io.NodeOutput:
         from ..pipeline.media.audio import SAMPLE_RATE, Sound
         from ..pipeline.models.speech_encoder import load_speech_encoder
-        from ..pipeline.speech import encode_speech
-        from . import host
+        from ..pipeline.run.speech import encode_speech
+        from .comfy import host
 
         waveform = audio["waveform"]
         if waveform.shape[0] != 1:

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from comfy_api.latest import io
 
-from ..pipeline.export.ours import PORTRAIT, SPEECH
+from ..pipeline.graphs.ours import PORTRAIT, SPEECH
 
 
 class InfiniteTalkDemo(io.ComfyNode):

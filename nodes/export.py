@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import io, ui
 
-from . import commands
+from .comfy import commands
 
 
 class InfiniteTalkExport(io.ComfyNode):

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from comfy_api.latest import ComfyExtension, io
 
-from . import routes  # noqa: F401  (which registers them)
-from .audio import InfiniteTalkAudioEncoder
+from .audio_encoder import InfiniteTalkAudioEncoder
+from .comfy import routes  # noqa: F401  (which registers them)
 from .demo import InfiniteTalkDemo
 from .export import InfiniteTalkExport
-from .loader import InfiniteTalkModelLoader
 from .lora import InfiniteTalkLoRA
+from .model_loader import InfiniteTalkModelLoader
 from .preset import InfiniteTalkPreset
 from .sampler import InfiniteTalkSampler
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from . import files, inputs
-from .sockets import LoraChain, LoraSocket
+from .comfy import files, inputs
+from .comfy.sockets import LoraChain, LoraSocket
 
 
 class InfiniteTalkLoRA(io.ComfyNode):

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..pipeline.export.widgets import LOADER, ruled_by_loader, setting_values
-from ..pipeline.presets import Preset
-from ..pipeline.settings import Settings
-from ..pipeline.validation import validate
-from . import inputs
-from .files import FILES
-from .sockets import LoraChain, LoraSocket, ModelChoice, ModelSocket, PresetSocket
+from ..pipeline.graphs.widgets import LOADER, ruled_by_loader, setting_values
+from ..pipeline.settings.definition import Settings
+from ..pipeline.settings.presets import Preset
+from ..pipeline.settings.validation import validate
+from .comfy import inputs
+from .comfy.files import FILES
+from .comfy.sockets import LoraChain, LoraSocket, ModelChoice, ModelSocket, PresetSocket
 
 
 class InfiniteTalkModelLoader(io.ComfyNode):

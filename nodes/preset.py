@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..pipeline.presets import load_preset, preset_names
-from .sockets import PresetSocket
+from ..pipeline.settings.presets import load_preset, preset_names
+from .comfy.sockets import PresetSocket
 
 
 class InfiniteTalkPreset(io.ComfyNode):

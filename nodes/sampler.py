@@ -19,23 +19,23 @@ from comfy_api.latest import InputImpl, io, ui
 from comfy_execution.utils import get_executing_context
 
 from ..pipeline.errors import InputError
-from ..pipeline.export.widgets import LATER, NUMBERS, PREFIX_DEFAULT, SAMPLER, TEXTS, ruled_by_sampler, setting_values
-from ..pipeline.presets import Preset
-from ..pipeline.settings import Settings
-from ..pipeline.validation import resolve, warnings_for
-from . import host, inputs
-from .files import FILES
-from .results import RESULTS
-from .slot import SLOT
-from .sockets import ModelChoice, ModelSocket, PresetSocket, Speech, SpeechSocket
+from ..pipeline.graphs.widgets import LATER, NUMBERS, PREFIX_DEFAULT, SAMPLER, TEXTS, ruled_by_sampler, setting_values
+from ..pipeline.settings.definition import Settings
+from ..pipeline.settings.presets import Preset
+from ..pipeline.settings.validation import resolve, warnings_for
+from .comfy import host, inputs
+from .comfy.files import FILES
+from .comfy.results import RESULTS
+from .comfy.slot import SLOT
+from .comfy.sockets import ModelChoice, ModelSocket, PresetSocket, Speech, SpeechSocket
 
 if TYPE_CHECKING:
     import torch
     from comfy_api.latest import Input
 
-    from ..pipeline.generator import Generator
-    from ..pipeline.job import Job
+    from ..pipeline.job.job import Job
     from ..pipeline.media.reference import Footage
+    from ..pipeline.run.generator import Generator
 
 
 class InfiniteTalkSampler(io.ComfyNode):
@@ -85,7 +85,7 @@ class InfiniteTalkSampler(io.ComfyNode):
         preset: Preset | None = None,
         **widgets: object,
     ) -> io.NodeOutput:
-        from ..pipeline.job import Job
+        from ..pipeline.job.job import Job
 
         settings = cls._settings(model, speech, preset, widgets)
         texts = {name: widgets[name] for name in TEXTS}
@@ -128,7 +128,7 @@ class InfiniteTalkSampler(io.ComfyNode):
 
 def make_video(settings: Settings, job: Job, stem: Path, progress: host.HostProgress, tags: dict[str, str]) -> Path:
     """Make the video ``STEM_HASH.mp4``, go on with it where it was interrupted, or find it finished."""
-    from ..pipeline.generator import memory_errors
+    from ..pipeline.run.generator import memory_errors
 
     with host.guest(), memory_errors():
         generator = SLOT.get(settings, host.make_room)
@@ -152,7 +152,7 @@ def _digest(generator: Generator, job: Job, settings: Settings) -> str:
 
 def _forget_damaged_state(path: Path, progress: host.HostProgress) -> None:
     """An unfinished run that cannot be gone on with is begun anew."""
-    from ..pipeline.resume import load_state, remove_state
+    from ..pipeline.run.resume import load_state, remove_state
 
     try:
         load_state(path)

@@ -9,12 +9,12 @@ from importlib import import_module
 from typing import Any
 
 _PLACES = {
-    "Generator": ".generator",
+    "Generator": ".run.generator",
     "InputError": ".errors",
-    "Job": ".job",
-    "Settings": ".settings",
-    "Window": ".streaming",
-    "settings_with_preset": ".presets",
+    "Job": ".job.job",
+    "Settings": ".settings.definition",
+    "Window": ".run.streaming",
+    "settings_with_preset": ".settings.presets",
 }
 __all__ = list(_PLACES)
 

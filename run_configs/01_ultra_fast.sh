@@ -2,7 +2,7 @@
 # Ultra fast: drafts and quick tests / 极速：快速测试与草稿
 # Meant for 10 GB; 8.8 times as fast as 40 steps with three passes.
 # Flags given to this script come last and win: 01_ultra_fast.sh --image me.png --audio speech.wav --prompt "..."
-# Paths are those of the clone. Written by python -m infinitetalk.tools.write_run_configs.
+# Paths are those of the clone. Written by python -m infinitetalk.scripts.write_run_configs.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 if [ -z "${PYTHON:-}" ]; then

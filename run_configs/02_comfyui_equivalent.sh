@@ -2,7 +2,7 @@
 # As the ComfyUI workflow / 复现 ComfyUI 工作流
 # Meant for 12 GB; 7.1 times as fast as 40 steps with three passes.
 # Flags given to this script come last and win: 02_comfyui_equivalent.sh --image me.png --audio speech.wav --prompt "..."
-# Paths are those of the clone. Written by python -m infinitetalk.tools.write_run_configs.
+# Paths are those of the clone. Written by python -m infinitetalk.scripts.write_run_configs.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 if [ -z "${PYTHON:-}" ]; then

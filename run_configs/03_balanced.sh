@@ -2,7 +2,7 @@
 # Balanced: everyday use / 均衡：日常使用
 # Meant for 14 GB; 3.8 times as fast as 40 steps with three passes.
 # Flags given to this script come last and win: 03_balanced.sh --image me.png --audio speech.wav --prompt "..."
-# Paths are those of the clone. Written by python -m infinitetalk.tools.write_run_configs.
+# Paths are those of the clone. Written by python -m infinitetalk.scripts.write_run_configs.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 if [ -z "${PYTHON:-}" ]; then

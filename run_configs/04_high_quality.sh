@@ -2,7 +2,7 @@
 # High quality: final delivery / 高质量：最终交付
 # Meant for 18 GB; 1.1 times as fast as 40 steps with three passes.
 # Flags given to this script come last and win: 04_high_quality.sh --image me.png --audio speech.wav --prompt "..."
-# Paths are those of the clone. Written by python -m infinitetalk.tools.write_run_configs.
+# Paths are those of the clone. Written by python -m infinitetalk.scripts.write_run_configs.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 if [ -z "${PYTHON:-}" ]; then

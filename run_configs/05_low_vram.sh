@@ -2,7 +2,7 @@
 # Low memory: small graphics cards / 低显存：小显存显卡
 # Meant for 10 GB.
 # Flags given to this script come last and win: 05_low_vram.sh --image me.png --audio speech.wav --prompt "..."
-# Paths are those of the clone. Written by python -m infinitetalk.tools.write_run_configs.
+# Paths are those of the clone. Written by python -m infinitetalk.scripts.write_run_configs.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 if [ -z "${PYTHON:-}" ]; then

@@ -2,7 +2,7 @@
 # 720p: high resolution / 720p：高分辨率
 # Meant for 22 GB.
 # Flags given to this script come last and win: 06_720p_high_res.sh --image me.png --audio speech.wav --prompt "..."
-# Paths are those of the clone. Written by python -m infinitetalk.tools.write_run_configs.
+# Paths are those of the clone. Written by python -m infinitetalk.scripts.write_run_configs.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 if [ -z "${PYTHON:-}" ]; then

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Chooses a configuration and runs it; flags given to this script are passed on.
 # 选择一个配置并运行；给本脚本的参数会原样传递。
-# Written by python -m infinitetalk.tools.write_run_configs.
+# Written by python -m infinitetalk.scripts.write_run_configs.
 set -euo pipefail
 here="$(cd "$(dirname "$0")" && pwd)"
 

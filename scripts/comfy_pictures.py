@@ -1,6 +1,6 @@
 """The README's pictures of the demo workflow in ComfyUI: run in a real page, in English and in Chinese.
 
-``python -m infinitetalk.tools.comfy_pictures COMFYUI PYTHON [FRONTEND]``: sources and interpreter of a ComfyUI, and
+``python -m infinitetalk.scripts.comfy_pictures COMFYUI PYTHON [FRONTEND]``: sources and interpreter of a ComfyUI, and
 the folder of a frontend's static files, where another one is wanted than it has. Needs a browser and a Chinese font.
 """
 
@@ -12,7 +12,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from . import browser, comfy_host
+from ..tests.support import browser, comfy_host
 from .save_workflows import READY, ROOT
 
 PICTURES = {"en": "comfyui.jpg", "zh": "comfyui.zh-CN.jpg"}

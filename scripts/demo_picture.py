@@ -1,6 +1,6 @@
 """The animated picture at the top of the README, from the video that ``make demo`` makes.
 
-``python -m infinitetalk.tools.demo_picture [VIDEO] [OUT.webp]``
+``python -m infinitetalk.scripts.demo_picture [VIDEO] [OUT.webp]``
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from ..pipeline.evaluation.command import read_video
+from ..pipeline.commands.evaluate import read_video
 
 ROOT = Path(__file__).parent.parent
 _EVERY = 2  # frames; 12.5 a second are enough without sound

@@ -1,6 +1,6 @@
 """Writes the measured part of docs/formats.md, which lies between two marks there; the rest is written by hand.
 
-``python -m infinitetalk.tools.formats_page`` measures again (a minute) and rewrites it; a test measures too, and
+``python -m infinitetalk.scripts.formats_page`` measures again (a minute) and rewrites it; a test measures too, and
 fails where the page says something else.
 """
 
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from .format_matrix import AT_LOAD, COARSE, FORMATS, SIZES, WAYS, WITH, WITHOUT, Cell, Matrix, measure
+from ..tests.support.format_matrix import AT_LOAD, COARSE, FORMATS, SIZES, WAYS, WITH, WITHOUT, Cell, Matrix, measure
 
 FILE = Path(__file__).parent.parent / "docs" / "formats.md"
 BEGIN, END = "<!-- measured: begin -->\n", "<!-- measured: end -->\n"

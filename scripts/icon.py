@@ -1,4 +1,4 @@
-"""Draws the icon of the ComfyUI registry: ``python -m infinitetalk.tools.icon`` writes ``assets/icon.png``."""
+"""Draws the icon of the ComfyUI registry: ``python -m infinitetalk.scripts.icon`` writes ``assets/icon.png``."""
 
 from __future__ import annotations
 

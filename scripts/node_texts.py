@@ -2,7 +2,7 @@
 
 English comes from the nodes' own schemas, as a running ComfyUI tells them; Chinese, and the notes of the help
 pages in both, from the two files ``node_texts_*.toml`` beside this one. Run it as
-``python -m infinitetalk.tools.node_texts COMFYUI PYTHON``.
+``python -m infinitetalk.scripts.node_texts COMFYUI PYTHON``.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import tempfile
 import tomllib
 from pathlib import Path
 
-from . import comfy_host
+from ..tests.support import comfy_host
 
 ROOT = Path(__file__).parent.parent
 PREFIX = "InfiniteTalk"

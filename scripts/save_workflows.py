@@ -1,6 +1,6 @@
 """Saves the bundled workflows from ComfyUI's own page, with a thumbnail each.
 
-``python -m infinitetalk.tools.save_workflows COMFYUI PYTHON`` builds the graphs below in a headless browser and
+``python -m infinitetalk.scripts.save_workflows COMFYUI PYTHON`` builds the graphs below in a headless browser and
 writes ``workflows/NAME.json`` and ``NAME.jpg``, and what the page would queue into ``tests/data/workflows/NAME.json``.
 """
 
@@ -12,7 +12,8 @@ import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from . import browser, comfy_host, node_texts
+from ..tests.support import browser, comfy_host
+from . import node_texts
 
 ROOT = Path(__file__).parent.parent
 HUGGING_FACE = "https://huggingface.co"

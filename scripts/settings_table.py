@@ -1,6 +1,6 @@
 """Writes docs/settings.md, the table of all settings and presets, from ``Settings`` and presets/.
 
-``python -m infinitetalk.tools.settings_table`` rewrites it; a test fails where it is out of date.
+``python -m infinitetalk.scripts.settings_table`` rewrites it; a test fails where it is out of date.
 """
 
 from __future__ import annotations
@@ -8,9 +8,9 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-from ..pipeline.flags import describe_setting, value_to_text
-from ..pipeline.presets import load_preset, preset_names
-from ..pipeline.settings import NEGATIVE_PROMPT, SettingInfo, Settings, SettingType, setting_types
+from ..pipeline.settings.definition import NEGATIVE_PROMPT, SettingInfo, Settings, SettingType, setting_types
+from ..pipeline.settings.flags import describe_setting, value_to_text
+from ..pipeline.settings.presets import load_preset, preset_names
 
 FILE = Path(__file__).parent.parent / "docs" / "settings.md"
 
@@ -18,7 +18,7 @@ HEAD = """\
 # Settings
 
 Every setting is a flag of the command line and a field of `Settings` under the same name. This page is made
-from the code by `python -m infinitetalk.tools.settings_table`.
+from the code by `python -m infinitetalk.scripts.settings_table`.
 
 Rules for the command line:
 

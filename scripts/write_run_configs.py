@@ -1,6 +1,6 @@
 """``run_configs/``: the presets as scripts in the exporter's full form, and a menu of them.
 
-``python -m infinitetalk.tools.write_run_configs`` writes them; nobody else does. They name
+``python -m infinitetalk.scripts.write_run_configs`` writes them; nobody else does. They name
 the guide's paths under ``weights/`` and the bundled example, and run from anywhere.
 """
 
@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from ..pipeline.export.command import flags, line
-from ..pipeline.presets import Preset, load_preset, preset_names, settings_with_preset
+from ..pipeline.settings.presets import Preset, load_preset, preset_names, settings_with_preset
 
 ROOT = Path(__file__).parent.parent
 FOLDER = "run_configs"
@@ -21,7 +21,7 @@ BEGIN = """\
 # {title_en} / {title_zh}
 # {promise}
 # Flags given to this script come last and win: {name}.sh --image me.png --audio speech.wav --prompt "..."
-# Paths are those of the clone. Written by python -m infinitetalk.tools.write_run_configs.
+# Paths are those of the clone. Written by python -m infinitetalk.scripts.write_run_configs.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 if [ -z "${{PYTHON:-}}" ]; then

@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from infinitetalk.pipeline.command_line import main
-from infinitetalk.tools import random_checkpoint
-from infinitetalk.tools.golden.speech import save_wav
+from infinitetalk.pipeline.commands.main import main
+from infinitetalk.tests.golden.speech import save_wav
+from infinitetalk.tests.support import random_checkpoint
 
-PORTRAIT = Path(random_checkpoint.__file__).parent.parent / "assets" / "portrait.png"
+PORTRAIT = Path(random_checkpoint.__file__).parents[2] / "assets" / "portrait.png"
 SMALL = {"device": "cpu", "size": "64x64", "frame_num": 17, "motion_frame": 5, "sample_steps": 1}
 SMALL |= {"sample_text_guide_scale": 1, "sample_audio_guide_scale": 1}
 
@@ -28,12 +28,12 @@ def weights(tmp_path_factory):
 
 
 @pytest.fixture
-def interpreted():
-    """Runs Python code that may import these tests, with Triton's interpreter in a card's place."""
+def interpreted(request):
+    """Runs Python code that may import the tests beside the one that asks, with Triton's interpreter as the card."""
     pytest.importorskip("triton", reason="needs the package triton (comes with PyTorch's CUDA build)")
 
     def call(code):
-        places = [str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+        places = [str(request.path.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
         environment = {**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": os.pathsep.join(places)}
         done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr[-2000:]

@@ -1,4 +1,4 @@
-"""``python -m infinitetalk.tools.demo_model STAGE ...``: one stage of the demo model's training, or several.
+"""``python -m infinitetalk.training STAGE ...``: one stage of the demo model's training, or several.
 
 speech           renders speech.npz (needs espeak-ng; no card)
 speech_encoder   wav2vec2                        30 s
@@ -36,7 +36,7 @@ STAGES = (
 
 def main() -> None:
     parser = argparse.ArgumentParser(
-        prog="python -m infinitetalk.tools.demo_model",
+        prog="python -m infinitetalk.training",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -108,7 +108,7 @@ class _Prepared:
     """What transformer and LoRA learn from and are looked at with."""
 
     def __init__(self, a: argparse.Namespace, keep_frames: bool = False) -> None:
-        from ...pipeline.evaluation.reader import load_reader
+        from ..pipeline.evaluation.reader import load_reader
         from . import frozen, generating, latents, reader, speech_encoder, vae
         from .clips import Drawer
         from .prompts import ASIDE, CALM, SAD, SMILING, SURPRISED
@@ -211,7 +211,7 @@ def _decoder(a: argparse.Namespace) -> None:
 
 
 def _disassemble(a: argparse.Namespace) -> None:
-    from ...pipeline.demo import FOLDER
+    from ..pipeline.settings.demo import FOLDER
     from . import assemble
 
     assemble.read_back(FOLDER, a.out)

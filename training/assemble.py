@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
-from ..random_checkpoint import (
+from ..tests.support.random_checkpoint import (
     BASE_DIR,
     CLIP_FILE,
     DEMO,
@@ -26,7 +26,7 @@ from ..random_checkpoint import (
     transformer_config,
     write_shards,
 )
-from ..random_tokenizer import write_json
+from ..tests.support.random_tokenizer import write_json
 from . import lora, reader, speech_encoder, transformer, vae
 from .transformer_network import CONFIG
 from .vae_network import wan_statistics

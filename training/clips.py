@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from ...pipeline.evaluation.opening import mouth_curves
+from ..pipeline.evaluation.opening import mouth_curves
 from .drawing import Pose, draw, head_point
 from .motion import portrait_pose, timeline
 from .people import Person, people

@@ -18,8 +18,8 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-from ...pipeline.evaluation.reader import FaceReader
-from ...pipeline.models.block import TransformerConfig
+from ..pipeline.evaluation.reader import FaceReader
+from ..pipeline.models.transformer.block import TransformerConfig
 from .clips import MOTION_FRAMES, draw_clip, from_levels
 from .generating import Trial, generate, measure, second_window
 from .latents import CLIPS, ENOUGH, MOTION_LATENTS

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import torch
 
-from ...pipeline.models.image_encoder import ImageEncoder, load_image_encoder
-from ...pipeline.models.text_encoder import TextEncoder, load_text_encoder
-from ...pipeline.settings import NEGATIVE_PROMPT
-from ..random_checkpoint import (
+from ..pipeline.models.image_encoder import ImageEncoder, load_image_encoder
+from ..pipeline.models.text.encoder import TextEncoder, load_text_encoder
+from ..pipeline.settings.definition import NEGATIVE_PROMPT
+from ..tests.support.random_checkpoint import (
     CLIP_FILE,
     DEMO,
     T5_FILE,
@@ -22,7 +22,7 @@ from ..random_checkpoint import (
     image_encoder_weights,
     text_encoder_weights,
 )
-from ..random_tokenizer import SENTENCES, write_tokenizer
+from ..tests.support.random_tokenizer import SENTENCES, write_tokenizer
 from .prompts import tokenizer_sentences
 
 SIZES = replace(DEMO, text_dim=64, text_attn=128, text_layers=2, clip_dim=80, clip_layers=3)

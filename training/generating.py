@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from ...pipeline.evaluation.reader import FaceReader, read_frames
-from ...pipeline.models.image_encoder import ImageEncoder
-from ...pipeline.models.text_encoder import TextEncoder
-from ...pipeline.sampling.solvers import euler_levels
+from ..pipeline.evaluation.reader import FaceReader, read_frames
+from ..pipeline.models.image_encoder import ImageEncoder
+from ..pipeline.models.text.encoder import TextEncoder
+from ..pipeline.sampling.solvers import euler_levels
 from .clips import FRAMES, MOTION_FRAMES, SIDE, Scenes, draw_portraits, make_scenes
 from .frozen import padded
 from .latents import reference_channels, speech_windows, still_latents

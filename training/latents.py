@@ -15,9 +15,9 @@ from dataclasses import dataclass
 import torch
 from transformers import Wav2Vec2Model
 
-from ...pipeline.models.image_encoder import ImageEncoder
-from ...pipeline.models.text_encoder import TextEncoder
-from ...pipeline.settings import NEGATIVE_PROMPT
+from ..pipeline.models.image_encoder import ImageEncoder
+from ..pipeline.models.text.encoder import TextEncoder
+from ..pipeline.settings.definition import NEGATIVE_PROMPT
 from .clips import FRAMES, MOTION_FRAMES, SIDE, Drawer, draw_portraits, make_scenes, places, to_levels
 from .frozen import padded
 from .prompts import MOODS, training_prompts

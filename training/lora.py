@@ -18,10 +18,10 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
-from ...pipeline.lora.reading import read_lora
-from ...pipeline.models.block import TransformerConfig
-from ...pipeline.sampling.solvers import distilled_levels, euler_levels, shift_levels
-from ..lora_files import Layer, comfy
+from ..pipeline.lora.reading import read_lora
+from ..pipeline.models.transformer.block import TransformerConfig
+from ..pipeline.sampling.solvers import distilled_levels, euler_levels, shift_levels
+from ..tests.support.lora_files import Layer, comfy
 from .training import Clock, Optimizer
 from .transformer import Sampler, fastest
 from .transformer_network import CONFIG, Conditions, Network, Parameters

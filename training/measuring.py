@@ -14,14 +14,14 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ...pipeline.demo import FACE_READER, FOLDER, demo_settings
-from ...pipeline.evaluation.measures import Evaluation, evaluate_frames
-from ...pipeline.evaluation.reader import load_reader
-from ...pipeline.generator import Generator
-from ...pipeline.job import Job
-from ...pipeline.media.audio import Sound
-from ...pipeline.settings import Settings
-from ...pipeline.streaming import to_uint8
+from ..pipeline.evaluation.measures import Evaluation, evaluate_frames
+from ..pipeline.evaluation.reader import load_reader
+from ..pipeline.job.job import Job
+from ..pipeline.media.audio import Sound
+from ..pipeline.run.generator import Generator
+from ..pipeline.run.streaming import to_uint8
+from ..pipeline.settings.definition import Settings
+from ..pipeline.settings.demo import FACE_READER, FOLDER, demo_settings
 from .assemble import LORA_FILE
 from .clips import draw_clip, draw_portraits, make_scenes
 from .people import people

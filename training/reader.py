@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-from ...pipeline.evaluation.reader import FIELDS, SIDE, FaceReader
+from ..pipeline.evaluation.reader import FIELDS, SIDE, FaceReader
 from .drawing import Pose, draw, head_point
 from .people import people
 from .speech_encoder import correlation

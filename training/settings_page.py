@@ -1,6 +1,6 @@
 """Measures what each setting does to the demo's video, for docs/what_settings_do.md, and makes its pictures.
 
-``python -m infinitetalk.tools.demo_model.settings_page [GROUP ...]`` runs the engine for every row (half
+``python -m infinitetalk.training.settings_page [GROUP ...]`` runs the engine for every row (half
 an hour with two cores at it) and rewrites the rows of the tables in both languages; headings and everything around
 the tables is written by hand. A group's rows lie behind a mark with its name.
 """
@@ -16,16 +16,16 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ...pipeline.demo import ASSETS, FACE_READER, FOLDER, demo_settings
-from ...pipeline.evaluation.measures import Evaluation, evaluate_frames
-from ...pipeline.evaluation.reader import load_reader
-from ...pipeline.generator import Generator
-from ...pipeline.job import Job
-from ...pipeline.media.audio import Sound, open_audio
-from ...pipeline.media.speech import speech_for_model
+from ..pipeline.evaluation.measures import Evaluation, evaluate_frames
+from ..pipeline.evaluation.reader import load_reader
+from ..pipeline.job.job import Job
+from ..pipeline.media.audio import Sound, open_audio
+from ..pipeline.media.speech import speech_for_model
+from ..pipeline.run.generator import Generator
+from ..pipeline.settings.demo import ASSETS, FACE_READER, FOLDER, demo_settings
 from .assemble import LORA_FILE
 
-DOCS = Path(__file__).parent.parent.parent / "docs"
+DOCS = Path(__file__).parents[1] / "docs"
 PAGES = (DOCS / "what_settings_do.md", DOCS / "what_settings_do.zh-CN.md")
 PICTURES = "pictures/settings"
 PORTRAIT = ASSETS / "drawn_portrait.png"

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from torch import nn
 from transformers import Wav2Vec2Config, Wav2Vec2Model
 
-from ...pipeline.evaluation.opening import RATE, _spectrum, mouth_curves
+from ..pipeline.evaluation.opening import RATE, _spectrum, mouth_curves
 from .clips import _coloured, _music
 from .training import Averaged, Clock, Optimizer, graphed, save_weights
 

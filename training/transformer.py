@@ -13,8 +13,8 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
-from ...pipeline.evaluation.reader import FaceReader
-from ...pipeline.models.block import TransformerConfig
+from ..pipeline.evaluation.reader import FaceReader
+from ..pipeline.models.transformer.block import TransformerConfig
 from .clips import near
 from .generating import Trial, generate, measure, pixels
 from .latents import CLIPS, MOTION_LATENTS, Set, Texts, reference_channels, speech_windows

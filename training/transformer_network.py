@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
-from ...pipeline.models.block import TransformerConfig
-from ...pipeline.models.rope import rope_table
-from ...pipeline.models.transformer import AUDIO_WINDOW, FRAMES_PER_LATENT, parameter_shapes
+from ..pipeline.models.transformer.block import TransformerConfig
+from ..pipeline.models.transformer.model import AUDIO_WINDOW, FRAMES_PER_LATENT, parameter_shapes
+from ..pipeline.models.transformer.rope import rope_table
 from .frozen import IMAGE_DIM, TEXT_DIM
 from .speech_encoder import HIDDEN, LAYERS
 

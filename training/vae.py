@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from ...pipeline.models.vae import WanVAE
+from ..pipeline.models.vae.model import WanVAE
 from .clips import (
     FRAMES,
     MOTION_FRAMES,

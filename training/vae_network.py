@@ -10,15 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ...pipeline.models.vae import LATENT_MEAN, LATENT_STD, Coder, WanVAE
-from ...pipeline.models.vae_layers import (
-    AttentionBlock,
-    CausalConv3d,
-    Downsample,
-    ResidualBlock,
-    RMSNorm,
-    Upsample,
-)
+from ..pipeline.models.vae.layers import AttentionBlock, CausalConv3d, Downsample, ResidualBlock, RMSNorm, Upsample
+from ..pipeline.models.vae.model import LATENT_MEAN, LATENT_STD, Coder, WanVAE
 
 Z = 16
 

@@ -11,15 +11,15 @@ from pathlib import Path
 
 import folder_paths
 
-from ..pipeline.errors import InputError
-from ..pipeline.export.command import Command, command, own_shell
-from ..pipeline.export.graph import from_prompt, graph_of
-from ..pipeline.export.ours import seed_note
-from ..pipeline.export.read import samplers, settings_of
+from ...pipeline.errors import InputError
+from ...pipeline.export.command import Command, command, own_shell
+from ...pipeline.graphs.graph import from_prompt, graph_of
+from ...pipeline.graphs.ours import seed_note
+from ...pipeline.graphs.read import samplers, settings_of
 from . import host
 from .files import FILES
 
-SCRIPT = Path(__file__).parent.parent / "generate_infinitetalk.py"
+SCRIPT = Path(__file__).parents[2] / "generate_infinitetalk.py"
 SHELLS = {"sh": "sh", "PowerShell": "powershell"}  # as the node's widget has them
 
 

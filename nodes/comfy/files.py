@@ -12,8 +12,8 @@ from pathlib import Path, PurePosixPath
 
 import folder_paths
 
-from ..pipeline.errors import InputError
-from ..pipeline.export.places import ALSO, FOLDERS, posix_name
+from ...pipeline.errors import InputError
+from ...pipeline.graphs.places import ALSO, FOLDERS, posix_name
 
 GGUF = ("dit_path", "infinitetalk_dir", "text_encoder")
 TOKENIZERS = ("tokenizer.json", "spiece.model")

@@ -18,8 +18,8 @@ import torch
 from PIL import Image
 from server import PromptServer
 
-from ..pipeline.errors import InputError
-from ..pipeline.progress import Decoded, Event, Kept, Narrator, Notice, RunStarted, Step, WindowDone, Working
+from ...pipeline.errors import InputError
+from ...pipeline.run.progress import Decoded, Event, Kept, Narrator, Notice, RunStarted, Step, WindowDone, Working
 
 GIB = 2**30
 NOTICE = "infinitetalk.notice"  # message to the browser, which shows it

@@ -1,6 +1,6 @@
 """Widgets made from the engine's settings.
 
-Names, ranges, defaults and help are the engine's; what their values mean is in ``pipeline.export.widgets``.
+Names, ranges, defaults and help are the engine's; what their values mean is in ``pipeline.graphs.widgets``.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from pathlib import Path
 
 from comfy_api.latest import io
 
-from ..pipeline.export.widgets import DEMO, NONE, SWITCH, unset
-from ..pipeline.settings import NEGATIVE_PROMPT, SettingInfo, Settings, setting_infos, setting_types
+from ...pipeline.graphs.widgets import DEMO, NONE, SWITCH, unset
+from ...pipeline.settings.definition import NEGATIVE_PROMPT, SettingInfo, Settings, setting_infos, setting_types
 from . import files
 
 _WORDS = {"dit_path": (DEMO, NONE), "infinitetalk_dir": (NONE, DEMO), "wav2vec_dir": (DEMO,), "lora_dir": ()}

@@ -13,12 +13,12 @@ from pathlib import Path
 from aiohttp import web
 from server import PromptServer
 
-from ..pipeline.errors import InputError
-from ..pipeline.export.widgets import LOADER, SAMPLER, widget_value
-from ..pipeline.presets import load_preset, preset_names
+from ...pipeline.errors import InputError
+from ...pipeline.graphs.widgets import LOADER, SAMPLER, widget_value
+from ...pipeline.settings.presets import load_preset, preset_names
 from . import commands, files
 
-PACK = Path(__file__).parent.parent
+PACK = Path(__file__).parents[2]
 SERVED = {"/extensions": PACK / "web", "/api/workflow_templates": PACK / "workflows"}
 routes = PromptServer.instance.routes
 

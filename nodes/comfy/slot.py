@@ -13,8 +13,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ..pipeline.generator import Generator
-    from ..pipeline.settings import Settings
+    from ...pipeline.run.generator import Generator
+    from ...pipeline.settings.definition import Settings
 
 
 class Slot:
@@ -36,7 +36,7 @@ class Slot:
         Raises:
             InputError: files are missing or of another kind.
         """
-        from ..pipeline.generator import Generator, models_key
+        from ...pipeline.run.generator import Generator, models_key
 
         key = models_key(settings)
         if self._generator is None or key != self._key:

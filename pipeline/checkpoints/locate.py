@@ -8,14 +8,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from .errors import InputError
+from ..errors import InputError
+from ..facts import downloads
+from ..models.text.encoder import EMBEDDED_TOKENIZER
+from ..models.text.tokenizer import find_tokenizer
+from ..models.transformer.files import audio_file
+from ..settings.definition import Settings
+from .files import Tensors, open_tensors
 from .lookup import look_up
-from .models.text_encoder import EMBEDDED_TOKENIZER
-from .models.tokenizer import find_tokenizer
-from .models.transformer_files import audio_file
-from .settings import Settings
-from .weights import downloads
-from .weights.files import Tensors, open_tensors
 
 _BASE_MISSING = f"--ckpt_dir is missing: the folder of the Wan 2.1 base. Get it with: {downloads.BASE}"
 _GET_LORA = "or leave the LoRA out (--lora_dir none) and use about 40 steps"
@@ -60,7 +60,7 @@ _MARKS = {
 class TransformerFiles:
     """The base (a file, or the folder of its shards), InfiniteTalk's weights if given, and the LoRAs in order.
 
-    The first two are judged when they are opened (``models.transformer_files.open_transformer``).
+    The first two are judged when they are opened (``models.transformer.files.open_transformer``).
     """
 
     base: Path

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from .errors import InputError
+from ..errors import InputError
 
 
 def look_up(flag: str, path: Path, ckpt_dir: Path | None, download: str) -> Path:

@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 
 from ..errors import InputError
-from . import downloads
+from ..facts import downloads
 from .entry import Entry
 from .scaled import fits, scaled
 

@@ -19,25 +19,25 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from .device import choose_dtype, choose_operations, choose_vae, free_memory
-from .media.audio import FPS
-from .media.buckets import target_size
-from .memory import GIB, IMAGE_TOKENS, TransformerSize
-from .models.attention import choose_attention
-from .models.block import IMAGE_LAYERS, TEXT_LAYERS, Block, TransformerConfig
-from .models.linear import Linear
-from .models.rope import rope_table
-from .models.transformer import parameter_shapes
-from .models.transformer_blocks import is_context_layer
-from .models.transformer_files import weight_dtype
-from .models.transformer_loading import QUANTISERS
-from .models.vae import WanVAE, load_vae
-from .models.vae_kernels import choose_vae_kernels
-from .plan import latent_frames, plan_memory, tokens_per_window
-from .presets import preset_names, settings_with_preset
-from .sampling.guidance import branches_of_steps
-from .settings import Settings
-from .validation import resolve
+from ..facts.buckets import target_size
+from ..media.audio import FPS
+from ..models.transformer.attention import choose_attention
+from ..models.transformer.block import IMAGE_LAYERS, TEXT_LAYERS, Block, TransformerConfig
+from ..models.transformer.blocks import is_context_layer
+from ..models.transformer.files import weight_dtype
+from ..models.transformer.linear import Linear
+from ..models.transformer.loading import QUANTISERS
+from ..models.transformer.model import parameter_shapes
+from ..models.transformer.rope import rope_table
+from ..models.vae.kernels import choose_vae_kernels
+from ..models.vae.model import WanVAE, load_vae
+from ..planning.machine import choose_dtype, choose_operations, choose_vae, free_memory
+from ..planning.memory import GIB, IMAGE_TOKENS, TransformerSize
+from ..planning.windows import latent_frames, plan_memory, tokens_per_window
+from ..sampling.guidance import branches_of_steps
+from ..settings.definition import Settings
+from ..settings.presets import preset_names, settings_with_preset
+from ..settings.validation import resolve
 
 WAN_14B = TransformerConfig(
     dim=5120,
@@ -226,7 +226,7 @@ def _decoding(sizes: Sizes, device: torch.device) -> float:
 
 
 def _random_vae(width: int, device: torch.device) -> WanVAE:
-    from ..tools import random_checkpoint
+    from ...tests.support import random_checkpoint
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "vae.safetensors")

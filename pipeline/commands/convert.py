@@ -1,6 +1,6 @@
 """``infinitetalk convert``: the transformer with 8-bit matrices, LoRAs fused, in one file that loads in seconds.
 
-The file holds base and audio layers together in the layout that ``weights.comfy`` documents, so it serves as
+The file holds base and audio layers together in the layout that ``checkpoints.comfy`` documents, so it serves as
 --dit_path alone, or as --quant_dir. It is made tensor by tensor; no more than one is in memory.
 """
 
@@ -12,22 +12,22 @@ from pathlib import Path
 
 import torch
 
-from .device import choose_device
-from .errors import InputError
-from .job import check_output
-from .model_files import find_transformer_files
-from .models.block import TransformerConfig
-from .models.transformer import parameter_shapes
-from .models.transformer_files import HEADS_METADATA, transformer_config, weight_dtype
-from .models.transformer_loading import is_matrix, keep_matrix, with_lora
-from .progress import BlockLoaded, Finished, Loading, Notice, Progress
-from .quantisation.matmul import WEIGHT_ONLY
-from .quantisation.rowwise import FP8
-from .quantisation.storage import PLAIN, Packed, Storage
-from .settings import Settings
-from .transformer_weights import LORA_METADATA, TransformerWeights, open_weights
-from .weights.comfy import converted_parts
-from .weights.writing import Specs, write_safetensors
+from ..checkpoints.comfy import converted_parts
+from ..checkpoints.locate import find_transformer_files
+from ..checkpoints.writing import Specs, write_safetensors
+from ..errors import InputError
+from ..job.job import check_output
+from ..models.transformer.block import TransformerConfig
+from ..models.transformer.files import HEADS_METADATA, transformer_config, weight_dtype
+from ..models.transformer.loading import is_matrix, keep_matrix, with_lora
+from ..models.transformer.model import parameter_shapes
+from ..models.transformer.weights import LORA_METADATA, TransformerWeights, open_weights
+from ..planning.machine import choose_device
+from ..quantisation.matmul import WEIGHT_ONLY
+from ..quantisation.rowwise import FP8
+from ..quantisation.storage import PLAIN, Packed, Storage
+from ..run.progress import BlockLoaded, Finished, Loading, Notice, Progress
+from ..settings.definition import Settings
 
 FLOATS = torch.bfloat16
 _DTYPES = {storage: dtype for dtype, storage in FP8.items()}

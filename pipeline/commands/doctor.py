@@ -17,16 +17,16 @@ import av
 import psutil
 import torch
 
-from .. import __version__
-from .device import choose_device, choose_dtype, free_memory
-from .errors import InputError
-from .memory import GIB
-from .models.attention import choose_attention
-from .models.few_keys import choose_few_keys
-from .models.pointwise import choose_pointwise
-from .quantisation.matmul import choose_matmuls
-from .quantisation.products import find_gelu_product
-from .quantisation.rowwise import FP8_E4M3, INT8
+from ..errors import InputError
+from ..models.transformer.attention import choose_attention
+from ..models.transformer.few_keys import choose_few_keys
+from ..models.transformer.pointwise import choose_pointwise
+from ..planning.machine import choose_device, choose_dtype, free_memory
+from ..planning.memory import GIB
+from ..quantisation.matmul import choose_matmuls
+from ..quantisation.products import find_gelu_product
+from ..quantisation.rowwise import FP8_E4M3, INT8
+from ..version import __version__
 
 FINE, MISSING, BAD = "ok", "--", "!!"
 # module, package, what it is for: without it nothing works

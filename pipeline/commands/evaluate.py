@@ -9,13 +9,13 @@ from pathlib import Path
 import av
 import numpy as np
 
-from ..demo import FACE_READER
 from ..errors import InputError
-from ..info import read_record
+from ..evaluation.measures import Evaluation, evaluate_frames
+from ..evaluation.reader import load_reader
 from ..media.audio import open_audio
 from ..media.speech import speech_for_model
-from .measures import Evaluation, evaluate_frames
-from .reader import load_reader
+from ..settings.demo import FACE_READER
+from .info import read_record
 
 USAGE = "infinitetalk evaluate VIDEO AUDIO [--json FILE] [--picture FILE.png]"
 
@@ -37,7 +37,7 @@ def evaluate_command(argv: list[str]) -> str:
     if "--json" in outputs:
         outputs["--json"].write_text(json.dumps(dataclasses.asdict(result), indent=1) + "\n", encoding="utf-8")
     if "--picture" in outputs:
-        from .picture import draw_evaluation
+        from ..evaluation.picture import draw_evaluation
 
         draw_evaluation(result, frames[: result.frames], outputs["--picture"])
     return describe(result, about)

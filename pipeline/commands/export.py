@@ -7,14 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..errors import InputError
-from ..flags import Parser
-from .command import SHELLS, Command, command, own_shell
-from .exported import Files
-from .graph import read_graph
-from .places import FolderFiles, PortableFiles
-from .read import settings_of
-from .upstream import upstream_command
-from .video import VIDEOS, read_video, shortened
+from ..export.command import SHELLS, Command, command, own_shell
+from ..export.exported import Files
+from ..export.upstream import upstream_command
+from ..graphs.graph import read_graph
+from ..graphs.places import FolderFiles, PortableFiles
+from ..graphs.read import settings_of
+from ..graphs.video import VIDEOS, read_video, shortened
+from ..settings.flags import Parser
 
 TARGETS = ("ours", "upstream")
 

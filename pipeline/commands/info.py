@@ -12,10 +12,10 @@ from pathlib import Path
 
 import av
 
-from .errors import InputError
-from .media.writer import METADATA_KEY
-from .settings import NEGATIVE_PROMPT, Settings
-from .validation import resolve
+from ..errors import InputError
+from ..media.writer import METADATA_KEY
+from ..settings.definition import NEGATIVE_PROMPT, Settings
+from ..settings.validation import resolve
 
 # settings that the job says, or that say nothing about the video
 _UNTOLD = {

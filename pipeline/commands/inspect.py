@@ -9,10 +9,10 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from .errors import InputError
-from .lora import is_lora, lora_summary
-from .transformer_weights import LORA_METADATA
-from .weights.files import Tensors, open_tensors
+from ..checkpoints.files import Tensors, open_tensors
+from ..errors import InputError
+from ..lora import is_lora, lora_summary
+from ..models.transformer.weights import LORA_METADATA
 
 _PREFIX = "model.diffusion_model."
 

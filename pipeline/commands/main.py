@@ -16,13 +16,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import TextIO
 
-from .. import __version__
-from .errors import InputError
-from .flags import build_parser, parse
-from .job import load_job, output_path
-from .progress import ConsoleProgress, Loading, no_progress
-from .settings import ONE_GPU
-from .validation import resolve, validate, warnings_for
+from ..errors import InputError
+from ..job.job import load_job, output_path
+from ..run.progress import ConsoleProgress, Loading, no_progress
+from ..settings.definition import ONE_GPU
+from ..settings.flags import build_parser, parse
+from ..settings.validation import resolve, validate, warnings_for
+from ..version import __version__
 
 BAD_INPUT = 2
 INTERRUPTED = 130
@@ -67,11 +67,11 @@ def _command(argv: list[str]) -> int:
 def _parser_of(command: str) -> argparse.ArgumentParser:
     """The parser whose help is meant; commands without flags of their own are in the help of all."""
     if command == "export":
-        from .export.cli import export_parser
+        from .export import export_parser
 
         return export_parser()
     if command == "recommend":
-        from .guide import recommend_parser
+        from .recommend import recommend_parser
 
         return recommend_parser()
     return build_parser()
@@ -88,15 +88,15 @@ def _generate(argv: list[str]) -> int:
     job = load_job(settings)
     settings = settings.replace(save_file=output_path(settings, job, datetime.now()))
     if settings.dry_run:
-        from .dry_run import plan_run
-        from .plan import describe
+        from ..planning.run_plan import plan_run
+        from ..planning.windows import describe
 
         _write(sys.stdout, describe(plan_run(settings, job)))
         return 0
 
     progress = no_progress if settings.quiet else ConsoleProgress(sys.stderr)
     progress(Loading("loading PyTorch"))
-    from .generator import generate
+    from ..run.generator import generate
 
     path = generate(settings, job, progress)
     _write(sys.stdout, str(path))
@@ -104,7 +104,7 @@ def _generate(argv: list[str]) -> int:
 
 
 def _inspect(argv: list[str]) -> int:
-    from .inspection import describe, inspect
+    from .inspect import describe, inspect
 
     if not argv or any(word.startswith("--") for word in argv):
         raise InputError("inspect: give the names of weights files, as in: infinitetalk inspect lora.safetensors")
@@ -131,14 +131,14 @@ def _info(argv: list[str]) -> int:
 
 
 def _evaluate(argv: list[str]) -> int:
-    from .evaluation.command import evaluate_command
+    from .evaluate import evaluate_command
 
     _write(sys.stdout, evaluate_command(argv))
     return 0
 
 
 def _export(argv: list[str]) -> int:
-    from .export.cli import export
+    from .export import export
 
     command = export(argv)
     for note in command.notes:
@@ -150,14 +150,14 @@ def _export(argv: list[str]) -> int:
 def _presets(argv: list[str]) -> int:
     if argv:
         raise InputError(f"presets: {argv[0]!r} found, nothing expected; --preset NAME takes one of them.")
-    from .guide import presets_table
+    from .recommend import presets_table
 
     _write(sys.stdout, presets_table())
     return 0
 
 
 def _recommend(argv: list[str]) -> int:
-    from .guide import recommend_command
+    from .recommend import recommend_command
 
     _write(sys.stdout, recommend_command(argv, _ask if sys.stdin.isatty() else None))
     return 0
@@ -175,8 +175,8 @@ def _doctor(argv: list[str]) -> int:
 def _bench(argv: list[str]) -> int:
     if argv:
         raise InputError(f"bench: {argv[0]!r} found, nothing expected.")
+    from ..planning.machine import choose_device
     from .bench import describe, measure, usual_sizes
-    from .device import choose_device
 
     device = choose_device("auto")
     _write(

@@ -13,9 +13,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from .errors import InputError
-from .flags import Parser, to_argv
-from .presets import Preset, load_preset, preset_names, settings_with_preset
+from ..errors import InputError
+from ..settings.flags import Parser, to_argv
+from ..settings.presets import Preset, load_preset, preset_names, settings_with_preset
 
 LOW_MEMORY = "05_low_vram"
 ENOUGH = 16  # GB; a smaller card is for LOW_MEMORY unless another preset is asked for that fits
@@ -79,7 +79,7 @@ def describe_recommendation(found: Recommendation) -> str:
 
 def command_for(preset: Preset) -> str:
     """A command with the preset; picture, speech and prompt are to be replaced."""
-    from .export.command import line
+    from ..export.command import line
 
     weights = {flag: Path(_WEIGHTS, preset.weights[name]) for name, flag in _PLACES.items()}
     inputs = {"image": Path("me.png"), "audio": Path("speech.wav"), "prompt": "A woman is talking."}

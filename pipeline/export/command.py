@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import InputError
-from ..flags import to_argv
-from ..settings import Settings, setting_infos
-from ..validation import resolve, warnings_for
+from ..settings.definition import Settings, setting_infos
+from ..settings.flags import to_argv
+from ..settings.validation import resolve, warnings_for
 from .exported import Exported
 
 SHELLS = ("sh", "powershell")

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from ..settings import Settings
+from ..settings.definition import Settings
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..flags import value_to_text
-from ..media.buckets import target_size
-from ..settings import NEGATIVE_PROMPT, PIXELS_480, Settings, setting_types
-from ..validation import resolve
+from ..facts.buckets import target_size
+from ..settings.definition import NEGATIVE_PROMPT, PIXELS_480, Settings, setting_types
+from ..settings.flags import value_to_text
+from ..settings.validation import resolve
 from .command import PROGRAM, Command, comment, json_name, line, write_json
 from .exported import Exported
 

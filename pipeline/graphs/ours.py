@@ -11,12 +11,12 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from ..errors import InputError
-from ..job import BUNDLED
-from ..presets import Preset, load_preset
-from ..settings import Settings
-from ..validation import validate
+from ..export.exported import Exported, Files
+from ..job.job import BUNDLED
+from ..settings.definition import Settings
+from ..settings.presets import Preset, load_preset
+from ..settings.validation import validate
 from . import widgets
-from .exported import Exported, Files
 from .graph import Graph, Node, linked, refusal, value
 from .orders import CONTROL, with_names
 

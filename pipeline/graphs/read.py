@@ -8,9 +8,11 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 
-from . import kijai, native, ours
-from .exported import Exported, Files
+from ..export.exported import Exported, Files
+from . import ours
 from .graph import Graph, Node, of_kind, only
+from .kijai import reader as kijai
+from .native import reader as native
 
 Reader = Callable[[Graph, str, Files], Exported]
 READERS: dict[str, Reader] = {kind: family.read for family in (ours, kijai, native) for kind in family.SAMPLERS}

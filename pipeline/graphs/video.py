@@ -10,13 +10,13 @@ from pathlib import Path
 
 import av
 
+from ..commands.info import Record, read_record
 from ..errors import InputError
-from ..info import Record, read_record
-from ..presets import preset_names, settings_with_preset
-from ..settings import NEGATIVE_PROMPT, Settings, setting_types
-from ..validation import resolve, validate
+from ..export.exported import Exported, Files
+from ..settings.definition import NEGATIVE_PROMPT, Settings, setting_types
+from ..settings.presets import preset_names, settings_with_preset
+from ..settings.validation import resolve, validate
 from . import ours
-from .exported import Exported, Files
 from .graph import graph_of, only
 
 VIDEOS = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v")

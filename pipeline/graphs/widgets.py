@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from pathlib import Path, PurePosixPath
 
-from ..demo import demo_checkpoint
 from ..errors import InputError
-from ..presets import Preset
-from ..settings import NEGATIVE_PROMPT, setting_infos, setting_types
-from .exported import Files
+from ..export.exported import Files
+from ..settings.definition import NEGATIVE_PROMPT, setting_infos, setting_types
+from ..settings.demo import demo_checkpoint
+from ..settings.presets import Preset
 from .orders import CONTROL, Order
 from .places import FOLDERS
 

@@ -15,17 +15,17 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .errors import InputError
-from .settings import NEGATIVE_PROMPT, Settings
+from ..errors import InputError
+from ..settings.definition import NEGATIVE_PROMPT, Settings
 
 if TYPE_CHECKING:
-    from .media.audio import Sound
-    from .media.reference import Footage
-    from .speech import EncodedSpeech
+    from ..media.audio import Sound
+    from ..media.reference import Footage
+    from ..run.speech import EncodedSpeech
 
 ENTRIES = ("prompt", "negative_prompt", "cond_video", "cond_audio", "audio_type", "bbox")
 SPEAKERS = ("person1", "person2")
-BUNDLED = Path(__file__).parent.parent / "assets"
+BUNDLED = Path(__file__).parents[2] / "assets"
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import torch
 
-from ..weights.files import Tensors
+from ..checkpoints.files import Tensors
 from .names import refused_as, split_key
 
 

@@ -11,8 +11,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..checkpoints.files import Tensors, open_tensors
 from ..errors import InputError
-from ..weights.files import Tensors, open_tensors
 from .changes import Change, Difference, Product, is_lora
 from .names import flat_names, parameter_of, refused_as, split_key, without_prefix
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 
+from ..checkpoints.files import Tensors
 from ..errors import InputError
-from ..weights.files import Tensors
 from .names import diffusers_name, split_key, without_prefix
 from .reading import blocks_touched, check_kind
 

@@ -15,10 +15,10 @@ import torch
 import torch.nn.functional as F
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
+from ..checkpoints.files import Tensors, open_tensors
+from ..checkpoints.load import check_names, dimensions, fill
 from ..errors import InputError
-from ..weights.files import Tensors, open_tensors
-from ..weights.load import check_names, dimensions, fill
-from ..weights.slab import HostWeights
+from ..residency.slab import HostWeights
 
 WHAT = "the image encoder (CLIP, --clip_vision)"
 MEAN = (0.48145466, 0.4578275, 0.40821073)  # of CLIP's training images, RGB in [0, 1]

@@ -23,11 +23,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import Wav2Vec2Config, Wav2Vec2Model
 
+from ..checkpoints.files import Tensors, open_tensors
+from ..checkpoints.load import fill
 from ..errors import InputError
 from ..media.audio import FPS, SAMPLE_RATE, frame_count
-from ..weights.files import Tensors, open_tensors
-from ..weights.load import fill
-from ..weights.slab import HostWeights
+from ..residency.slab import HostWeights
 
 WHAT = "wav2vec2 (--wav2vec_dir)"
 DOWNLOAD = "hf download TencentGameMate/chinese-wav2vec2-base --local-dir weights/chinese-wav2vec2-base"

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import torch
 
-from .errors import InputError
-from .media.buckets import target_size
+from ..errors import InputError
+from ..facts.buckets import target_size
+from ..models.transformer.attention import choose_attention
+from ..models.transformer.block import Operations
+from ..models.transformer.few_keys import choose_few_keys
+from ..models.transformer.pointwise import choose_pointwise
+from ..quantisation.matmul import choose_matmuls
+from ..quantisation.products import find_gelu_product
+from ..settings.definition import Settings
 from .memory import GIB, VAE_TILES, VaePlan
-from .models.attention import choose_attention
-from .models.block import Operations
-from .models.few_keys import choose_few_keys
-from .models.pointwise import choose_pointwise
-from .quantisation.matmul import choose_matmuls
-from .quantisation.products import find_gelu_product
-from .settings import Settings
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 

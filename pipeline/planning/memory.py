@@ -10,15 +10,15 @@ from dataclasses import dataclass
 
 import torch
 
-from .models.block import TEXT_TOKENS
-from .models.vae_tiles import grid
-from .quantisation.rows import token_slices
+from ..models.transformer.block import TEXT_TOKENS
+from ..models.vae.tiles import grid
+from ..quantisation.rows import token_slices
 
 GIB = 2**30
 SLOTS = 2  # on the device, for blocks that are copied in
 IMAGE_TOKENS = 257
 # What a block holds at its worst moment, in vectors of width dim for every token: the residual stream, the input in
-# 16 and 8 bits, queries, keys and values (tests/test_transformer_memory.py counts them), and what the allocator
+# 16 and 8 bits, queries, keys and values (tests/models/test_transformer_memory.py counts them), and what the allocator
 # cannot reuse. The feed-forward holds the stream, its input, and some tokens' hidden channels before and after GELU.
 BLOCK_VECTORS = 6.5
 FEED_FORWARD_VECTORS = 3

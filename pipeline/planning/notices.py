@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from .job import Job
-from .media.reference import Reference
+from ..job.job import Job
+from ..media.reference import Reference
 
 FAINT = 1e-3  # of full scale: speech is at -23 LUFS by then, only silence is left as it was
 SMALL = 4  # enlarged so many times, a face has no features left

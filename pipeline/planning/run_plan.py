@@ -8,25 +8,18 @@ from __future__ import annotations
 
 import torch
 
-from .device import (
-    choose_device,
-    choose_dtype,
-    choose_operations,
-    choose_vae,
-    describe_computation,
-    free_memory,
-)
-from .job import Job
-from .media.audio import frame_count, open_audio
-from .media.buckets import target_size
-from .media.reference import open_reference
-from .media.speech import speech_for_model
-from .model_files import check_model_files, find_model_files
-from .plan import Plan, plan_memory, tokens_per_window, window_plan
-from .sampling.guidance import branches_of_steps
-from .sampling.solvers import make_solver
-from .settings import Settings
-from .transformer_weights import open_weights
+from ..checkpoints.locate import check_model_files, find_model_files
+from ..facts.buckets import target_size
+from ..job.job import Job
+from ..media.audio import frame_count, open_audio
+from ..media.reference import open_reference
+from ..media.speech import speech_for_model
+from ..models.transformer.weights import open_weights
+from ..sampling.guidance import branches_of_steps
+from ..sampling.solvers import make_solver
+from ..settings.definition import Settings
+from .machine import choose_device, choose_dtype, choose_operations, choose_vae, describe_computation, free_memory
+from .windows import Plan, plan_memory, tokens_per_window, window_plan
 
 
 def plan_run(settings: Settings, job: Job) -> Plan:

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .errors import InputError
-from .media.audio import FPS
+from ..errors import InputError
+from ..media.audio import FPS
+from ..sampling.guidance import guidance_branches
+from ..settings.definition import Settings
 from .memory import GIB, MemoryEstimate, Placement, TransformerSize, VaePlan, estimate_memory, place_blocks
-from .sampling.guidance import guidance_branches
-from .settings import Settings
 
 LATENT_FRAMES = 4  # video frames of a latent frame, but for the first
 TOKEN_SIDE = 16  # pixels: the VAE's 8 times the transformer's patch of 2

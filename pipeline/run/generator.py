@@ -25,8 +25,25 @@ import av
 import numpy as np
 import torch
 
-from .. import __version__
-from .device import (
+from ..checkpoints.locate import check_model_files, find_model_files
+from ..errors import InputError
+from ..facts.buckets import target_size
+from ..job.job import Job
+from ..media.audio import FPS, Audio, frame_count, open_audio
+from ..media.reference import Reference, open_reference
+from ..media.speech import speech_for_model
+from ..media.writer import VideoWriter
+from ..models.image_encoder import ImageEncoder, load_image_encoder
+from ..models.speech_encoder import SpeechEncoder, load_speech_encoder
+from ..models.text.cache import default_cache_dir, encode_prompts, text_identity
+from ..models.text.encoder import TextEncoder, load_text_encoder
+from ..models.transformer.blocks import TransformerBlocks
+from ..models.transformer.loading import load_transformer
+from ..models.transformer.model import WanTransformer
+from ..models.transformer.weights import open_weights
+from ..models.vae.kernels import choose_vae_kernels
+from ..models.vae.model import WanVAE, load_vae
+from ..planning.machine import (
     choose_device,
     choose_dtype,
     choose_operations,
@@ -34,44 +51,19 @@ from .device import (
     describe_computation,
     free_memory,
 )
-from .errors import InputError
+from ..planning.memory import GIB, MARGIN, TEXT_ENCODER_ROOM, MemoryEstimate, Placement, host_bytes
+from ..planning.notices import input_notices
+from ..planning.windows import WindowSpan, cut_notice, plan_memory, window_plan
+from ..residency.host_memory import host_memory_notice
+from ..sampling.guidance import guidance_branches
+from ..settings.definition import Settings
+from ..settings.validation import resolve
+from ..version import __version__
 from .handover import Handover
-from .job import Job
-from .media.audio import FPS, Audio, frame_count, open_audio
-from .media.buckets import target_size
-from .media.reference import Reference, open_reference
-from .media.speech import speech_for_model
-from .media.writer import VideoWriter
-from .memory import GIB, MARGIN, TEXT_ENCODER_ROOM, MemoryEstimate, Placement, host_bytes
-from .model_files import check_model_files, find_model_files
-from .models.image_encoder import ImageEncoder, load_image_encoder
-from .models.speech_encoder import SpeechEncoder, load_speech_encoder
-from .models.text_cache import default_cache_dir, encode_prompts, text_identity
-from .models.text_encoder import TextEncoder, load_text_encoder
-from .models.transformer import WanTransformer
-from .models.transformer_blocks import TransformerBlocks
-from .models.transformer_loading import load_transformer
-from .models.vae import WanVAE, load_vae
-from .models.vae_kernels import choose_vae_kernels
-from .notices import input_notices
-from .plan import WindowSpan, cut_notice, plan_memory, window_plan
 from .progress import BlockLoaded, Event, Finished, Kept, Loading, Notice, Progress, RunStarted, WindowDone, no_progress
-from .resume import (
-    RunState,
-    check_same_run,
-    remove_state,
-    run_identity,
-    save_state,
-    unfinished,
-    weights_identity,
-)
-from .sampling.guidance import guidance_branches
-from .settings import Settings
+from .resume import RunState, check_same_run, remove_state, run_identity, save_state, unfinished, weights_identity
 from .speech import EncodedSpeech
 from .streaming import Inputs, Models, NoiseSource, Window, stream
-from .transformer_weights import open_weights
-from .validation import resolve
-from .weights.host_memory import host_memory_notice
 
 # Settings that belong to a generator's models; those of a video must agree.
 _OWNED = {

@@ -18,13 +18,13 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
-from .errors import InputError
-from .job import Job
-from .media.audio import Sound
-from .media.reference import Footage
-from .media.writer import Written, partial_path
-from .model_files import ModelFiles
-from .settings import Settings
+from ..checkpoints.locate import ModelFiles
+from ..errors import InputError
+from ..job.job import Job
+from ..media.audio import Sound
+from ..media.reference import Footage
+from ..media.writer import Written, partial_path
+from ..settings.definition import Settings
 from .speech import EncodedSpeech
 
 # Settings that do not change a frame, or whose content is compared instead (files, prompts).

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from .media.audio import Audio, Sound, frame_count, open_audio
-from .media.speech import speech_for_model
-from .models.speech_encoder import SpeechEncoder, SpeechFeatures
+from ..media.audio import Audio, Sound, frame_count, open_audio
+from ..media.speech import speech_for_model
+from ..models.speech_encoder import SpeechEncoder, SpeechFeatures
 
 
 @dataclass(frozen=True, eq=False)

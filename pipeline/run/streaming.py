@@ -13,30 +13,25 @@ from dataclasses import dataclass
 
 import torch
 
-from .media.audio import FPS
-from .media.buckets import target_size
-from .media.colour import LabStatistics, lab_statistics, match_colour
-from .media.reference import Reference, resize_and_crop
-from .memory import VaePlan
-from .models.image_encoder import ImageEncoder
-from .models.speech_encoder import SpeechFeatures
-from .models.transformer import Context, WanTransformer
-from .models.transformer_blocks import TransformerBlocks
-from .models.vae import WanVAE
-from .plan import WindowSpan
+from ..facts.buckets import target_size
+from ..media.audio import FPS
+from ..media.colour import LabStatistics, lab_statistics, match_colour
+from ..media.reference import Reference, resize_and_crop
+from ..models.image_encoder import ImageEncoder
+from ..models.speech_encoder import SpeechFeatures
+from ..models.transformer.blocks import TransformerBlocks
+from ..models.transformer.model import Context, WanTransformer
+from ..models.vae.model import WanVAE
+from ..planning.memory import VaePlan
+from ..planning.windows import WindowSpan
+from ..sampling.denoise import denoise
+from ..sampling.guidance import AdaptiveProjectedGuidance, Branch, ClassifierFreeGuidance, branches_of_steps
+from ..sampling.noise import window_generator, window_noise
+from ..sampling.solvers import make_solver
+from ..sampling.teacache import COEFFICIENTS_480, COEFFICIENTS_720, TeaCache
+from ..settings.definition import PIXELS_480, Settings
 from .progress import Decoded, Decoding, Progress, Step, WindowStarted, Working, no_progress
-from .sampling.denoise import denoise
-from .sampling.guidance import (
-    AdaptiveProjectedGuidance,
-    Branch,
-    ClassifierFreeGuidance,
-    branches_of_steps,
-)
-from .sampling.noise import window_generator, window_noise
-from .sampling.solvers import make_solver
-from .sampling.teacache import COEFFICIENTS_480, COEFFICIENTS_720, TeaCache
 from .seams import even_seam
-from .settings import PIXELS_480, Settings
 
 MASK_CHANNELS = 4
 
@@ -120,7 +115,7 @@ class Streamer:
 
     Args:
         settings: resolved.
-        spans: the windows (``plan.window_plan``).
+        spans: the windows (``planning.windows.window_plan``).
         noise: gives window k's noise of a shape instead of the seed's, to compare implementations.
     """
 

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import torch
 
-from ..models.block import Block
-from ..models.transformer import Context, StepCache, WanTransformer
+from ..models.transformer.block import Block
+from ..models.transformer.model import Context, StepCache, WanTransformer
 from .guidance import Branch
 from .solvers import TRAIN_TIMESTEPS, Solver
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from .settings import Settings
+from .definition import Settings
 
-ASSETS = Path(__file__).parent.parent / "assets"
+ASSETS = Path(__file__).parents[2] / "assets"
 FOLDER = ASSETS / "demo_model"
 FACE_READER = FOLDER / "face_reader.safetensors"  # what ``infinitetalk evaluate`` reads frames with
 

@@ -12,9 +12,9 @@ import difflib
 from pathlib import Path
 from typing import Never
 
-from .errors import InputError
+from ..errors import InputError
+from .definition import SettingInfo, Settings, SettingType, setting_infos, setting_types
 from .presets import preset_names, settings_with_preset
-from .settings import SettingInfo, Settings, SettingType, setting_infos, setting_types
 
 TRUE_WORDS = ("true", "yes", "on", "1", "t", "y")
 FALSE_WORDS = ("false", "no", "off", "0", "f", "n")

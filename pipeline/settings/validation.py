@@ -12,9 +12,9 @@ import random
 import re
 from pathlib import Path
 
-from .errors import InputError
-from .media.buckets import target_size
-from .settings import PIXELS_480, SettingInfo, Settings, SettingType, setting_infos, setting_types
+from ..errors import InputError
+from ..facts.buckets import target_size
+from .definition import PIXELS_480, SettingInfo, Settings, SettingType, setting_infos, setting_types
 
 SHIFT_480, SHIFT_720 = 7.0, 11.0
 DISTILL_STEPS = 4

@@ -5,22 +5,22 @@ from pathlib import Path
 
 import pytest
 import torch
+from infinitetalk.pipeline.checkpoints import files
+from infinitetalk.pipeline.checkpoints.comfy import converted_parts
+from infinitetalk.pipeline.checkpoints.files import open_tensors
+from infinitetalk.pipeline.checkpoints.locate import find_model_files
 from infinitetalk.pipeline.errors import InputError
-from infinitetalk.pipeline.model_files import find_model_files
 from infinitetalk.pipeline.models.image_encoder import load_image_encoder
 from infinitetalk.pipeline.models.speech_encoder import load_speech_encoder
-from infinitetalk.pipeline.models.text_encoder import load_text_encoder
-from infinitetalk.pipeline.models.transformer_files import multitalk_notice, open_transformer
-from infinitetalk.pipeline.models.vae import load_vae
+from infinitetalk.pipeline.models.text.encoder import load_text_encoder
+from infinitetalk.pipeline.models.transformer.files import multitalk_notice, open_transformer
+from infinitetalk.pipeline.models.vae.model import load_vae
 from infinitetalk.pipeline.quantisation.rowwise import FP8_E4M3, INT8, pack_fp8, pack_int8
 from infinitetalk.pipeline.quantisation.storage import PLAIN, Packed
-from infinitetalk.pipeline.settings import Settings
-from infinitetalk.pipeline.weights import files
-from infinitetalk.pipeline.weights.comfy import converted_parts
-from infinitetalk.pipeline.weights.files import open_tensors
-from infinitetalk.tools import random_checkpoint
-from infinitetalk.tools.golden.encoders import random_weights
-from infinitetalk.tools.other_layouts import (
+from infinitetalk.pipeline.settings.definition import Settings
+from infinitetalk.tests.golden.encoders import random_weights
+from infinitetalk.tests.support import random_checkpoint
+from infinitetalk.tests.support.other_layouts import (
     E4M3,
     cast,
     comfy_quant,
@@ -30,13 +30,13 @@ from infinitetalk.tools.other_layouts import (
     plain_fp8,
     quanto,
 )
-from infinitetalk.tools.random_checkpoint import TINY
+from infinitetalk.tests.support.random_checkpoint import TINY
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from .publishers import BF16, LAYOUTS, PREFIX, PREFIXED, Written, stands_for
+from ..support.publishers import BF16, LAYOUTS, PREFIX, PREFIXED, Written, stands_for
 
-GOLDEN = Path(__file__).parent / "data" / "quanto.safetensors"
+GOLDEN = Path(__file__).parents[1] / "data" / "quanto.safetensors"
 
 
 def far(found, expected):
@@ -169,7 +169,7 @@ def test_scales_of_floats_and_of_convolutions_count(tmp_path):
 
 @pytest.fixture(scope="module")
 def golden():
-    """Tensors, shapes and quantisation maps, see ``tools/golden/quanto.py``."""
+    """Tensors, shapes and quantisation maps, see ``tests/golden/quanto.py``."""
     with safe_open(GOLDEN, "pt") as file:
         texts = json.loads(file.metadata()["json"])
         return {name: file.get_tensor(name) for name in file.keys()}, texts["shapes"], texts["maps"]

@@ -4,12 +4,12 @@ import json
 
 import pytest
 import torch
+from infinitetalk.pipeline.checkpoints.files import open_tensors
 from infinitetalk.pipeline.errors import InputError
-from infinitetalk.pipeline.weights.files import open_tensors
-from infinitetalk.tools.other_layouts import E4M3
+from infinitetalk.tests.support.other_layouts import E4M3
 from safetensors.torch import save_file
 
-from .publishers import PREFIX, Written
+from ..support.publishers import PREFIX, Written
 
 
 def json_tensor(**description):

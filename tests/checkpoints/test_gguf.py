@@ -7,16 +7,16 @@ import gguf
 import numpy as np
 import pytest
 import torch
+from infinitetalk.pipeline.checkpoints.files import open_tensors
 from infinitetalk.pipeline.errors import InputError
-from infinitetalk.pipeline.models.text_encoder import load_text_encoder
-from infinitetalk.pipeline.models.transformer_files import open_transformer, transformer_config
+from infinitetalk.pipeline.models.text.encoder import load_text_encoder
+from infinitetalk.pipeline.models.transformer.files import open_transformer, transformer_config
 from infinitetalk.pipeline.quantisation import gguf as formats
 from infinitetalk.pipeline.quantisation.gguf import FORMATS
 from infinitetalk.pipeline.quantisation.storage import PLAIN, SideBranch
-from infinitetalk.pipeline.weights.files import open_tensors
-from infinitetalk.tools import random_checkpoint
-from infinitetalk.tools.gguf_files import quantise, stored_as, t5_names, write_gguf
-from infinitetalk.tools.random_checkpoint import T5_FILE, TOKENIZER_DIR, Sizes
+from infinitetalk.tests.support import random_checkpoint
+from infinitetalk.tests.support.gguf_files import quantise, stored_as, t5_names, write_gguf
+from infinitetalk.tests.support.random_checkpoint import T5_FILE, TOKENIZER_DIR, Sizes
 
 # rows of the audio layers' matrices are multiples of 256 in the published file, too
 WIDE = Sizes(dim=256, heads=2, layers=1, ffn=512, audio_hidden=128, audio_token_dim=256, audio_intermediate=256)

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import infinitetalk
 import pytest
-from infinitetalk.pipeline.command_line import main
-from infinitetalk.tools import comfy_host, comfy_install, lora_files, random_checkpoint
+from infinitetalk.pipeline.commands.main import main
+from infinitetalk.tests.support import comfy_host, comfy_install, lora_files, random_checkpoint
 from safetensors.torch import save_file
 
 ROOT = Path(infinitetalk.__file__).resolve().parent

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from infinitetalk.tools import lora_files, other_layouts, random_checkpoint
-from infinitetalk.tools.random_tokenizer import write_tokenizer
-from infinitetalk.tools.save_workflows import URLS
+from infinitetalk.scripts.save_workflows import URLS
+from infinitetalk.tests.support import lora_files, other_layouts, random_checkpoint
+from infinitetalk.tests.support.random_tokenizer import write_tokenizer
 from safetensors.torch import save_file
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import infinitetalk
 import pytest
-from infinitetalk.tools import browser, comfy_host
+from infinitetalk.tests.support import browser, comfy_host
 
 ROOT = Path(infinitetalk.__file__).resolve().parent
 NAME = "ComfyUI-InfiniteTalk"

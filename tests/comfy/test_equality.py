@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import av
 import pytest
-from infinitetalk.pipeline.presets import load_preset, preset_names
+from infinitetalk.pipeline.settings.presets import load_preset, preset_names
 
 from .conftest import FUSIONX, LIGHTX2V, node
 

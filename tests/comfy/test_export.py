@@ -8,7 +8,7 @@ import sys
 
 import av
 import pytest
-from infinitetalk.pipeline.command_line import main
+from infinitetalk.pipeline.commands.main import main
 
 from .conftest import ROOT, node
 

@@ -4,7 +4,7 @@ import json
 import shlex
 from pathlib import Path
 
-from infinitetalk.pipeline.flags import parse
+from infinitetalk.pipeline.settings.flags import parse
 
 GRAPHS = Path(__file__).parent.parent / "data" / "graphs"
 MODELS = {  # where that pack's users have the files

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import infinitetalk
 import pytest
-from infinitetalk.tools import node_texts
-from infinitetalk.tools.comfy_host import import_seconds
-from infinitetalk.tools.save_workflows import URLS, WORKFLOWS
+from infinitetalk.scripts import node_texts
+from infinitetalk.scripts.save_workflows import URLS, WORKFLOWS
+from infinitetalk.tests.support.comfy_host import import_seconds
 
 from . import small_files
 from .conftest import PACK, QUANTISED, SIZES
@@ -131,7 +131,7 @@ def test_everything_has_a_tooltip(info):
 def test_texts_are_up_to_date_in_both_languages(host, info):
     made = node_texts.files(info)
     stale = [path for path, content in made.items() if not same_text(path, content)]
-    assert stale == [], "run python -m infinitetalk.tools.node_texts"
+    assert stale == [], "run python -m infinitetalk.scripts.node_texts"
     served = host.get_json("/i18n")
     for language in ("en", "zh"):
         assert set(served[language]["nodeDefs"]) >= set(info)

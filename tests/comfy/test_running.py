@@ -6,7 +6,7 @@ from pathlib import Path
 
 import av
 import pytest
-from infinitetalk.tools.comfy_host import Refused
+from infinitetalk.tests.support.comfy_host import Refused
 
 from .conftest import executed, texts
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import av
 import pytest
-from infinitetalk.tools import comfy_host, lora_files, random_checkpoint
+from infinitetalk.tests.support import comfy_host, lora_files, random_checkpoint
 from safetensors.torch import save_file
 
 from .conftest import SIZES, executed, node, texts

@@ -4,11 +4,20 @@ import dataclasses
 
 import pytest
 import torch
-from infinitetalk.pipeline import bench
-from infinitetalk.pipeline.bench import FLOATS, WAN_14B, Measured, Sizes, describe, measure, predict, transformer_size
-from infinitetalk.pipeline.command_line import main
-from infinitetalk.pipeline.presets import preset_names
-from infinitetalk.tools.random_checkpoint import TINY
+from infinitetalk.pipeline.commands import bench
+from infinitetalk.pipeline.commands.bench import (
+    FLOATS,
+    WAN_14B,
+    Measured,
+    Sizes,
+    describe,
+    measure,
+    predict,
+    transformer_size,
+)
+from infinitetalk.pipeline.commands.main import main
+from infinitetalk.pipeline.settings.presets import preset_names
+from infinitetalk.tests.support.random_checkpoint import TINY
 
 CPU = torch.device("cpu")
 SMALL = dataclasses.replace(

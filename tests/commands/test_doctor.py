@@ -3,9 +3,9 @@
 import av
 import pytest
 import torch
-from infinitetalk.pipeline import doctor
-from infinitetalk.pipeline.command_line import main
-from infinitetalk.pipeline.doctor import BAD, FINE, MISSING, Finding, describe, examine
+from infinitetalk.pipeline.commands import doctor
+from infinitetalk.pipeline.commands.doctor import BAD, FINE, MISSING, Finding, describe, examine
+from infinitetalk.pipeline.commands.main import main
 
 
 def found(name):

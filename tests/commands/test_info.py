@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 import torch
 from infinitetalk import __version__
-from infinitetalk.pipeline.command_line import main
+from infinitetalk.pipeline.commands.main import main
 from infinitetalk.pipeline.media.writer import VideoWriter
-from infinitetalk.pipeline.settings import NEGATIVE_PROMPT, Settings, setting_types
-from infinitetalk.pipeline.validation import resolve
-from infinitetalk.tools import random_checkpoint
-from infinitetalk.tools.golden.speech import save_wav
+from infinitetalk.pipeline.settings.definition import NEGATIVE_PROMPT, Settings, setting_types
+from infinitetalk.pipeline.settings.validation import resolve
+from infinitetalk.tests.golden.speech import save_wav
+from infinitetalk.tests.support import random_checkpoint
 
-PORTRAIT = Path(random_checkpoint.__file__).parent.parent / "assets" / "portrait.png"
+PORTRAIT = Path(random_checkpoint.__file__).parents[2] / "assets" / "portrait.png"
 
 
 def told(capsys, *argv):

@@ -12,12 +12,10 @@ import hypothesis
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from infinitetalk.pipeline import command_line
-from infinitetalk.pipeline.command_line import main
+from infinitetalk.pipeline.commands import main as command_line
+from infinitetalk.pipeline.commands.main import main
 from infinitetalk.pipeline.errors import InputError
-from infinitetalk.pipeline.flags import build_parser, parse, to_argv
-from infinitetalk.pipeline.presets import preset_names, settings_with_preset
-from infinitetalk.pipeline.progress import (
+from infinitetalk.pipeline.run.progress import (
     ConsoleProgress,
     Finished,
     Loading,
@@ -27,7 +25,9 @@ from infinitetalk.pipeline.progress import (
     WindowDone,
     WindowStarted,
 )
-from infinitetalk.pipeline.settings import Settings, setting_infos, setting_types
+from infinitetalk.pipeline.settings.definition import Settings, setting_infos, setting_types
+from infinitetalk.pipeline.settings.flags import build_parser, parse, to_argv
+from infinitetalk.pipeline.settings.presets import preset_names, settings_with_preset
 
 INPUTS = ["--image", "portrait.png", "--audio", "speech.wav", "--prompt", "Someone talks."]
 
@@ -45,10 +45,10 @@ def inputs(tmp_path, monkeypatch):
         calls.append((settings, job, progress))
         return settings.save_file
 
-    fake = type(sys)("infinitetalk.pipeline.generator")
+    fake = type(sys)("infinitetalk.pipeline.run.generator")
     fake.generate = generate
     monkeypatch.setitem(sys.modules, fake.__name__, fake)
-    monkeypatch.setattr("infinitetalk.pipeline.generator", fake, raising=False)
+    monkeypatch.setattr("infinitetalk.pipeline.run.generator", fake, raising=False)
     return calls
 
 
@@ -178,10 +178,10 @@ def test_an_interrupt_and_bad_input_inside_a_run(inputs, capsys, monkeypatch):
     def refused(settings, job, progress):
         raise InputError("No. \N{SNOWMAN}")
 
-    monkeypatch.setattr(sys.modules["infinitetalk.pipeline.generator"], "generate", interrupted)
+    monkeypatch.setattr(sys.modules["infinitetalk.pipeline.run.generator"], "generate", interrupted)
     assert main([*INPUTS, "--save_file", "out"]) == 130
     assert "Traceback" not in capsys.readouterr().err
-    monkeypatch.setattr(sys.modules["infinitetalk.pipeline.generator"], "generate", refused)
+    monkeypatch.setattr(sys.modules["infinitetalk.pipeline.run.generator"], "generate", refused)
     assert error_of(capsys, [*INPUTS, "--save_file", "out", "--quiet"]) == "error: No. \N{SNOWMAN}\n"
 
 
@@ -202,7 +202,7 @@ def test_help_lists_every_flag_and_version_a_number(capsys):
 
 def test_help_imports_nothing_heavy():
     code = (
-        "import sys; from infinitetalk.pipeline.command_line import main; main(['--help']); "
+        "import sys; from infinitetalk.pipeline.commands.main import main; main(['--help']); "
         "print([m for m in ('torch', 'numpy', 'av', 'transformers') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -4,11 +4,11 @@ import io
 import shlex
 
 import pytest
-from infinitetalk.pipeline import command_line
-from infinitetalk.pipeline.command_line import main
-from infinitetalk.pipeline.flags import parse
-from infinitetalk.pipeline.guide import GOALS, recommend, recommend_command
-from infinitetalk.pipeline.presets import load_preset, preset_names
+from infinitetalk.pipeline.commands import main as command_line
+from infinitetalk.pipeline.commands.main import main
+from infinitetalk.pipeline.commands.recommend import GOALS, recommend, recommend_command
+from infinitetalk.pipeline.settings.flags import parse
+from infinitetalk.pipeline.settings.presets import load_preset, preset_names
 
 
 def test_the_table_has_every_preset_in_both_languages(capsys):

@@ -5,16 +5,16 @@ import json
 import numpy as np
 import pytest
 import torch
-from infinitetalk.pipeline.command_line import main
-from infinitetalk.pipeline.demo import ASSETS, FACE_READER
+from infinitetalk.pipeline.commands.main import main
 from infinitetalk.pipeline.evaluation.measures import evaluate_frames
 from infinitetalk.pipeline.evaluation.opening import mouth_curves
 from infinitetalk.pipeline.evaluation.reader import load_reader
 from infinitetalk.pipeline.media.audio import open_audio
 from infinitetalk.pipeline.media.speech import speech_for_model
 from infinitetalk.pipeline.media.writer import VideoWriter
-from infinitetalk.tools.demo_model import prompts
-from infinitetalk.tools.demo_model.clips import draw_clip, make_scenes
+from infinitetalk.pipeline.settings.demo import ASSETS, FACE_READER
+from infinitetalk.training import prompts
+from infinitetalk.training.clips import draw_clip, make_scenes
 
 FRAMES = 70
 

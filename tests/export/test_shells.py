@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from infinitetalk.pipeline.errors import InputError
 from infinitetalk.pipeline.export.command import command, is_carried, line, own_shell
 from infinitetalk.pipeline.export.exported import Exported
-from infinitetalk.pipeline.flags import parse
-from infinitetalk.pipeline.job import load_job, output_path
-from infinitetalk.pipeline.presets import preset_names, settings_with_preset
-from infinitetalk.pipeline.settings import Settings, setting_infos, setting_types
+from infinitetalk.pipeline.job.job import load_job, output_path
+from infinitetalk.pipeline.settings.definition import Settings, setting_infos, setting_types
+from infinitetalk.pipeline.settings.flags import parse
+from infinitetalk.pipeline.settings.presets import preset_names, settings_with_preset
 
 ROOT = Path(infinitetalk.__file__).resolve().parent
 GOLDEN = ROOT / "tests" / "data" / "export"

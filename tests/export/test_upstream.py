@@ -12,8 +12,8 @@ import pytest
 from infinitetalk.pipeline.export import upstream
 from infinitetalk.pipeline.export.exported import Exported
 from infinitetalk.pipeline.export.upstream import upstream_command
-from infinitetalk.pipeline.presets import load_preset, preset_names, settings_with_preset
-from infinitetalk.pipeline.settings import Settings
+from infinitetalk.pipeline.settings.definition import Settings
+from infinitetalk.pipeline.settings.presets import load_preset, preset_names, settings_with_preset
 
 THEIRS = json.loads(
     (Path(infinitetalk.__file__).resolve().parent / "tests" / "data" / "export" / "upstream_flags.json").read_text()

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 from infinitetalk.pipeline.errors import InputError
-from infinitetalk.pipeline.media.buckets import BUCKETS, target_size
-from infinitetalk.tools.golden.recipe import read_golden
+from infinitetalk.pipeline.facts.buckets import BUCKETS, target_size
+from infinitetalk.tests.golden.recipe import read_golden
 
-GOLDEN, _ = read_golden(Path(__file__).parent / "data" / "media.safetensors")
+GOLDEN, _ = read_golden(Path(__file__).parents[1] / "data" / "media.safetensors")
 
 
 @pytest.mark.parametrize("size", BUCKETS)

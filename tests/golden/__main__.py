@@ -1,6 +1,6 @@
 """Recompute tests/data from a clone of MeiGen-AI/InfiniteTalk.
 
-python -m infinitetalk.tools.golden --upstream PATH [component ...]
+python -m infinitetalk.tests.golden --upstream PATH [component ...]
 
 A component is a module of this package with ``make(upstream, out)``; all of them run by default.
 """
@@ -19,7 +19,7 @@ FOLDER = Path(__file__).parent
 
 def main() -> None:
     available = [name for name in COMPONENTS if (FOLDER / f"{name}.py").is_file()]
-    parser = argparse.ArgumentParser(prog="python -m infinitetalk.tools.golden", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m infinitetalk.tests.golden", description=__doc__.splitlines()[0])
     parser.add_argument("components", nargs="*", metavar="component", help=f"of {', '.join(available)}; default all")
     parser.add_argument("--upstream", type=Path, required=True, help="a clone of MeiGen-AI/InfiniteTalk")
     parser.add_argument("--out", type=Path, default=FOLDER.parents[1] / "tests" / "data", help="default: tests/data")

@@ -1,8 +1,8 @@
 """Golden data for the text and image encoders: upstream's umT5, its tokenizer and CLIP, in fp32.
 
 The networks are small but complete, with weights that depend on their names alone, so that a test
-can make the same weights in any publisher's format. See ``tests/test_text_encoder.py`` and
-``tests/test_image_encoder.py``.
+can make the same weights in any publisher's format. See ``tests/models/test_text_encoder.py`` and
+``tests/models/test_image_encoder.py``.
 """
 
 from __future__ import annotations

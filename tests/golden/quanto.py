@@ -1,7 +1,7 @@
 """Golden data for quanto files: what optimum-quanto saves of a small model, and what it reads back from that.
 
 Needs optimum-quanto (0.2.7 made the data), which the engine does without; upstream's clone is not used. See
-``tests/test_formats.py``.
+``tests/checkpoints/test_formats.py``.
 """
 
 from __future__ import annotations

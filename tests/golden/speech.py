@@ -1,8 +1,8 @@
 """Golden data for speech: upstream's loudness, resampling and wav2vec2 on a stereo wav, in fp32.
 
 The networks are small but complete, one built like the base models and one like the large ones,
-with weights that depend on their names alone. See ``tests/test_audio.py`` and
-``tests/test_speech_encoder.py``.
+with weights that depend on their names alone. See ``tests/media/test_audio.py`` and
+``tests/models/test_speech_encoder.py``.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def save_wav(path: Path, samples: np.ndarray, sample_rate: int) -> None:
 
 
 def make(upstream: Path, out: Path) -> None:
-    """Write ``speech.safetensors`` into ``out``."""
+    """Write ``run.speech.safetensors`` into ``out``."""
     left, right = (speech_like(SECONDS, WAV_RATE, seed) for seed in (0, 1))
     wav = (np.stack([left, 0.5 * left + 0.2 * right], axis=1) * 2**14).clip(-(2**15), 2**15 - 1).astype(np.int16)
     tensors, shapes = {"wav": torch.from_numpy(wav)}, {}

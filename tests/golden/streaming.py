@@ -35,15 +35,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from . import transformer, vae
-from .recipe import (
-    Shapes,
-    random_state,
-    random_tensor,
-    reference_frames,
-    shapes_of,
-    write_golden,
-    write_lossless_video,
-)
+from .recipe import Shapes, random_state, random_tensor, reference_frames, shapes_of, write_golden, write_lossless_video
 from .upstream import import_upstream
 
 HEIGHT, WIDTH, WINDOWS = 32, 48, 3

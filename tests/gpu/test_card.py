@@ -6,24 +6,25 @@ from pathlib import Path
 
 import pytest
 import torch
-from infinitetalk.pipeline import Generator, Job, Settings, generator
-from infinitetalk.pipeline.bench import WAN_14B, transformer_size
-from infinitetalk.pipeline.device import choose_operations
-from infinitetalk.pipeline.memory import Placement, estimate_memory
-from infinitetalk.pipeline.models.linear import Linear
-from infinitetalk.pipeline.models.transformer import Context, WanTransformer
-from infinitetalk.pipeline.models.transformer_files import weight_dtype
-from infinitetalk.pipeline.models.transformer_loading import QUANTISERS
-from infinitetalk.pipeline.plan import plan_memory, tokens_per_window
-from infinitetalk.pipeline.weights import slab
-from infinitetalk.tools import random_checkpoint
+from infinitetalk.pipeline import Generator, Job, Settings
+from infinitetalk.pipeline.commands.bench import WAN_14B, transformer_size
+from infinitetalk.pipeline.models.transformer.files import weight_dtype
+from infinitetalk.pipeline.models.transformer.linear import Linear
+from infinitetalk.pipeline.models.transformer.loading import QUANTISERS
+from infinitetalk.pipeline.models.transformer.model import Context, WanTransformer
+from infinitetalk.pipeline.planning.machine import choose_operations
+from infinitetalk.pipeline.planning.memory import Placement, estimate_memory
+from infinitetalk.pipeline.planning.windows import plan_memory, tokens_per_window
+from infinitetalk.pipeline.residency import slab
+from infinitetalk.pipeline.run import generator
+from infinitetalk.tests.support import random_checkpoint
 from torch import nn
 
 pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA card"),
     pytest.mark.usefixtures("own_cache"),
 ]
-ASSETS = Path(random_checkpoint.__file__).parent.parent / "assets"
+ASSETS = Path(random_checkpoint.__file__).parents[2] / "assets"
 JOB = Job(ASSETS / "portrait.png", ASSETS / "speech.wav", "A cat is talking to the camera.")
 SMALL = {"size": "64x64", "frame_num": 17, "motion_frame": 5, "sample_steps": 2, "max_frame_num": 40}
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from infinitetalk.pipeline.errors import InputError
-from infinitetalk.pipeline.export.graph import (
+from infinitetalk.pipeline.graphs.graph import (
     BYPASSED,
     MUTED,
     Origin,
@@ -18,9 +18,9 @@ from infinitetalk.pipeline.export.graph import (
     text,
     value,
 )
-from infinitetalk.pipeline.export.orders import CONTROL, with_names
+from infinitetalk.pipeline.graphs.orders import CONTROL, with_names
 
-from .graph_parts import (
+from ..support.graph_parts import (
     BYPASS,
     INNER,
     MUTE,
@@ -37,7 +37,7 @@ from .graph_parts import (
     workflow,
 )
 
-GRAPHS = Path(__file__).parent / "data" / "graphs"
+GRAPHS = Path(__file__).parents[1] / "data" / "graphs"
 
 
 @pytest.mark.parametrize(

@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from infinitetalk.pipeline.errors import InputError
-from infinitetalk.pipeline.export.graph import from_prompt, graph_of, linked, only, read_graph
+from infinitetalk.pipeline.graphs.graph import from_prompt, graph_of, linked, only, read_graph
 
-from .graph_parts import PLAIN, PROMPT, SUBGRAPH, nested, node, sink, source, workflow
+from ..support.graph_parts import PLAIN, PROMPT, SUBGRAPH, nested, node, sink, source, workflow
 
 
 @pytest.mark.parametrize(

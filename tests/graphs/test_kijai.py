@@ -9,18 +9,18 @@ import av
 import infinitetalk
 import pytest
 import torch
-from infinitetalk.pipeline.command_line import main
+from infinitetalk.pipeline.commands.main import main
 from infinitetalk.pipeline.errors import InputError
-from infinitetalk.pipeline.export.graph import read_graph
-from infinitetalk.pipeline.export.kijai_widgets import KIJAI_ORDERS
-from infinitetalk.pipeline.export.places import PORTABLE_NOTE, FolderFiles, PortableFiles
-from infinitetalk.pipeline.export.read import settings_of
-from infinitetalk.pipeline.flags import to_argv
-from infinitetalk.pipeline.settings import Settings
-from infinitetalk.tools import lora_files, other_layouts, random_checkpoint
+from infinitetalk.pipeline.graphs.graph import read_graph
+from infinitetalk.pipeline.graphs.kijai.widgets import KIJAI_ORDERS
+from infinitetalk.pipeline.graphs.places import PORTABLE_NOTE, FolderFiles, PortableFiles
+from infinitetalk.pipeline.graphs.read import settings_of
+from infinitetalk.pipeline.settings.definition import Settings
+from infinitetalk.pipeline.settings.flags import to_argv
+from infinitetalk.tests.support import lora_files, other_layouts, random_checkpoint
 from safetensors.torch import save_file
 
-from .kijai_graphs import API, GRAPHS, UI, changed, export, of
+from ..support.kijai_graphs import API, GRAPHS, UI, changed, export, of
 
 ROOT = Path(infinitetalk.__file__).resolve().parent
 REAL = ROOT.parent / "shared" / "workflows" / "InfiniteTalk\N{CJK UNIFIED IDEOGRAPH-5355}人图生视频.json"

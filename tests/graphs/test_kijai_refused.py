@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from infinitetalk.pipeline.errors import InputError
 
-from .kijai_graphs import API, UI, changed, export
+from ..support.kijai_graphs import API, UI, changed, export
 
 
 @pytest.fixture

@@ -8,14 +8,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from infinitetalk.pipeline.errors import InputError
-from infinitetalk.pipeline.export import conditioning, media, native, native_sampling
-from infinitetalk.pipeline.export.graph import graph_of
-from infinitetalk.pipeline.export.orders import CONTROL
-from infinitetalk.pipeline.export.places import PortableFiles
-from infinitetalk.pipeline.export.read import settings_of
-from infinitetalk.pipeline.settings import Settings
+from infinitetalk.pipeline.graphs.foreign import conditioning, media
+from infinitetalk.pipeline.graphs.graph import graph_of
+from infinitetalk.pipeline.graphs.native import reader as native
+from infinitetalk.pipeline.graphs.native import sampling as native_sampling
+from infinitetalk.pipeline.graphs.orders import CONTROL
+from infinitetalk.pipeline.graphs.places import PortableFiles
+from infinitetalk.pipeline.graphs.read import settings_of
+from infinitetalk.pipeline.settings.definition import Settings
 
-TWO_WINDOWS = Path(__file__).parent / "data" / "graphs" / "native_two_windows_api.json"
+TWO_WINDOWS = Path(__file__).parents[1] / "data" / "graphs" / "native_two_windows_api.json"
 ORDERS = {**media.ORDERS, **conditioning.ORDERS, **native_sampling.ORDERS, **native.ORDERS}
 WEIGHTS = Path("weights")
 EXPECTED = Settings(

@@ -11,18 +11,18 @@ import infinitetalk
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from infinitetalk.pipeline.command_line import main
+from infinitetalk.pipeline.commands.main import main
 from infinitetalk.pipeline.errors import InputError
-from infinitetalk.pipeline.export import ours, widgets
 from infinitetalk.pipeline.export.command import command
-from infinitetalk.pipeline.export.graph import from_prompt, read_graph
-from infinitetalk.pipeline.export.orders import CONTROL
-from infinitetalk.pipeline.export.places import FolderFiles, PortableFiles
-from infinitetalk.pipeline.export.read import settings_of
-from infinitetalk.pipeline.flags import parse
-from infinitetalk.pipeline.presets import load_preset, preset_names
-from infinitetalk.pipeline.settings import NEGATIVE_PROMPT, Settings, setting_infos, setting_types
-from infinitetalk.pipeline.validation import validate
+from infinitetalk.pipeline.graphs import ours, widgets
+from infinitetalk.pipeline.graphs.graph import from_prompt, read_graph
+from infinitetalk.pipeline.graphs.orders import CONTROL
+from infinitetalk.pipeline.graphs.places import FolderFiles, PortableFiles
+from infinitetalk.pipeline.graphs.read import settings_of
+from infinitetalk.pipeline.settings.definition import NEGATIVE_PROMPT, Settings, setting_infos, setting_types
+from infinitetalk.pipeline.settings.flags import parse
+from infinitetalk.pipeline.settings.presets import load_preset, preset_names
+from infinitetalk.pipeline.settings.validation import validate
 
 ROOT = Path(infinitetalk.__file__).resolve().parent
 PINNED = ROOT / "tests" / "data" / "comfy_nodes.json"
@@ -193,7 +193,7 @@ def test_the_seed_is_the_one_of_the_next_run_where_the_workflow_changes_it():
 
 
 def ours_of_ui(saved, tmp=None):
-    from infinitetalk.pipeline.export.graph import graph_of
+    from infinitetalk.pipeline.graphs.graph import graph_of
 
     return settings_of(graph_of(json.loads(json.dumps(saved))), PortableFiles())
 

@@ -10,13 +10,13 @@ import av
 import infinitetalk
 import pytest
 import torch
-from infinitetalk.pipeline.command_line import main
-from infinitetalk.pipeline.export.places import FolderFiles, PortableFiles
-from infinitetalk.pipeline.export.video import read_video
-from infinitetalk.pipeline.info import read_record
+from infinitetalk.pipeline.commands.info import read_record
+from infinitetalk.pipeline.commands.main import main
+from infinitetalk.pipeline.graphs.places import FolderFiles, PortableFiles
+from infinitetalk.pipeline.graphs.video import read_video
 from infinitetalk.pipeline.media.writer import VideoWriter
-from infinitetalk.pipeline.settings import NEGATIVE_PROMPT, Settings
-from infinitetalk.pipeline.validation import resolve
+from infinitetalk.pipeline.settings.definition import NEGATIVE_PROMPT, Settings
+from infinitetalk.pipeline.settings.validation import resolve
 
 ROOT = Path(infinitetalk.__file__).resolve().parent
 

@@ -4,11 +4,11 @@ import json
 
 import pytest
 import torch
+from infinitetalk.pipeline.checkpoints.files import open_tensors, tensors_from_dict
 from infinitetalk.pipeline.errors import InputError
 from infinitetalk.pipeline.lora import is_lora, lora_summary, open_loras
-from infinitetalk.pipeline.weights.files import open_tensors, tensors_from_dict
-from infinitetalk.tools import lora_files, random_checkpoint
-from infinitetalk.tools.lora_files import NAMINGS, Layer, random_layers
+from infinitetalk.tests.support import lora_files, random_checkpoint
+from infinitetalk.tests.support.lora_files import NAMINGS, Layer, random_layers
 from safetensors.torch import save_file
 
 CPU = torch.device("cpu")

@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 import torch
 from infinitetalk.pipeline.media.colour import lab_statistics, match_colour
-from infinitetalk.tools.golden.media import STRENGTHS, frames, reference
-from infinitetalk.tools.golden.recipe import read_golden
+from infinitetalk.tests.golden.media import STRENGTHS, frames, reference
+from infinitetalk.tests.golden.recipe import read_golden
 
-GOLDEN, _ = read_golden(Path(__file__).parent / "data" / "media.safetensors")
+GOLDEN, _ = read_golden(Path(__file__).parents[1] / "data" / "media.safetensors")
 
 
 @pytest.mark.parametrize("strength", STRENGTHS)

@@ -13,9 +13,9 @@ from infinitetalk.pipeline.media.audio import SAMPLE_RATE, frame_count, open_aud
 from infinitetalk.pipeline.media.speech import speech_for_model
 from infinitetalk.pipeline.media.writer import VideoWriter
 from infinitetalk.pipeline.models.speech_encoder import SpeechEncoder
-from infinitetalk.pipeline.plan import window_plan
-from infinitetalk.tools.golden.encoders import random_weights
-from infinitetalk.tools.golden.speech import BASE, speech_like
+from infinitetalk.pipeline.planning.windows import window_plan
+from infinitetalk.tests.golden.encoders import random_weights
+from infinitetalk.tests.golden.speech import BASE, speech_like
 from transformers import Wav2Vec2Config, Wav2Vec2Model
 
 GIGABYTE = 1000  # MB

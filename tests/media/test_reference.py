@@ -12,11 +12,11 @@ from av.codec.context import ThreadType
 from infinitetalk.pipeline.errors import InputError
 from infinitetalk.pipeline.media import reference as module
 from infinitetalk.pipeline.media.reference import open_reference, resize_and_crop
-from infinitetalk.tools.golden.media import digest, picture
-from infinitetalk.tools.golden.recipe import read_golden, reference_frames, write_lossless_video
+from infinitetalk.tests.golden.media import digest, picture
+from infinitetalk.tests.golden.recipe import read_golden, reference_frames, write_lossless_video
 from PIL import Image
 
-GOLDEN, NOTES = read_golden(Path(__file__).parent / "data" / "media.safetensors")
+GOLDEN, NOTES = read_golden(Path(__file__).parents[1] / "data" / "media.safetensors")
 HEIGHT, WIDTH = 48, 64
 
 

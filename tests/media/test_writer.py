@@ -14,8 +14,8 @@ from infinitetalk.pipeline.media import remux as remux_module
 from infinitetalk.pipeline.media.audio import open_audio
 from infinitetalk.pipeline.media.reference import open_reference
 from infinitetalk.pipeline.media.writer import METADATA_KEY, VideoWriter
-from infinitetalk.tools.golden.recipe import reference_frames
-from infinitetalk.tools.golden.speech import save_wav
+from infinitetalk.tests.golden.recipe import reference_frames
+from infinitetalk.tests.golden.speech import save_wav
 
 HEIGHT, WIDTH = 64, 96
 WINDOWS = ((0, 17), (17, 18), (18, 30), (30, 40))

@@ -5,9 +5,9 @@ import sys
 import pytest
 import torch
 from infinitetalk.pipeline.errors import InputError
-from infinitetalk.pipeline.models import attention as module
-from infinitetalk.pipeline.models.attention import choose_attention
-from infinitetalk.pipeline.models.fp8_attention import E4M3, LARGEST, scale_of, scaled_cast
+from infinitetalk.pipeline.models.transformer import attention as module
+from infinitetalk.pipeline.models.transformer.attention import choose_attention
+from infinitetalk.pipeline.models.transformer.fp8_attention import E4M3, LARGEST, scale_of, scaled_cast
 
 CPU, CARD = torch.device("cpu"), torch.device("cuda", 0)
 ON_A_CARD = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA card")
@@ -87,8 +87,8 @@ def test_casts_round_once(dtype):
 
 INTERPRETED = """
 import torch
-from infinitetalk.pipeline.models.fp8_attention import E4M3, scale_of, scaled_cast
-from infinitetalk.pipeline.models.triton_kernels import scaled_cast as fused
+from infinitetalk.pipeline.models.transformer.fp8_attention import E4M3, scale_of, scaled_cast
+from infinitetalk.pipeline.models.transformer.pointwise_triton import scaled_cast as fused
 # Triton's interpreter rounds to e4m3 wrongly: numbers that need no rounding
 packed = (100 * torch.randn(3, 333, 7)).to(E4M3)
 for dtype in (torch.bfloat16, torch.float16):
@@ -105,7 +105,7 @@ def test_fused_casts_equal_plain_pytorch_in_the_interpreter(interpreted):
 @ON_A_CARD
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_fused_casts_equal_plain_pytorch_on_the_card(dtype):
-    from infinitetalk.pipeline.models.triton_kernels import scaled_cast as fused
+    from infinitetalk.pipeline.models.transformer.pointwise_triton import scaled_cast as fused
 
     if torch.cuda.get_device_capability() < (8, 9):
         pytest.skip("Triton converts to e4m3 from compute capability 8.9 on")

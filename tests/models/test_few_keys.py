@@ -5,11 +5,11 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
-from infinitetalk.pipeline.models import few_keys
-from infinitetalk.pipeline.models.attention import choose_attention
-from infinitetalk.pipeline.models.block import AudioCrossAttention, Operations, TransformerConfig
-from infinitetalk.pipeline.models.few_keys import choose_few_keys, folding_pays
-from infinitetalk.pipeline.models.pointwise import choose_pointwise
+from infinitetalk.pipeline.models.transformer import few_keys
+from infinitetalk.pipeline.models.transformer.attention import choose_attention
+from infinitetalk.pipeline.models.transformer.block import AudioCrossAttention, Operations, TransformerConfig
+from infinitetalk.pipeline.models.transformer.few_keys import choose_few_keys, folding_pays
+from infinitetalk.pipeline.models.transformer.pointwise import choose_pointwise
 from infinitetalk.pipeline.quantisation.matmul import choose_matmuls
 from infinitetalk.pipeline.quantisation.rows import Activation
 from infinitetalk.pipeline.quantisation.rowwise import pack_fp8, pack_int8
@@ -47,7 +47,7 @@ def case(device=CPU, dtype=torch.float32, tokens=TOKENS, seed=0):
 @pytest.fixture
 def folds_always(monkeypatch):
     """These sizes are too small for it to pay."""
-    monkeypatch.setattr("infinitetalk.pipeline.models.block.folding_pays", lambda *_: True)
+    monkeypatch.setattr("infinitetalk.pipeline.models.transformer.block.folding_pays", lambda *_: True)
 
 
 @torch.no_grad()
@@ -111,7 +111,7 @@ def test_what_cannot_give_scores_in_float32_does_without():
 
 def compare_kernels(device, dtype):
     """Largest differences of the fused kernels from plain PyTorch, relative to the largest value."""
-    from infinitetalk.pipeline.models import few_keys_triton
+    from infinitetalk.pipeline.models.transformer.model import few_keys_triton
 
     errors = {}
     for tokens, width, channels, pixels in ((16, 32, 96, 70), (32, 128, 600, 64), (128, 16, 256, 1), (7, 24, 96, 5)):
@@ -160,7 +160,7 @@ test_few_keys.try_out(torch.float16)
 
 def try_out(dtype):
     """What a card is asked before its kernels are used, as far as it can be asked here."""
-    from infinitetalk.pipeline.models import few_keys_triton as fused
+    from infinitetalk.pipeline.models.transformer.model import few_keys_triton as fused
 
     def scores(x, keys):
         return torch.bmm(x.float(), keys.mT.float())

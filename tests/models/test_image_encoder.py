@@ -7,12 +7,12 @@ import pytest
 import torch
 from infinitetalk.pipeline.errors import InputError
 from infinitetalk.pipeline.models.image_encoder import MEAN, STD, load_image_encoder
-from infinitetalk.tools.golden.encoders import random_weights
+from infinitetalk.tests.golden.encoders import random_weights
 from safetensors import safe_open
 from safetensors.torch import save_file
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
-GOLDEN = Path(__file__).parent / "data" / "encoders_image.safetensors"
+GOLDEN = Path(__file__).parents[1] / "data" / "encoders_image.safetensors"
 
 
 @pytest.fixture(scope="module")

@@ -3,8 +3,8 @@
 import pytest
 import torch
 from infinitetalk.pipeline.errors import InputError
-from infinitetalk.pipeline.models.pointwise import PlainPointwise, choose_pointwise
-from infinitetalk.pipeline.models.rope import rope_table
+from infinitetalk.pipeline.models.transformer.pointwise import PlainPointwise, choose_pointwise
+from infinitetalk.pipeline.models.transformer.rope import rope_table
 from infinitetalk.pipeline.quantisation.rows import floats
 
 EPS = 1e-6
@@ -91,7 +91,7 @@ def places(values):
 
 INTERPRETED = """
 import torch, test_pointwise
-from infinitetalk.pipeline.models.triton_kernels import TritonPointwise
+from infinitetalk.pipeline.models.transformer.pointwise_triton import TritonPointwise
 for dtype, bound in ((torch.float32, 2e-6), (torch.bfloat16, 1e-2)):
     errors = test_pointwise.compare(TritonPointwise(""), "cpu", dtype)
     assert max(errors.values()) < bound, (dtype, errors)

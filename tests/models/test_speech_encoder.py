@@ -16,13 +16,13 @@ from infinitetalk.pipeline.models.speech_encoder import (
     features_from_tensor,
     load_speech_encoder,
 )
-from infinitetalk.tools.golden.encoders import random_weights
-from infinitetalk.tools.golden.speech import speech_like
+from infinitetalk.tests.golden.encoders import random_weights
+from infinitetalk.tests.golden.speech import speech_like
 from safetensors import safe_open
 from safetensors.torch import save_file
 from transformers import Wav2Vec2Config, Wav2Vec2Model
 
-GOLDEN = Path(__file__).parent / "data" / "speech.safetensors"
+GOLDEN = Path(__file__).parents[1] / "data" / "speech.safetensors"
 OLD_NAMES = {"parametrizations.weight.original0": "weight_g", "parametrizations.weight.original1": "weight_v"}
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from infinitetalk.pipeline.errors import InputError
-from infinitetalk.pipeline.models.text_cache import default_cache_dir, encode_prompts, text_identity
+from infinitetalk.pipeline.models.text.cache import default_cache_dir, encode_prompts, text_identity
 
 
 class Encoder:

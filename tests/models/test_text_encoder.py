@@ -8,14 +8,14 @@ import pytest
 import tokenizers
 import torch
 from infinitetalk.pipeline.errors import InputError
-from infinitetalk.pipeline.models.text_encoder import load_text_encoder
-from infinitetalk.pipeline.models.tokenizer import clean_prompt, find_tokenizer, load_tokenizer
-from infinitetalk.tools.golden.encoders import random_weights
+from infinitetalk.pipeline.models.text.encoder import load_text_encoder
+from infinitetalk.pipeline.models.text.tokenizer import clean_prompt, find_tokenizer, load_tokenizer
+from infinitetalk.tests.golden.encoders import random_weights
 from safetensors import safe_open
 from safetensors.torch import save_file
 from transformers import AutoTokenizer
 
-GOLDEN = Path(__file__).parent / "data" / "encoders_text.safetensors"
+GOLDEN = Path(__file__).parents[1] / "data" / "encoders_text.safetensors"
 KNOWN = (0, 1, 2, 4, 6)  # prompts without a character that the small vocabulary lacks
 
 

@@ -6,26 +6,27 @@ from pathlib import Path
 
 import pytest
 import torch
+from infinitetalk.pipeline.checkpoints.files import open_tensors
+from infinitetalk.pipeline.checkpoints.load import fill
 from infinitetalk.pipeline.errors import InputError
-from infinitetalk.pipeline.models.attention import choose_attention
-from infinitetalk.pipeline.models.block import Operations
-from infinitetalk.pipeline.models.few_keys import choose_few_keys
-from infinitetalk.pipeline.models.pointwise import choose_pointwise
-from infinitetalk.pipeline.models.transformer import Context
-from infinitetalk.pipeline.models.transformer_blocks import TransformerBlocks
-from infinitetalk.pipeline.models.transformer_files import open_transformer
-from infinitetalk.pipeline.models.transformer_loading import Keeping, load_transformer
+from infinitetalk.pipeline.models.transformer.attention import choose_attention
+from infinitetalk.pipeline.models.transformer.block import Operations
+from infinitetalk.pipeline.models.transformer.blocks import TransformerBlocks
+from infinitetalk.pipeline.models.transformer.few_keys import choose_few_keys
+from infinitetalk.pipeline.models.transformer.files import open_transformer
+from infinitetalk.pipeline.models.transformer.loading import Keeping, load_transformer
+from infinitetalk.pipeline.models.transformer.model import Context
+from infinitetalk.pipeline.models.transformer.pointwise import choose_pointwise
+from infinitetalk.pipeline.residency import slab
+from infinitetalk.pipeline.residency import streamer as residency
+from infinitetalk.pipeline.residency.streamer import BlockStreamer
 from infinitetalk.pipeline.sampling.teacache import COEFFICIENTS_480, COEFFICIENTS_720, TeaCache
-from infinitetalk.pipeline.weights import residency, slab
-from infinitetalk.pipeline.weights.files import open_tensors
-from infinitetalk.pipeline.weights.load import fill
-from infinitetalk.pipeline.weights.residency import BlockStreamer
-from infinitetalk.tools.golden.recipe import random_state, read_golden
-from infinitetalk.tools.golden.transformer import golden_inputs
+from infinitetalk.tests.golden.recipe import random_state, read_golden
+from infinitetalk.tests.golden.transformer import golden_inputs
 from safetensors.torch import save_file
 from torch import nn
 
-GOLDEN, NOTES = read_golden(Path(__file__).parent / "data" / "transformer.safetensors")
+GOLDEN, NOTES = read_golden(Path(__file__).parents[1] / "data" / "transformer.safetensors")
 CPU = torch.device("cpu")
 
 
@@ -299,7 +300,7 @@ def test_attention_that_cannot_run_is_refused():
     assert choose_attention("auto", CPU, torch.float32).name == "sdpa"
 
 
-SAMPLING, SAMPLING_NOTES = read_golden(Path(__file__).parent / "data" / "sampling.safetensors")
+SAMPLING, SAMPLING_NOTES = read_golden(Path(__file__).parents[1] / "data" / "sampling.safetensors")
 
 
 @pytest.fixture(scope="module")

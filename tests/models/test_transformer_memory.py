@@ -5,13 +5,13 @@ from dataclasses import replace
 
 import pytest
 import torch
-from infinitetalk.pipeline.memory import BLOCK_VECTORS
-from infinitetalk.pipeline.models import block
-from infinitetalk.pipeline.models.attention import choose_attention
-from infinitetalk.pipeline.models.block import Operations, TransformerConfig
-from infinitetalk.pipeline.models.linear import Linear
-from infinitetalk.pipeline.models.pointwise import PlainPointwise, choose_pointwise
-from infinitetalk.pipeline.models.transformer import Context, WanTransformer
+from infinitetalk.pipeline.models.transformer import block
+from infinitetalk.pipeline.models.transformer.attention import choose_attention
+from infinitetalk.pipeline.models.transformer.block import Operations, TransformerConfig
+from infinitetalk.pipeline.models.transformer.linear import Linear
+from infinitetalk.pipeline.models.transformer.model import Context, WanTransformer
+from infinitetalk.pipeline.models.transformer.pointwise import PlainPointwise, choose_pointwise
+from infinitetalk.pipeline.planning.memory import BLOCK_VECTORS
 from infinitetalk.pipeline.quantisation import rows
 from infinitetalk.pipeline.quantisation.matmul import EightBit, ReadBack
 from infinitetalk.pipeline.quantisation.products import Product

@@ -13,7 +13,10 @@ import torch
 
 KIB = 1024
 CARDS = {"8.6 (RTX 30xx)": 99, "8.9 (RTX 40xx)": 99, "12.0 (RTX 50xx)": 99}  # shared memory of a program
-MODULES = ("models.few_keys_triton", "models.triton_kernels", "models.vae_triton", "quantisation.triton_rows")
+MODULES = (
+    *("models.transformer.few_keys_triton", "models.transformer.pointwise_triton"),
+    *("models.vae.kernels_triton", "quantisation.triton_rows"),
+)
 TOKENS = 512
 
 

@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 import torch
 from infinitetalk.pipeline.errors import InputError
-from infinitetalk.pipeline.models.vae import LATENT_MEAN, LATENT_STD, WanVAE, load_vae
-from infinitetalk.pipeline.models.vae_layers import Stream
-from infinitetalk.tools.golden.recipe import random_tensor, read_golden
-from infinitetalk.tools.golden.vae import LATENTS, golden_video, golden_weights
+from infinitetalk.pipeline.models.vae.layers import Stream
+from infinitetalk.pipeline.models.vae.model import LATENT_MEAN, LATENT_STD, WanVAE, load_vae
+from infinitetalk.tests.golden.recipe import random_tensor, read_golden
+from infinitetalk.tests.golden.vae import LATENTS, golden_video, golden_weights
 from safetensors.torch import save_file
 
-GOLDEN, NOTES = read_golden(Path(__file__).parent / "data" / "vae.safetensors")
+GOLDEN, NOTES = read_golden(Path(__file__).parents[1] / "data" / "vae.safetensors")
 
 
 def weights() -> dict[str, torch.Tensor]:

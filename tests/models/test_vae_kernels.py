@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from infinitetalk.pipeline.models.vae_kernels import PlainVaeKernels, channels, choose_vae_kernels
+from infinitetalk.pipeline.models.vae.kernels import PlainVaeKernels, channels, choose_vae_kernels
 
 BOUNDS = [(torch.float32, 2e-6), (torch.bfloat16, 2e-2)]  # plain PyTorch rounds after each of five operations
 
@@ -43,7 +43,7 @@ def compare(fused, device, dtype):
 
 INTERPRETED = """
 import torch, test_vae_kernels
-from infinitetalk.pipeline.models.vae_triton import TritonVaeKernels
+from infinitetalk.pipeline.models.vae.kernels_triton import TritonVaeKernels
 for dtype, bound in test_vae_kernels.BOUNDS:
     errors = test_vae_kernels.compare(TritonVaeKernels(""), "cpu", dtype)
     assert max(errors.values()) < bound, (dtype, errors)

@@ -3,16 +3,10 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from infinitetalk.pipeline.memory import VaePlan
-from infinitetalk.pipeline.models.vae import Coder, WanVAE
-from infinitetalk.pipeline.models.vae_kernels import PlainVaeKernels, room_behind
-from infinitetalk.pipeline.models.vae_layers import (
-    AttentionBlock,
-    CausalConv3d,
-    Downsample,
-    ResidualBlock,
-    Upsample,
-)
+from infinitetalk.pipeline.models.vae.kernels import PlainVaeKernels, room_behind
+from infinitetalk.pipeline.models.vae.layers import AttentionBlock, CausalConv3d, Downsample, ResidualBlock, Upsample
+from infinitetalk.pipeline.models.vae.model import Coder, WanVAE
+from infinitetalk.pipeline.planning.memory import VaePlan
 
 from .test_transformer_memory import Live
 

@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from infinitetalk.pipeline.models.vae import WanVAE, load_vae
-from infinitetalk.pipeline.models.vae_kernels import choose_vae_kernels
-from infinitetalk.pipeline.models.vae_layers import Upsample
-from infinitetalk.pipeline.models.vae_tiles import grid, plan_tiles
-from infinitetalk.tools.golden.recipe import random_tensor
+from infinitetalk.pipeline.models.vae.kernels import choose_vae_kernels
+from infinitetalk.pipeline.models.vae.layers import Upsample
+from infinitetalk.pipeline.models.vae.model import WanVAE, load_vae
+from infinitetalk.pipeline.models.vae.tiles import grid, plan_tiles
+from infinitetalk.tests.golden.recipe import random_tensor
 
 from .test_vae import error, golden_video, saved, weights
 

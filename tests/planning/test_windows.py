@@ -10,13 +10,13 @@ import torch
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
-from infinitetalk.pipeline.bench import WAN_14B, transformer_size
-from infinitetalk.pipeline.command_line import main
-from infinitetalk.pipeline.device import choose_dtype, choose_vae, free_memory
+from infinitetalk.pipeline.commands.bench import WAN_14B, transformer_size
+from infinitetalk.pipeline.commands.main import main
 from infinitetalk.pipeline.errors import InputError
-from infinitetalk.pipeline.job import BUNDLED
-from infinitetalk.pipeline.media.buckets import target_size
-from infinitetalk.pipeline.memory import (
+from infinitetalk.pipeline.facts.buckets import target_size
+from infinitetalk.pipeline.job.job import BUNDLED
+from infinitetalk.pipeline.planning.machine import choose_dtype, choose_vae, free_memory
+from infinitetalk.pipeline.planning.memory import (
     GIB,
     MARGIN,
     VAE_TILES,
@@ -26,16 +26,11 @@ from infinitetalk.pipeline.memory import (
     estimate_memory,
     place_blocks,
 )
-from infinitetalk.pipeline.plan import (
-    cut_notice,
-    plan_memory,
-    tokens_per_window,
-    window_plan,
-)
-from infinitetalk.pipeline.presets import settings_with_preset
-from infinitetalk.pipeline.settings import Settings
-from infinitetalk.pipeline.validation import resolve
-from infinitetalk.tools import random_checkpoint
+from infinitetalk.pipeline.planning.windows import cut_notice, plan_memory, tokens_per_window, window_plan
+from infinitetalk.pipeline.settings.definition import Settings
+from infinitetalk.pipeline.settings.presets import settings_with_preset
+from infinitetalk.pipeline.settings.validation import resolve
+from infinitetalk.tests.support import random_checkpoint
 
 
 def upstreams_video(num_frames, frame_num, motion_frame, max_frame_num):

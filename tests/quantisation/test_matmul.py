@@ -6,8 +6,9 @@ from functools import partial
 import pytest
 import torch
 import torch.nn.functional as F
+from infinitetalk.pipeline.checkpoints.locate import find_transformer_files
 from infinitetalk.pipeline.errors import InputError
-from infinitetalk.pipeline.model_files import find_transformer_files
+from infinitetalk.pipeline.models.transformer.weights import open_weights
 from infinitetalk.pipeline.quantisation import matmul, products, rows
 from infinitetalk.pipeline.quantisation.matmul import (
     WEIGHT_ONLY,
@@ -28,8 +29,7 @@ from infinitetalk.pipeline.quantisation.products import (
 from infinitetalk.pipeline.quantisation.rows import Rows, quantise_rows
 from infinitetalk.pipeline.quantisation.rowwise import FP8_E4M3, FP8_E5M2, INT8, pack_fp8, pack_int8, packed_rows
 from infinitetalk.pipeline.quantisation.storage import PLAIN, SideBranch, Storage
-from infinitetalk.pipeline.settings import Settings
-from infinitetalk.pipeline.transformer_weights import open_weights
+from infinitetalk.pipeline.settings.definition import Settings
 
 CPU = torch.device("cpu")
 FP8 = torch.float8_e4m3fn

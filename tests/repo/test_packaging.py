@@ -93,7 +93,7 @@ def test_both_readmes_give_the_same_commands():
 
 @pytest.mark.parametrize("readme", ["README.md", "README.zh-CN.md"])
 def test_every_flag_in_the_readme_exists(readme):
-    from infinitetalk.pipeline.flags import build_parser
+    from infinitetalk.pipeline.settings.flags import build_parser
 
     known = set(build_parser()._option_string_actions)
     blocks = "\n".join(block for block in commands(readme) if "generate_infinitetalk.py" in block)

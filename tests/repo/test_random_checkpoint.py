@@ -6,19 +6,19 @@ from pathlib import Path
 import pytest
 import sentencepiece
 import torch
-from infinitetalk.pipeline.models.attention import choose_attention
-from infinitetalk.pipeline.models.block import Operations
 from infinitetalk.pipeline.models.image_encoder import load_image_encoder
-from infinitetalk.pipeline.models.pointwise import choose_pointwise
 from infinitetalk.pipeline.models.speech_encoder import load_speech_encoder
-from infinitetalk.pipeline.models.text_encoder import load_text_encoder
-from infinitetalk.pipeline.models.transformer import Context
-from infinitetalk.pipeline.models.transformer_blocks import TransformerBlocks
-from infinitetalk.pipeline.models.transformer_files import open_transformer
-from infinitetalk.pipeline.models.transformer_loading import Keeping, load_transformer
-from infinitetalk.pipeline.models.vae import load_vae
-from infinitetalk.tools import other_layouts
-from infinitetalk.tools.random_checkpoint import (
+from infinitetalk.pipeline.models.text.encoder import load_text_encoder
+from infinitetalk.pipeline.models.transformer.attention import choose_attention
+from infinitetalk.pipeline.models.transformer.block import Operations
+from infinitetalk.pipeline.models.transformer.blocks import TransformerBlocks
+from infinitetalk.pipeline.models.transformer.files import open_transformer
+from infinitetalk.pipeline.models.transformer.loading import Keeping, load_transformer
+from infinitetalk.pipeline.models.transformer.model import Context
+from infinitetalk.pipeline.models.transformer.pointwise import choose_pointwise
+from infinitetalk.pipeline.models.vae.model import load_vae
+from infinitetalk.tests.support import other_layouts
+from infinitetalk.tests.support.random_checkpoint import (
     CLIP_FILE,
     T5_FILE,
     TINY,
@@ -31,7 +31,7 @@ from infinitetalk.tools.random_checkpoint import (
     vae_weights,
     write,
 )
-from infinitetalk.tools.random_tokenizer import hugging_face_tokenizer, train_sentencepiece
+from infinitetalk.tests.support.random_tokenizer import hugging_face_tokenizer, train_sentencepiece
 from safetensors import safe_open
 from safetensors.torch import save_file
 

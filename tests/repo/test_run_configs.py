@@ -9,10 +9,11 @@ from pathlib import Path
 
 import infinitetalk
 import pytest
-from infinitetalk.pipeline.command_line import main
-from infinitetalk.pipeline.flags import parse
-from infinitetalk.pipeline.presets import load_preset, preset_names
-from infinitetalk.tools import lora_files, random_checkpoint, write_run_configs
+from infinitetalk.pipeline.commands.main import main
+from infinitetalk.pipeline.settings.flags import parse
+from infinitetalk.pipeline.settings.presets import load_preset, preset_names
+from infinitetalk.scripts import write_run_configs
+from infinitetalk.tests.support import lora_files, random_checkpoint
 from safetensors.torch import save_file
 
 ROOT = Path(infinitetalk.__file__).resolve().parent
@@ -26,7 +27,7 @@ def test_scripts_are_what_the_exporter_writes():
     made = write_run_configs.files()
     assert set(made) == {f"run_configs/{name}" for name in (*SCRIPTS, "menu.sh")}
     stale = [name for name, content in made.items() if (ROOT / name).read_text(encoding="utf-8") != content]
-    assert stale == [], "run python -m infinitetalk.tools.write_run_configs"
+    assert stale == [], "run python -m infinitetalk.scripts.write_run_configs"
     assert {path.name for path in (ROOT / "run_configs").iterdir()} == {Path(name).name for name in made}
     assert all(os.access(ROOT / name, os.X_OK) for name in made)
 

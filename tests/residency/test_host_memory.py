@@ -4,11 +4,11 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from infinitetalk.pipeline.memory import GIB, Placement, TransformerSize, host_bytes
-from infinitetalk.pipeline.models.transformer_loading import Keeping, made_while_loading
-from infinitetalk.pipeline.weights import host_memory
-from infinitetalk.pipeline.weights.files import tensors_from_dict
-from infinitetalk.pipeline.weights.host_memory import HOST_RESERVE, available_host_memory, host_memory_notice
+from infinitetalk.pipeline.checkpoints.files import tensors_from_dict
+from infinitetalk.pipeline.models.transformer.loading import Keeping, made_while_loading
+from infinitetalk.pipeline.planning.memory import GIB, Placement, TransformerSize, host_bytes
+from infinitetalk.pipeline.residency import host_memory
+from infinitetalk.pipeline.residency.host_memory import HOST_RESERVE, available_host_memory, host_memory_notice
 
 SIZE = TransformerSize(4, 464, 316, 64, 128, block_bytes=700, context_bytes=200, other_bytes=600, scratch=0)
 

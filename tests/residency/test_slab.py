@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from infinitetalk.pipeline.weights import slab
-from infinitetalk.pipeline.weights.slab import HostWeights, Slab
+from infinitetalk.pipeline.residency import slab
+from infinitetalk.pipeline.residency.slab import HostWeights, Slab
 from torch import nn
 
-from .test_transformer_memory import Live
+from ..models.test_transformer_memory import Live
 
 CPU = torch.device("cpu")
 

@@ -10,18 +10,18 @@ import numpy as np
 import pytest
 import torch
 from infinitetalk.pipeline import Generator, InputError, Job, Settings
-from infinitetalk.pipeline.command_line import main
+from infinitetalk.pipeline.commands.main import main
 from infinitetalk.pipeline.media.audio import open_audio
-from infinitetalk.pipeline.models.block import Block
-from infinitetalk.pipeline.models.vae import WanVAE
-from infinitetalk.pipeline.progress import Loading, Notice, Step, WindowDone, Working
-from infinitetalk.tools import random_checkpoint
-from infinitetalk.tools.golden.speech import save_wav
+from infinitetalk.pipeline.models.transformer.block import Block
+from infinitetalk.pipeline.models.vae.model import WanVAE
+from infinitetalk.pipeline.run.progress import Loading, Notice, Step, WindowDone, Working
+from infinitetalk.tests.golden.speech import save_wav
+from infinitetalk.tests.support import random_checkpoint
 from PIL import Image, ImageOps
 
 pytestmark = pytest.mark.usefixtures("own_cache")
 
-ASSETS = Path(random_checkpoint.__file__).parent.parent / "assets"
+ASSETS = Path(random_checkpoint.__file__).parents[2] / "assets"
 SMALL = {"size": "64x64", "frame_num": 17, "motion_frame": 5, "sample_steps": 2, "device": "cpu"}
 RATE = 22_050  # of the bundled speech
 PROMPT = "A cat is talking to the camera."
@@ -289,7 +289,7 @@ def test_a_run_can_be_stopped_before_every_block_and_every_piece_of_video(weight
 
 def test_files_of_other_publishers(weights, job, frames, tmp_path):
     """The transformer as one file, the others named by flags."""
-    from infinitetalk.pipeline.weights.files import open_tensors
+    from infinitetalk.pipeline.checkpoints.files import open_tensors
     from safetensors.torch import save_file
 
     base = open_tensors(weights.ckpt_dir, "")
@@ -349,7 +349,7 @@ def test_lack_of_memory_is_a_sentence(weights, speech, tmp_path, capsys, monkeyp
     def fail(*arguments):
         raise error
 
-    monkeypatch.setattr("infinitetalk.pipeline.generator.load_transformer", fail)
+    monkeypatch.setattr("infinitetalk.pipeline.run.generator.load_transformer", fail)
     flags = ["--image", str(ASSETS / "portrait.png"), "--audio", str(speech), "--prompt", PROMPT]
     assert main([*arguments(weights), *flags, "--save_file", str(tmp_path / "out")]) == 2
     assert sentence in capsys.readouterr().err.splitlines()[-1]

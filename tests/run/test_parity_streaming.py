@@ -5,28 +5,28 @@ from pathlib import Path
 
 import pytest
 import torch
-from infinitetalk.pipeline import streaming
-from infinitetalk.pipeline.media.buckets import BUCKETS
+from infinitetalk.pipeline.facts.buckets import BUCKETS
 from infinitetalk.pipeline.media.colour import match_colour
 from infinitetalk.pipeline.media.reference import open_reference
-from infinitetalk.pipeline.models.attention import choose_attention
-from infinitetalk.pipeline.models.block import Operations
 from infinitetalk.pipeline.models.image_encoder import load_image_encoder
-from infinitetalk.pipeline.models.pointwise import choose_pointwise
 from infinitetalk.pipeline.models.speech_encoder import features_from_tensor
-from infinitetalk.pipeline.models.text_encoder import load_text_encoder
-from infinitetalk.pipeline.models.transformer_blocks import TransformerBlocks
-from infinitetalk.pipeline.models.transformer_files import open_transformer
-from infinitetalk.pipeline.models.transformer_loading import Keeping, load_transformer
-from infinitetalk.pipeline.models.vae import load_vae
-from infinitetalk.pipeline.plan import window_plan
-from infinitetalk.pipeline.settings import Settings
-from infinitetalk.pipeline.streaming import Inputs, Models, Streamer
-from infinitetalk.pipeline.validation import resolve
-from infinitetalk.tools.golden import streaming as golden
-from infinitetalk.tools.golden.recipe import random_tensor, read_golden
+from infinitetalk.pipeline.models.text.encoder import load_text_encoder
+from infinitetalk.pipeline.models.transformer.attention import choose_attention
+from infinitetalk.pipeline.models.transformer.block import Operations
+from infinitetalk.pipeline.models.transformer.blocks import TransformerBlocks
+from infinitetalk.pipeline.models.transformer.files import open_transformer
+from infinitetalk.pipeline.models.transformer.loading import Keeping, load_transformer
+from infinitetalk.pipeline.models.transformer.pointwise import choose_pointwise
+from infinitetalk.pipeline.models.vae.model import load_vae
+from infinitetalk.pipeline.planning.windows import window_plan
+from infinitetalk.pipeline.run import streaming
+from infinitetalk.pipeline.run.streaming import Inputs, Models, Streamer
+from infinitetalk.pipeline.settings.definition import Settings
+from infinitetalk.pipeline.settings.validation import resolve
+from infinitetalk.tests.golden import streaming as golden
+from infinitetalk.tests.golden.recipe import random_tensor, read_golden
 
-DATA = Path(__file__).parent / "data"
+DATA = Path(__file__).parents[1] / "data"
 DESCRIPTION = json.loads((DATA / "streaming.json").read_text(encoding="utf-8"))
 CASES = DESCRIPTION["cases"]
 CPU = torch.device("cpu")

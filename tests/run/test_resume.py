@@ -16,18 +16,18 @@ import psutil
 import pytest
 import torch
 from infinitetalk.pipeline import Generator, InputError, Job, Settings
-from infinitetalk.pipeline.command_line import main
+from infinitetalk.pipeline.commands.main import main
 from infinitetalk.pipeline.media.writer import VideoWriter
-from infinitetalk.pipeline.progress import Kept, RunStarted, Step, WindowDone
-from infinitetalk.pipeline.resume import load_state, state_path
-from infinitetalk.pipeline.streaming import to_uint8
-from infinitetalk.tools import random_checkpoint
-from infinitetalk.tools.golden.speech import save_wav
+from infinitetalk.pipeline.run.progress import Kept, RunStarted, Step, WindowDone
+from infinitetalk.pipeline.run.resume import load_state, state_path
+from infinitetalk.pipeline.run.streaming import to_uint8
+from infinitetalk.tests.golden.speech import save_wav
+from infinitetalk.tests.support import random_checkpoint
 from safetensors.torch import load_file, save_file
 
 pytestmark = pytest.mark.usefixtures("own_cache")
 
-PORTRAIT = Path(random_checkpoint.__file__).parent.parent / "assets" / "portrait.png"
+PORTRAIT = Path(random_checkpoint.__file__).parents[2] / "assets" / "portrait.png"
 SMALL = {
     "device": "cpu",
     "size": "64x64",
@@ -113,7 +113,7 @@ def resumed(generator):
 
 
 FORKS = multiprocessing.get_context("forkserver")  # processes of their own that need not import everything again
-FORKS.set_forkserver_preload(["infinitetalk.pipeline.generator", "infinitetalk.pipeline.command_line"])
+FORKS.set_forkserver_preload(["infinitetalk.pipeline.run.generator", "infinitetalk.pipeline.commands.main"])
 
 
 def command(argv, log):
@@ -376,7 +376,7 @@ def test_how_to_go_on_is_said_with_name_and_seed(argv, tmp_path, capsys, monkeyp
     def no_space(path, state):
         raise InputError("no space")
 
-    monkeypatch.setattr("infinitetalk.pipeline.generator.save_state", no_space)
+    monkeypatch.setattr("infinitetalk.pipeline.run.generator.save_state", no_space)
     assert main([*argv, "--save_file", str(tmp_path / "out"), "--base_seed", "5"]) == 2
     assert f"--resume --save_file {tmp_path / 'out.mp4'} --base_seed 5" in capsys.readouterr().err
 

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from infinitetalk.pipeline.seams import even_seam
+from infinitetalk.pipeline.run.seams import even_seam
 
 FRAMES = 21
 CUTS = {"as the VAE's": [1, 4, 4, 4, 4, 4], "one by one": [1] * 21, "uneven": [3, 1, 7, 2, 8], "whole": [21]}

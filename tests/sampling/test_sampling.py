@@ -14,9 +14,9 @@ from infinitetalk.pipeline.sampling.guidance import (
     guidance_branches,
 )
 from infinitetalk.pipeline.sampling.solvers import TRAIN_TIMESTEPS, make_solver
-from infinitetalk.tools.golden.recipe import random_tensor, read_golden
+from infinitetalk.tests.golden.recipe import random_tensor, read_golden
 
-GOLDEN, NOTES = read_golden(Path(__file__).parent / "data" / "sampling.safetensors")
+GOLDEN, NOTES = read_golden(Path(__file__).parents[1] / "data" / "sampling.safetensors")
 TEXT, AUDIO = NOTES["scales"]
 KINDS = ("cond", "drop_text", "drop_audio", "uncond")
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 from infinitetalk.pipeline.errors import InputError
-from infinitetalk.pipeline.presets import load_preset, preset_names, settings_with_preset
-from infinitetalk.pipeline.settings import Settings, setting_infos, setting_types
-from infinitetalk.pipeline.validation import resolve, validate, warnings_for
-from infinitetalk.tools.settings_table import FILE, settings_page
+from infinitetalk.pipeline.settings.definition import Settings, setting_infos, setting_types
+from infinitetalk.pipeline.settings.presets import load_preset, preset_names, settings_with_preset
+from infinitetalk.pipeline.settings.validation import resolve, validate, warnings_for
+from infinitetalk.scripts.settings_table import FILE, settings_page
 
 # generate_infinitetalk.py of upstream, 2025-08-25
 UPSTREAM_DEFAULTS = {
@@ -286,4 +286,4 @@ def test_an_unknown_preset_lists_the_known_ones():
 
 
 def test_the_docs_page_is_up_to_date():
-    assert FILE.read_text(encoding="utf-8") == settings_page(), "run: python -m infinitetalk.tools.settings_table"
+    assert FILE.read_text(encoding="utf-8") == settings_page(), "run: python -m infinitetalk.scripts.settings_table"

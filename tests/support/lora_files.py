@@ -190,11 +190,11 @@ def diffusers_module(module: str) -> str:
     return module
 
 
-def _named(layers: Layers, name, up: str, down: str, mid: str = "") -> Weights:  # noqa: ANN001
+def _named(layers: Layers, name, up: str, down: str, mid: str = "") -> Weights:
     return dict(_entries(layers, name, up, down, mid))
 
 
-def _entries(layers: Layers, name, up: str, down: str, mid: str) -> Iterable[tuple[str, torch.Tensor]]:  # noqa: ANN001
+def _entries(layers: Layers, name, up: str, down: str, mid: str) -> Iterable[tuple[str, torch.Tensor]]:
     for module, layer in layers.items():
         stem = name(module)
         parts = {up: layer.up, down: layer.down, mid: layer.mid, ".diff": layer.weight, ".diff_b": layer.bias}

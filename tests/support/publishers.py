@@ -8,7 +8,7 @@ from functools import partial
 import torch
 from infinitetalk.pipeline.quantisation.rowwise import FP8_E4M3, FP8_E5M2, INT8
 from infinitetalk.pipeline.quantisation.storage import PLAIN
-from infinitetalk.tools.other_layouts import (
+from infinitetalk.tests.support.other_layouts import (
     E4M3,
     E5M2,
     KIJAI_KEEPS,

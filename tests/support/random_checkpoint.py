@@ -1,6 +1,6 @@
 """Writes a small random checkpoint in the real on-disk layout, for the demo and the tests.
 
-``python -m infinitetalk.tools.random_checkpoint OUT`` makes the folders that ``hf download`` makes:
+``python -m infinitetalk.tests.support.random_checkpoint OUT`` makes the folders that ``hf download`` makes:
 ``Wan2.1-I2V-14B-480P``, ``InfiniteTalk`` and ``chinese-wav2vec2-base``. Names and shapes are tables
 written from the published files, not taken from the engine's model classes, so that loading such a
 checkpoint checks the loaders. The weights are scaled so that every input reaches the picture and

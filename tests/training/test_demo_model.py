@@ -7,21 +7,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from infinitetalk.pipeline.demo import ASSETS, FACE_READER, FOLDER, demo_checkpoint, demo_settings
 from infinitetalk.pipeline.evaluation.measures import evaluate_frames
 from infinitetalk.pipeline.evaluation.reader import FaceReader, load_reader
-from infinitetalk.pipeline.generator import Generator
-from infinitetalk.pipeline.job import Job
+from infinitetalk.pipeline.job.job import Job
 from infinitetalk.pipeline.lora.reading import read_lora
 from infinitetalk.pipeline.media.audio import Sound, open_audio
 from infinitetalk.pipeline.media.speech import speech_for_model
-from infinitetalk.pipeline.models.attention import choose_attention
-from infinitetalk.pipeline.models.block import Operations
-from infinitetalk.pipeline.models.pointwise import choose_pointwise
 from infinitetalk.pipeline.models.speech_encoder import SpeechEncoder
-from infinitetalk.pipeline.models.transformer import Context, WanTransformer
-from infinitetalk.pipeline.settings import Settings
-from infinitetalk.tools.demo_model import (
+from infinitetalk.pipeline.models.transformer.attention import choose_attention
+from infinitetalk.pipeline.models.transformer.block import Operations
+from infinitetalk.pipeline.models.transformer.model import Context, WanTransformer
+from infinitetalk.pipeline.models.transformer.pointwise import choose_pointwise
+from infinitetalk.pipeline.run.generator import Generator
+from infinitetalk.pipeline.settings.definition import Settings
+from infinitetalk.pipeline.settings.demo import ASSETS, FACE_READER, FOLDER, demo_checkpoint, demo_settings
+from infinitetalk.training import (
     assemble,
     decoder,
     frozen,
@@ -36,10 +36,10 @@ from infinitetalk.tools.demo_model import (
     vae,
     vae_network,
 )
-from infinitetalk.tools.demo_model.clips import Drawer, draw_clip, draw_portraits, make_scenes, part_of
-from infinitetalk.tools.demo_model.drawing import draw
-from infinitetalk.tools.demo_model.latents import reference_channels, speech_windows, still_latents
-from infinitetalk.tools.demo_model.training import Optimizer
+from infinitetalk.training.clips import Drawer, draw_clip, draw_portraits, make_scenes, part_of
+from infinitetalk.training.drawing import draw
+from infinitetalk.training.latents import reference_channels, speech_windows, still_latents
+from infinitetalk.training.training import Optimizer
 from safetensors.torch import load_file
 
 PORTRAIT = ASSETS / "drawn_portrait.png"
@@ -211,7 +211,7 @@ def test_conditions_in_training_are_the_engines():
 def test_the_norms_kernel_agrees_with_plain_pytorch(interpreted):
     code = """
 import torch
-from infinitetalk.tools.demo_model.norm_kernel import NormSilu
+from infinitetalk.training.norm_kernel import NormSilu
 x = torch.randn(2, 50, 16, requires_grad=True)
 gamma = (1 + 0.1 * torch.randn(16)).requires_grad_()
 fused = NormSilu.apply(x, gamma, 6)

@@ -14,12 +14,12 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from infinitetalk.pipeline.command_line import main
-from infinitetalk.tools import random_checkpoint
-from infinitetalk.tools.golden.speech import save_wav
+from infinitetalk.pipeline.commands.main import main
+from infinitetalk.tests.golden.speech import save_wav
+from infinitetalk.tests.support import random_checkpoint
 from PIL import Image
 
-PORTRAIT = Path(random_checkpoint.__file__).parent.parent / "assets" / "portrait.png"
+PORTRAIT = Path(random_checkpoint.__file__).parents[2] / "assets" / "portrait.png"
 RATE = 16_000
 
 
@@ -258,7 +258,7 @@ def test_a_file_that_may_not_be_read(refusal, monkeypatch):
         patch.setattr("PIL.Image.open", forbidden)
         assert f"{PORTRAIT} cannot be read (Permission denied)" in refusal()
     with monkeypatch.context() as patch:
-        patch.setattr("infinitetalk.pipeline.command_line.load_job", forbidden)
+        patch.setattr("infinitetalk.pipeline.commands.main.load_job", forbidden)
         assert "secret cannot be opened (Permission denied); check its permissions" in refusal()
 
 

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from infinitetalk.tools import random_checkpoint
-from infinitetalk.tools.other_layouts import comfy_quant, old_scaled_fp8, quanto
-from infinitetalk.tools.random_checkpoint import (
+from infinitetalk.tests.support import random_checkpoint
+from infinitetalk.tests.support.other_layouts import comfy_quant, old_scaled_fp8, quanto
+from infinitetalk.tests.support.random_checkpoint import (
     CLIP_FILE,
     T5_FILE,
     TINY,
@@ -24,7 +24,7 @@ from infinitetalk.tools.random_checkpoint import (
 )
 from safetensors.torch import load_file, save_file
 
-PORTRAIT = Path(random_checkpoint.__file__).parent.parent / "assets" / "portrait.png"
+PORTRAIT = Path(random_checkpoint.__file__).parents[2] / "assets" / "portrait.png"
 SHARD = "diffusion_pytorch_model-00003-of-00007.safetensors"
 GET_BASE = "hf download Wan-AI/Wan2.1-I2V-14B-480P --local-dir weights/Wan2.1-I2V-14B-480P"
 GET_SPEECH = "hf download TencentGameMate/chinese-wav2vec2-base --local-dir weights/chinese-wav2vec2-base"

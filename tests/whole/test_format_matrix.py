@@ -9,7 +9,8 @@ import random
 import pytest
 import torch
 from infinitetalk.pipeline.lora import Loras
-from infinitetalk.tools.format_matrix import (
+from infinitetalk.scripts.formats_page import FILE, NUMBER, measured_part, on_page
+from infinitetalk.tests.support.format_matrix import (
     AT_LOAD,
     FORMATS,
     WAYS,
@@ -20,7 +21,6 @@ from infinitetalk.tools.format_matrix import (
     measure,
     slope,
 )
-from infinitetalk.tools.formats_page import FILE, NUMBER, measured_part, on_page
 
 ERRORS = {form.name: form.error for form in FORMATS}
 AT_LOAD_ERRORS = {"fp8": 0.026, "int8": 0.007}
@@ -55,7 +55,7 @@ def test_every_pair_of_formats_with_every_way_of_applying_loras(tmp_path):
 
 def check_page(measured):
     page = on_page()
-    advice = f"{FILE.name} is out of date; run: python -m infinitetalk.tools.formats_page"
+    advice = f"{FILE.name} is out of date; run: python -m infinitetalk.scripts.formats_page"
     assert NUMBER.split(page) == NUMBER.split(measured), advice
     # other processors sum in another order, and 8-bit roundings may then fall to the other side
     for told, found in zip(NUMBER.findall(page), NUMBER.findall(measured), strict=True):

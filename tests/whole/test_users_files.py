@@ -8,23 +8,29 @@ from pathlib import Path
 import pytest
 import torch
 from infinitetalk.pipeline import Generator, Job, Settings
-from infinitetalk.pipeline.command_line import main
-from infinitetalk.pipeline.models.attention import choose_attention
-from infinitetalk.pipeline.models.block import Operations
-from infinitetalk.pipeline.models.pointwise import choose_pointwise
-from infinitetalk.pipeline.models.transformer_blocks import TransformerBlocks
-from infinitetalk.pipeline.models.transformer_files import open_transformer
-from infinitetalk.pipeline.models.transformer_loading import Keeping, load_transformer
-from infinitetalk.pipeline.presets import preset_names
-from infinitetalk.tools import lora_files, random_checkpoint
-from infinitetalk.tools.gguf_files import write_gguf
-from infinitetalk.tools.other_layouts import cast, comfy_quant, hugging_face_image_encoder, old_scaled_fp8, quanto
-from infinitetalk.tools.random_checkpoint import TINY, infinitetalk_weights, transformer_weights
+from infinitetalk.pipeline.commands.main import main
+from infinitetalk.pipeline.models.transformer.attention import choose_attention
+from infinitetalk.pipeline.models.transformer.block import Operations
+from infinitetalk.pipeline.models.transformer.blocks import TransformerBlocks
+from infinitetalk.pipeline.models.transformer.files import open_transformer
+from infinitetalk.pipeline.models.transformer.loading import Keeping, load_transformer
+from infinitetalk.pipeline.models.transformer.pointwise import choose_pointwise
+from infinitetalk.pipeline.settings.presets import preset_names
+from infinitetalk.tests.support import lora_files, random_checkpoint
+from infinitetalk.tests.support.gguf_files import write_gguf
+from infinitetalk.tests.support.other_layouts import (
+    cast,
+    comfy_quant,
+    hugging_face_image_encoder,
+    old_scaled_fp8,
+    quanto,
+)
+from infinitetalk.tests.support.random_checkpoint import TINY, infinitetalk_weights, transformer_weights
 from safetensors.torch import save_file
 
 pytestmark = pytest.mark.usefixtures("own_cache")
 
-PORTRAIT = Path(random_checkpoint.__file__).parent.parent / "assets" / "portrait.png"
+PORTRAIT = Path(random_checkpoint.__file__).parents[2] / "assets" / "portrait.png"
 LIGHTX2V = "lightx2v_I2V_14B_480p_cfg_step_distill_rank128_bf16.safetensors"
 FUSIONX = "Wan2.1_I2V_14B_FusionX_LoRA.safetensors"
 QUANTISED = "InfiniteTalk/quant_models/infinitetalk_single_fp8.safetensors"

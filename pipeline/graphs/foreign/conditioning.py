@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import re
 
-from ..settings import NEGATIVE_PROMPT
-from .exported import Files
-from .graph import Graph, Node, linked, refusal, text, value
-from .orders import Order
+from ...export.exported import Files
+from ...settings.definition import NEGATIVE_PROMPT
+from ..graph import Graph, Node, linked, refusal, text, value
+from ..orders import Order
 
 ORDERS: dict[str, tuple[Order, ...]] = {
     "CLIPTextEncode": ({"text": str},),

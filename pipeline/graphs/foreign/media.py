@@ -12,10 +12,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from ..errors import InputError
-from .exported import Files
-from .graph import Graph, Node, after, before, feeding, linked, number, refusal, text, value, whole
-from .orders import Order
+from ...errors import InputError
+from ...export.exported import Files
+from ..graph import Graph, Node, after, before, feeding, linked, number, refusal, text, value, whole
+from ..orders import Order
 
 FPS = 25
 USUAL_SIZES = {frozenset((480, 832)): "infinitetalk-480", frozenset((720, 1280)): "infinitetalk-720"}

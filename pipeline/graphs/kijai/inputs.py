@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..errors import InputError
-from . import media
-from .conditioning import negative_prompt, of_kind, plain_prompt, prompt_settings
-from .exported import Files
-from .graph import Graph, Node, computed, feeding, linked, number, refusal, text, value, whole
+from ...errors import InputError
+from ...export.exported import Files
+from ..foreign import media
+from ..foreign.conditioning import negative_prompt, of_kind, plain_prompt, prompt_settings
+from ..graph import Graph, Node, computed, feeding, linked, number, refusal, text, value, whole
 
 _SPEECH_MUST_BE = {"fps": 25, "audio_scale": 1}
 _SPEECH_OFF = ("add_noise_floor", "smooth_transients")

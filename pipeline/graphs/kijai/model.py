@@ -5,9 +5,9 @@ Walks up from the sampler's model. Knows the loader, the nodes between it and th
 
 from __future__ import annotations
 
-from .conditioning import of_kind, quantisation
-from .exported import Files
-from .graph import Graph, Node, feeding, linked, number, refusal, text, value, whole
+from ...export.exported import Files
+from ..foreign.conditioning import of_kind, quantisation
+from ..graph import Graph, Node, feeding, linked, number, refusal, text, value, whole
 
 _BLOCKS = 40
 _OTHER_MODELS = ("extra_model", "vace_model", "fantasytalking_model", "fantasyportrait_model")

@@ -8,16 +8,16 @@ once. Knows samplers and schedules; ``kijai_model`` and ``kijai_inputs`` know wh
 
 from __future__ import annotations
 
-from ..settings import Settings
-from ..validation import DISTILL_STEPS, validate
-from . import conditioning, media
-from .conditioning import of_kind
-from .exported import Exported, Files
-from .graph import Graph, Node, feeding, linked, number, refusal, text, value, whole
-from .kijai_inputs import frame_settings, speech_settings, text_settings
-from .kijai_model import model_settings
-from .kijai_widgets import KIJAI_ORDERS
-from .orders import CONTROL, with_names
+from ...export.exported import Exported, Files
+from ...settings.definition import Settings
+from ...settings.validation import DISTILL_STEPS, validate
+from ..foreign import conditioning, media
+from ..foreign.conditioning import of_kind
+from ..graph import Graph, Node, feeding, linked, number, refusal, text, value, whole
+from ..orders import CONTROL, with_names
+from .inputs import frame_settings, speech_settings, text_settings
+from .model import model_settings
+from .widgets import KIJAI_ORDERS
 
 SAMPLERS = ("WanVideoSampler", "WanVideoSamplerv2", "WanVideoSamplerFromSettings")
 

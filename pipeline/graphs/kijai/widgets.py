@@ -6,7 +6,7 @@ compilation, put in between. Checked against versions up to 1.4.7; knows no mean
 
 from __future__ import annotations
 
-from .orders import CONTROL, Order
+from ..orders import CONTROL, Order
 
 _SAMPLER: Order = {
     "steps": int,

@@ -11,14 +11,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from ..settings import Settings
-from ..validation import validate
-from . import conditioning, media, native_sampling
-from .conditioning import of_kind, prompt_settings
-from .exported import Exported, Files
-from .graph import Graph, Node, before, feeding, number, refusal, text, whole
-from .native_sampling import Sampling
-from .orders import Order, with_names
+from ...export.exported import Exported, Files
+from ...settings.definition import Settings
+from ...settings.validation import validate
+from ..foreign import conditioning, media
+from ..foreign.conditioning import of_kind, prompt_settings
+from ..graph import Graph, Node, before, feeding, number, refusal, text, whole
+from ..orders import Order, with_names
+from . import sampling as native_sampling
+from .sampling import Sampling
 
 SAMPLERS = ("WanInfiniteTalkToVideo",)
 LATENT = 3  # the output that a sampler takes

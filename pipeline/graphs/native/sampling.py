@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..validation import DISTILL_STEPS
-from .conditioning import of_kind, quantisation
-from .exported import Files
-from .graph import Graph, Node, linked, number, refusal, text, value, whole
-from .orders import CONTROL, Order
+from ...export.exported import Files
+from ...settings.validation import DISTILL_STEPS
+from ..foreign.conditioning import of_kind, quantisation
+from ..graph import Graph, Node, linked, number, refusal, text, value, whole
+from ..orders import CONTROL, Order
 
 ORDERS: dict[str, tuple[Order, ...]] = {
     "KSampler": (

@@ -20,7 +20,7 @@ import safetensors.torch
 import torch
 from safetensors import SafetensorError
 
-from ..errors import InputError
+from ...errors import InputError
 from .tokenizer import clean_prompt, find_tokenizer
 
 _VERSION = "1"  # raise it when the same inputs come to give other embeddings

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from ..errors import InputError
-from ..weights import downloads
-from ..weights.files import Tensors, open_tensors
-from ..weights.load import check_names, check_shape, dimensions, fill
+from ...checkpoints.files import Tensors, open_tensors
+from ...checkpoints.load import check_names, check_shape, dimensions, fill
+from ...errors import InputError
+from ...facts import downloads
 from .tokenizer import Tokenizer, find_tokenizer, load_tokenizer, tokenizer_from_sentencepiece
 
 if TYPE_CHECKING:  # seconds to import, and not needed where every prompt is in the cache

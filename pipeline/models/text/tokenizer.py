@@ -13,8 +13,8 @@ from pathlib import Path
 
 import tokenizers
 
-from ..errors import InputError
-from ..weights import downloads
+from ...errors import InputError
+from ...facts import downloads
 
 MAX_TOKENS = 512
 WHAT = "the tokenizer (--tokenizer)"

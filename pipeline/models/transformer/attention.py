@@ -16,8 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from ..errors import InputError
-from ..quantisation.rows import Activation, Rows
+from ...errors import InputError
+from ...quantisation.rows import Activation, Rows
 
 if TYPE_CHECKING:
     from .fp8_attention import Fp8Attention

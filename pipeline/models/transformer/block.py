@@ -12,9 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ..quantisation.matmul import WEIGHT_ONLY, Matmuls
-from ..quantisation.products import GeluProduct
-from ..quantisation.rows import Activation, token_slices
+from ...quantisation.matmul import WEIGHT_ONLY, Matmuls
+from ...quantisation.products import GeluProduct
+from ...quantisation.rows import Activation, token_slices
 from .attention import Attention
 from .few_keys import FewKeys, folding_pays
 from .linear import Linear, shared_rows

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import torch
 
-from ..weights.residency import ALL, BlockStreamer
+from ...residency.streamer import ALL, BlockStreamer
 from .block import IMAGE_LAYERS, TEXT_LAYERS, Block
 
 

@@ -1,7 +1,7 @@
 """Transformer files: recognising them and reading sizes off them.
 
 The base (Wan 2.1 I2V) and InfiniteTalk's audio weights may be separate files or one, in any format that
-``weights.files`` opens.
+``checkpoints.files`` opens.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from pathlib import Path
 
 import torch
 
-from ..errors import InputError
-from ..weights import downloads
-from ..weights.files import Tensors, open_tensors
-from ..weights.load import check_names, check_shape, dimensions
+from ...checkpoints.files import Tensors, open_tensors
+from ...checkpoints.load import check_names, check_shape, dimensions
+from ...errors import InputError
+from ...facts import downloads
 from .block import TransformerConfig
-from .transformer import AUDIO_WINDOW
+from .model import AUDIO_WINDOW
 
 # Wan's own models all have heads of 128 channels; a config.json beside the file says otherwise.
 _USUAL_HEAD_DIM = 128

@@ -17,8 +17,8 @@ from typing import Any
 
 import torch
 
-from ..errors import InputError
-from ..quantisation.rows import Rows
+from ...errors import InputError
+from ...quantisation.rows import Rows
 from .pointwise import choose_pointwise
 
 E4M3 = torch.float8_e4m3fn
@@ -76,7 +76,7 @@ class Fp8Attention:
         self._graphs: dict[torch.Size, _Graph] = {}
         self.cast: ScaledCast = scaled_cast
         if choose_pointwise("auto", device).name == "triton":
-            from .triton_kernels import scaled_cast as fused
+            from .pointwise_triton import scaled_cast as fused
 
             self.cast = fused
         try:

@@ -9,9 +9,9 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from ..quantisation.matmul import Multiply, multiply_plain
-from ..quantisation.rows import Activation, floats, token_slices
-from ..quantisation.storage import Packed, Parts, Storage
+from ...quantisation.matmul import Multiply, multiply_plain
+from ...quantisation.rows import Activation, floats, token_slices
+from ...quantisation.storage import Packed, Parts, Storage
 
 
 class Linear(nn.Module):

@@ -12,18 +12,18 @@ from dataclasses import dataclass
 
 import torch
 
-from ..errors import InputError
-from ..lora import Loras
-from ..memory import TransformerSize
-from ..quantisation.rowwise import FP8_E4M3, FP8_E5M2, INT8, pack_fp8, pack_int8
-from ..quantisation.storage import PLAIN, Packed, Requantise, SideBranch, Storage
-from ..weights.files import Tensors
-from ..weights.load import fill
+from ...checkpoints.files import Tensors
+from ...checkpoints.load import fill
+from ...errors import InputError
+from ...lora import Loras
+from ...planning.memory import TransformerSize
+from ...quantisation.rowwise import FP8_E4M3, FP8_E5M2, INT8, pack_fp8, pack_int8
+from ...quantisation.storage import PLAIN, Packed, Requantise, SideBranch, Storage
 from .block import Operations
+from .blocks import TransformerBlocks, is_context_layer
+from .files import BASE, check_parts, transformer_config, weight_dtype
 from .linear import Linear
-from .transformer import WanTransformer, parameter_shapes
-from .transformer_blocks import TransformerBlocks, is_context_layer
-from .transformer_files import BASE, check_parts, transformer_config, weight_dtype
+from .model import WanTransformer, parameter_shapes
 
 QUANTISERS: dict[str, tuple[Callable[[torch.Tensor], Packed], tuple[Storage, ...]]] = {
     "fp8": (pack_fp8, (FP8_E4M3, FP8_E5M2)),

@@ -20,8 +20,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ..quantisation.rows import Activation, token_slices
-from ..weights.slab import HostWeights
+from ...quantisation.rows import Activation, token_slices
+from ...residency.slab import HostWeights
 from .block import IMAGE_LAYERS, TEXT_LAYERS, TEXT_TOKENS, Block, Operations, TransformerConfig
 from .rope import rope_table
 

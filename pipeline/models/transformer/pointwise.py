@@ -16,8 +16,8 @@ from typing import Protocol
 import torch
 import torch.nn.functional as F
 
-from ..errors import InputError
-from ..quantisation.rows import Activation, row_slices
+from ...errors import InputError
+from ...quantisation.rows import Activation, row_slices
 from .rope import rotate
 
 
@@ -78,7 +78,7 @@ def choose_pointwise(name: str, device: torch.device) -> Pointwise:
         return PlainPointwise("asked for")
     obstacle = triton_obstacle(device)
     if obstacle is None:
-        from .triton_kernels import TritonPointwise
+        from .pointwise_triton import TritonPointwise
 
         return TritonPointwise("asked for" if name == "triton" else "a CUDA card with Triton")
     if name == "triton":
@@ -92,7 +92,7 @@ def triton_obstacle(device: torch.device) -> str | None:
         return f"fused ones need a CUDA card, this run uses {device.type}"
     if find_spec("triton") is None:
         return "the Python package triton is not installed"
-    from .triton_kernels import TritonPointwise
+    from .pointwise_triton import TritonPointwise
 
     try:  # Triton builds its launcher with a C compiler; whether there is one shows only now
         x = torch.zeros(2, 64, device=device)

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 import triton
 import triton.language as tl
 
-from ..quantisation.rows import Activation, Rows
-from ..quantisation.triton_rows import store_row
+from ...quantisation.rows import Activation, Rows
+from ...quantisation.triton_rows import store_row
 
 
 @triton.jit

@@ -1,6 +1,6 @@
 """The transformer's weights as the settings ask for them: which tensors, which LoRAs, how kept and multiplied.
 
-Opens files and reads headers; loading is for ``models.transformer_loading``.
+Opens files and reads headers; loading is for ``models.transformer.loading``.
 """
 
 from __future__ import annotations
@@ -9,24 +9,17 @@ from dataclasses import dataclass
 
 import torch
 
-from .errors import InputError
-from .lora import Loras, open_loras
-from .memory import TransformerSize
-from .model_files import TransformerFiles
-from .models.transformer import parameter_shapes
-from .models.transformer_files import holds_audio, multitalk_notice, open_transformer, transformer_config
-from .models.transformer_loading import (
-    QUANTISERS,
-    Keeping,
-    check_fusing,
-    is_matrix,
-    made_while_loading,
-    transformer_size,
-)
-from .quantisation.matmul import Matmuls
-from .quantisation.storage import Storage
-from .settings import Settings
-from .weights.files import Tensors
+from ...checkpoints.files import Tensors
+from ...checkpoints.locate import TransformerFiles
+from ...errors import InputError
+from ...lora import Loras, open_loras
+from ...planning.memory import TransformerSize
+from ...quantisation.matmul import Matmuls
+from ...quantisation.storage import Storage
+from ...settings.definition import Settings
+from .files import holds_audio, multitalk_notice, open_transformer, transformer_config
+from .loading import QUANTISERS, Keeping, check_fusing, is_matrix, made_while_loading, transformer_size
+from .model import parameter_shapes
 
 # in the header of a converted file: the LoRAs that are fused into it
 LORA_METADATA = "infinitetalk_loras"

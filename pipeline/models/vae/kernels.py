@@ -12,7 +12,7 @@ from typing import Protocol
 import torch
 import torch.nn.functional as F
 
-from .pointwise import triton_obstacle
+from ..transformer.pointwise import triton_obstacle
 
 EPS = 1e-12  # of torch.nn.functional.normalize
 
@@ -69,7 +69,7 @@ def choose_vae_kernels(name: str, device: torch.device) -> VaeKernels:
     obstacle = triton_obstacle(device)
     if obstacle is not None:
         return PlainVaeKernels(obstacle)
-    from .vae_triton import TritonVaeKernels
+    from .kernels_triton import TritonVaeKernels
 
     return TritonVaeKernels("asked for" if name == "triton" else "a CUDA card with Triton")
 

@@ -9,7 +9,7 @@ import torch
 import triton
 import triton.language as tl
 
-from .vae_kernels import EPS
+from .kernels import EPS
 
 _NUMBERS = 4096  # that a program holds
 _WARPS = 4

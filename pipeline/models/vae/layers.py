@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from .vae_kernels import VaeKernels, end_of, rms_norm, room_behind
+from .kernels import VaeKernels, end_of, rms_norm, room_behind
 
 Span = tuple[int, int]  # first row (or column) and the one behind the last
 

@@ -18,23 +18,13 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from ..errors import InputError
-from ..weights.files import Tensors, open_tensors
-from ..weights.load import check_names, dimensions, fill
-from ..weights.slab import HostWeights
-from .vae_kernels import PlainVaeKernels, VaeKernels
-from .vae_layers import (
-    AttentionBlock,
-    CausalConv3d,
-    Downsample,
-    Head,
-    Layer,
-    ResidualBlock,
-    Stream,
-    Upsample,
-    run,
-)
-from .vae_tiles import run_tiled
+from ...checkpoints.files import Tensors, open_tensors
+from ...checkpoints.load import check_names, dimensions, fill
+from ...errors import InputError
+from ...residency.slab import HostWeights
+from .kernels import PlainVaeKernels, VaeKernels
+from .layers import AttentionBlock, CausalConv3d, Downsample, Head, Layer, ResidualBlock, Stream, Upsample, run
+from .tiles import run_tiled
 
 WHAT = "the Wan VAE (--vae)"
 PLAIN = PlainVaeKernels("nothing else was asked for")

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 import torch
 
-from .vae_kernels import VaeKernels
-from .vae_layers import Layer, Span, Stream, run
+from .kernels import VaeKernels
+from .layers import Layer, Span, Stream, run
 
 Slices = tuple[slice, slice]  # of rows and of columns
 

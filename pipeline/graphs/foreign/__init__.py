@@ -1,0 +1,1 @@
+"""What graphs of other packs have in common: pictures, sound, and texts that condition."""

@@ -1,0 +1,1 @@
+"""Graphs of Kijai's ComfyUI-WanVideoWrapper."""

@@ -1,0 +1,1 @@
+"""What one video is made from, and what a finished one carries."""

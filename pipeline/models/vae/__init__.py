@@ -1,0 +1,1 @@
+"""The Wan VAE: frames to latents and back, in exact tiles where memory is short."""

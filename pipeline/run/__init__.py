@@ -1,0 +1,1 @@
+"""One video: models kept, windows streamed, written and resumed."""

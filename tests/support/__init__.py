@@ -1,0 +1,1 @@
+"""What tests share: small checkpoints in the real formats, a ComfyUI, a browser."""
