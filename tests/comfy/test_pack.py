@@ -56,14 +56,14 @@ extension = asyncio.run(pack.comfy_entrypoint())
 names = [node.GET_SCHEMA().node_id for node in asyncio.run(extension.get_node_list())]
 assert len(names) == 7 and models() == before
 new = {name.removeprefix("a pack.") for name in set(sys.modules) - modules}
-heavy = {"transformers", "diffusers", "safetensors.torch", "soxr", "pipeline.generator", "pipeline.models"}
+heavy = {"transformers", "diffusers", "safetensors.torch", "soxr", "pipeline.run.generator", "pipeline.models"}
 assert not new & heavy, new & heavy
 """
 
 
 BAR = """
 import comfy.utils
-host, events = (importlib.import_module(f"a pack.{name}") for name in ("nodes.host", "pipeline.progress"))
+host, events = (importlib.import_module(f"a pack.{name}") for name in ("nodes.comfy.host", "pipeline.run.progress"))
 shown = []
 comfy.utils.set_progress_bar_global_hook(lambda value, total, preview, node_id=None: shown.append((value, total)))
 progress = host.HostProgress(None, 2)
@@ -76,7 +76,7 @@ assert shown == [(value, 6) for value in (0, 1, 2, 4, 4, 5, 6)], shown
 """
 CANCEL = """
 import comfy.model_management
-host, events = (importlib.import_module(f"a pack.{name}") for name in ("nodes.host", "pipeline.progress"))
+host, events = (importlib.import_module(f"a pack.{name}") for name in ("nodes.comfy.host", "pipeline.run.progress"))
 progress = host.HostProgress(None, 2)
 progress(events.Working())
 comfy.model_management.interrupt_current_processing()

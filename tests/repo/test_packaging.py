@@ -25,7 +25,7 @@ def requirement_name(line):
 def copy(tmp_path_factory):
     """The sources alone, in a folder that is no Python identifier."""
     target = tmp_path_factory.mktemp("clone") / "ComfyUI-InfiniteTalk 0.1 (copy)"
-    kept = ("pipeline", "tools", "presets", "assets")
+    kept = ("pipeline", "presets", "assets")
     for name in kept:
         shutil.copytree(ROOT / name, target / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("__init__.py", "generate_infinitetalk.py", "pyproject.toml", "README.md", "LICENSE"):
@@ -62,7 +62,7 @@ def test_wheel_holds_the_package_and_nothing_else(copy, tmp_path):
     assert done.returncode == 0, done.stderr
     wheel = zipfile.ZipFile(next(tmp_path.glob("*.whl")))
     held = {name for name in wheel.namelist() if ".dist-info/" not in name}
-    sources = {path for folder in ("pipeline", "tools", "presets", "assets") for path in (ROOT / folder).rglob("*")}
+    sources = {path for folder in ("pipeline", "presets", "assets") for path in (ROOT / folder).rglob("*")}
     wanted = {path.relative_to(ROOT).as_posix() for path in sources if path.is_file() and path.suffix != ".pyc"}
     wanted |= {"__init__.py", "generate_infinitetalk.py"}
     assert held == {f"infinitetalk/{name}" for name in wanted}
