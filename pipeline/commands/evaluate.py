@@ -12,10 +12,10 @@ import numpy as np
 from ..errors import InputError
 from ..evaluation.measures import Evaluation, evaluate_frames
 from ..evaluation.reader import load_reader
+from ..job.record import read_record
 from ..media.audio import open_audio
 from ..media.speech import speech_for_model
 from ..settings.demo import FACE_READER
-from .info import read_record
 
 USAGE = "infinitetalk evaluate VIDEO AUDIO [--json FILE] [--picture FILE.png]"
 

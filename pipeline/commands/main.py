@@ -121,7 +121,8 @@ def _convert(argv: list[str]) -> int:
 
 
 def _info(argv: list[str]) -> int:
-    from .info import describe, read_record
+    from ..job.record import read_record
+    from .info import describe
 
     files = [word for word in argv if word != "--full"]
     if len(files) != 1 or files[0].startswith("--"):

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import av
 
-from ..commands.info import Record, read_record
 from ..errors import InputError
 from ..export.exported import Exported, Files
+from ..job.record import Record, read_record
 from ..settings.definition import NEGATIVE_PROMPT, Settings, setting_types
 from ..settings.presets import preset_names, settings_with_preset
 from ..settings.validation import resolve, validate

@@ -21,13 +21,13 @@ import av
 from torch import Tensor
 
 from ..errors import InputError
+from ..job.record import METADATA_KEY
 from .audio import Audio
 from .file_lock import try_lock
 from .fragments import VideoFormat, encode_window
 from .remux import remux
 
 _BLOCK = 1 << 22  # bytes read at once
-METADATA_KEY = "infinitetalk"  # the settings, as JSON, in ``av.open(path).metadata``
 
 
 def partial_path(path: Path) -> Path:

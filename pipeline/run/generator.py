@@ -17,7 +17,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property, partial
 from pathlib import Path
 
@@ -28,7 +28,9 @@ import torch
 from ..checkpoints.locate import check_model_files, find_model_files
 from ..errors import InputError
 from ..facts.buckets import target_size
+from ..job.identity import run_identity, weights_identity
 from ..job.job import Job
+from ..job.record import record_of
 from ..media.audio import FPS, Audio, frame_count, open_audio
 from ..media.reference import Reference, open_reference
 from ..media.speech import speech_for_model
@@ -61,7 +63,7 @@ from ..settings.validation import resolve
 from ..version import __version__
 from .handover import Handover
 from .progress import BlockLoaded, Event, Finished, Kept, Loading, Notice, Progress, RunStarted, WindowDone, no_progress
-from .resume import RunState, check_same_run, remove_state, run_identity, save_state, unfinished, weights_identity
+from .resume import RunState, check_same_run, remove_state, save_state, unfinished
 from .speech import EncodedSpeech
 from .streaming import Inputs, Models, NoiseSource, Window, stream
 
@@ -176,7 +178,7 @@ class Generator:
         if before is not None:
             check_same_run(before.identity, identity)
         continued = before and before.written
-        metadata = _metadata(settings, job)
+        metadata = asdict(record_of(settings, job))
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
         with VideoWriter(path, *opened.size, FPS, settings.crf, opened.audio, metadata, continued, tags) as writer:
@@ -239,7 +241,7 @@ class Generator:
 
     @cached_property
     def _weights_identity(self) -> dict[str, str]:
-        return weights_identity(self.files)
+        return weights_identity(self.files.by_name())
 
     def _computes(self, settings: Settings) -> dict[str, str]:
         """What besides the settings decides the last bits."""
@@ -397,19 +399,6 @@ class Generator:
             lambda done, count: self.progress(BlockLoaded(done, count)),
         )
         return transformer, blocks
-
-
-def _metadata(settings: Settings, job: Job) -> dict[str, object]:
-    """What made the video, kept in the file."""
-    made_from = {
-        "reference": str(job.reference),
-        "speech": str(job.speech),
-        "prompt": job.prompt,
-        "negative_prompt": job.negative_prompt,
-    }
-    passing = {"resume", "overwrite", "quiet", "dry_run"}
-    made_with = {name: value for name, value in settings.as_json().items() if name not in passing}
-    return {"version": __version__, "settings": made_with, "job": made_from}
 
 
 @contextmanager

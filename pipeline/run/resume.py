@@ -8,7 +8,6 @@ frames. Knows nothing about how windows are made.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from dataclasses import asdict, dataclass
@@ -18,25 +17,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
-from ..checkpoints.locate import ModelFiles
 from ..errors import InputError
-from ..job.job import Job
-from ..media.audio import Sound
-from ..media.reference import Footage
 from ..media.writer import Written, partial_path
 from ..settings.definition import Settings
-from .speech import EncodedSpeech
-
-# Settings that do not change a frame, or whose content is compared instead (files, prompts).
-_FREE = {
-    *("save_file", "overwrite", "resume", "quiet", "dry_run", "preset", "audio_save_dir", "input_json"),
-    *("image", "video", "audio", "prompt", "negative_prompt"),
-    *("ckpt_dir", "infinitetalk_dir", "wav2vec_dir", "dit_path", "text_encoder", "clip_vision", "vae", "tokenizer"),
-    *("lora_dir", "lora_ignore_unmatched", "quant_dir", "quant_matmul"),
-    *("offload_model", "num_persistent_param_in_dit", "blocks_to_swap", "device", "dtype", "attention", "kernels"),
-    *("vae_dtype", "vram_limit"),
-}
-_EDGE = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -54,30 +37,6 @@ class RunState:
     windows: int
     written: Written
     motion: torch.Tensor
-
-
-def weights_identity(files: ModelFiles) -> dict[str, str]:
-    """What tells weights files apart, by the model's name."""
-    return {name: _fingerprint(path) for name, path in files.by_name().items() if path.exists()}
-
-
-def run_identity(settings: Settings, job: Job, weights: dict[str, str], computes: dict[str, str]) -> dict[str, object]:
-    """Everything that decides the frames of a run.
-
-    Args:
-        settings: resolved.
-        weights: see ``weights_identity``.
-        computes: names of device, dtype, attention and kernels as they were chosen.
-    """
-    return {
-        **{name: value for name, value in settings.as_json().items() if name not in _FREE},
-        **computes,
-        "the reference": _content_hash(job.reference),
-        "the speech": _content_hash(job.speech),
-        "the prompt": job.prompt,
-        "the negative prompt": job.negative_prompt,
-        **{f"the weights of {name}": value for name, value in weights.items()},
-    }
 
 
 def state_path(path: Path) -> Path:
@@ -145,27 +104,6 @@ def check_same_run(old: dict[str, object], new: dict[str, object]) -> None:
 
 def remove_state(path: Path) -> None:
     state_path(path).unlink(missing_ok=True)
-
-
-def _content_hash(source: Path | Footage | Sound | EncodedSpeech) -> str:
-    if not isinstance(source, Path):
-        return source.digest()
-    with source.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _fingerprint(path: Path) -> str:
-    """Of a weights file or a folder of them: names, sizes and both ends of each file, not all its gigabytes."""
-    digest = hashlib.sha256()
-    files = sorted(path.glob("*.safetensors")) + sorted(path.glob("*.bin")) if path.is_dir() else [path]
-    for file in files:
-        size = file.stat().st_size
-        digest.update(f"{file.name} {size} ".encode())
-        with file.open("rb") as stream:
-            digest.update(stream.read(_EDGE))
-            stream.seek(max(0, size - _EDGE))
-            digest.update(stream.read(_EDGE))
-    return digest.hexdigest()[:16]
 
 
 def unfinished(path: Path, settings: Settings) -> RunState | None:

@@ -10,10 +10,10 @@ import av
 import infinitetalk
 import pytest
 import torch
-from infinitetalk.pipeline.commands.info import read_record
 from infinitetalk.pipeline.commands.main import main
 from infinitetalk.pipeline.graphs.places import FolderFiles, PortableFiles
 from infinitetalk.pipeline.graphs.video import read_video
+from infinitetalk.pipeline.job.record import read_record
 from infinitetalk.pipeline.media.writer import VideoWriter
 from infinitetalk.pipeline.settings.definition import NEGATIVE_PROMPT, Settings
 from infinitetalk.pipeline.settings.validation import resolve

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 import torch
 from infinitetalk.pipeline.errors import InputError
+from infinitetalk.pipeline.job.record import METADATA_KEY
 from infinitetalk.pipeline.media import remux as remux_module
 from infinitetalk.pipeline.media.audio import open_audio
 from infinitetalk.pipeline.media.reference import open_reference
-from infinitetalk.pipeline.media.writer import METADATA_KEY, VideoWriter
+from infinitetalk.pipeline.media.writer import VideoWriter
 from infinitetalk.tests.golden.recipe import reference_frames
 from infinitetalk.tests.golden.speech import save_wav
 

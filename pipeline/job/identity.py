@@ -1,0 +1,78 @@
+"""What decides the frames of a run, by name: settings, texts, and hashes of the files' contents.
+
+Two runs of the same identity are the same video, bit for bit, and one may go on where the other stopped. Opens
+files only to hash them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Protocol
+
+from ..settings.definition import Settings
+from .job import Job
+
+# Settings that do not change a frame, or whose content is compared instead (files, prompts).
+_FREE = {
+    *("save_file", "overwrite", "resume", "quiet", "dry_run", "preset", "audio_save_dir", "input_json"),
+    *("image", "video", "audio", "prompt", "negative_prompt"),
+    *("ckpt_dir", "infinitetalk_dir", "wav2vec_dir", "dit_path", "text_encoder", "clip_vision", "vae", "tokenizer"),
+    *("lora_dir", "lora_ignore_unmatched", "quant_dir", "quant_matmul"),
+    *("offload_model", "num_persistent_param_in_dit", "blocks_to_swap", "device", "dtype", "attention", "kernels"),
+    *("vae_dtype", "vram_limit"),
+}
+_EDGE = 1 << 20
+
+
+class InMemory(Protocol):
+    """A picture, a video or sound that is no file."""
+
+    def digest(self) -> str:
+        """Of its content."""
+
+
+def weights_identity(files: Mapping[str, Path]) -> dict[str, str]:
+    """What tells weights files apart, by the model's name, as they are given."""
+    return {name: _fingerprint(path) for name, path in files.items() if path.exists()}
+
+
+def run_identity(settings: Settings, job: Job, weights: dict[str, str], computes: dict[str, str]) -> dict[str, object]:
+    """Everything that decides the frames of a run.
+
+    Args:
+        settings: resolved.
+        weights: see ``weights_identity``.
+        computes: names of device, dtype, attention and kernels as they were chosen.
+    """
+    return {
+        **{name: value for name, value in settings.as_json().items() if name not in _FREE},
+        **computes,
+        "the reference": _content_hash(job.reference),
+        "the speech": _content_hash(job.speech),
+        "the prompt": job.prompt,
+        "the negative prompt": job.negative_prompt,
+        **{f"the weights of {name}": value for name, value in weights.items()},
+    }
+
+
+def _content_hash(source: Path | InMemory) -> str:
+    if not isinstance(source, Path):
+        return source.digest()
+    with source.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _fingerprint(path: Path) -> str:
+    """Of a weights file or a folder of them: names, sizes and both ends of each file, not all its gigabytes."""
+    digest = hashlib.sha256()
+    files = sorted(path.glob("*.safetensors")) + sorted(path.glob("*.bin")) if path.is_dir() else [path]
+    for file in files:
+        size = file.stat().st_size
+        digest.update(f"{file.name} {size} ".encode())
+        with file.open("rb") as stream:
+            digest.update(stream.read(_EDGE))
+            stream.seek(max(0, size - _EDGE))
+            digest.update(stream.read(_EDGE))
+    return digest.hexdigest()[:16]

@@ -1,0 +1,70 @@
+"""What a finished video carries: the version that made it, its settings and its job, written and read back.
+
+``media.writer`` puts it into the file. The file may come from another version, with other settings, so nothing is
+taken for granted but what is found. Knows nothing of how a video is made.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import av
+
+from ..errors import InputError
+from ..settings.definition import Settings
+from ..version import __version__
+from .job import Job
+
+METADATA_KEY = "infinitetalk"  # the record, as JSON, in ``av.open(path).metadata``
+_PASSING = ("overwrite", "resume", "quiet", "dry_run")  # say nothing about the video
+
+
+@dataclass(frozen=True)
+class Record:
+    """What a video carries: the version that made it, its settings and its job by name, as JSON has them."""
+
+    version: str
+    settings: dict[str, object]
+    job: dict[str, object]
+
+
+def record_of(settings: Settings, job: Job) -> Record:
+    """The record of a video that is made from ``job`` with these resolved settings."""
+    made_from = {
+        "reference": str(job.reference),
+        "speech": str(job.speech),
+        "prompt": job.prompt,
+        "negative_prompt": job.negative_prompt,
+    }
+    made_with = {name: value for name, value in settings.as_json().items() if name not in _PASSING}
+    return Record(__version__, made_with, made_from)
+
+
+def read_record(path: Path) -> Record:
+    """The settings in a video's metadata.
+
+    Raises:
+        InputError: there is no such file, it is no video, or it was not made here.
+    """
+    if not path.is_file():
+        found = "is a folder" if path.is_dir() else "does not exist"
+        raise InputError(f"{path} {found}; give the name of a video.")
+    try:
+        # the prefix keeps FFmpeg off the network, whatever the file is called
+        with av.open(f"file:{path}", container_options={"protocol_whitelist": "file"}) as container:
+            text = container.metadata.get(METADATA_KEY)
+    except (av.FFmpegError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"{path} is not a video that can be read ({reason}); give a finished one.") from error
+    if text is None:
+        raise InputError(
+            f"{path} carries no settings: it was not made here, is an unfinished .partial.mp4, "
+            "or another program has saved it again."
+        )
+    try:
+        entries = json.loads(text)
+        return Record(str(entries["version"]), dict(entries["settings"]), dict(entries["job"]))
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"the settings in {path} are damaged; another program may have changed them.") from error
