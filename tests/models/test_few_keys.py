@@ -111,7 +111,7 @@ def test_what_cannot_give_scores_in_float32_does_without():
 
 def compare_kernels(device, dtype):
     """Largest differences of the fused kernels from plain PyTorch, relative to the largest value."""
-    from infinitetalk.pipeline.models.transformer.model import few_keys_triton
+    from infinitetalk.pipeline.models.transformer import few_keys_triton
 
     errors = {}
     for tokens, width, channels, pixels in ((16, 32, 96, 70), (32, 128, 600, 64), (128, 16, 256, 1), (7, 24, 96, 5)):
@@ -160,7 +160,7 @@ test_few_keys.try_out(torch.float16)
 
 def try_out(dtype):
     """What a card is asked before its kernels are used, as far as it can be asked here."""
-    from infinitetalk.pipeline.models.transformer.model import few_keys_triton as fused
+    from infinitetalk.pipeline.models.transformer import few_keys_triton as fused
 
     def scores(x, keys):
         return torch.bmm(x.float(), keys.mT.float())
