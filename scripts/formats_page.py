@@ -1,20 +1,23 @@
 """Writes the measured part of docs/formats.md, which lies between two marks there; the rest is written by hand.
 
 ``python -m infinitetalk.scripts.formats_page`` measures again (a minute) and rewrites it; a test measures too, and
-fails where the page says something else.
+fails where the page says something else. docs/formats.zh-CN.md gets the same part with the Chinese of pages_zh.toml.
 """
 
 from __future__ import annotations
 
 import re
 import tempfile
+import tomllib
 from pathlib import Path
 
 import torch
 
 from ..tests.support.format_matrix import AT_LOAD, COARSE, FORMATS, SIZES, WAYS, WITH, WITHOUT, Cell, Matrix, measure
 
-FILE = Path(__file__).parent.parent / "docs" / "formats.md"
+DOCS = Path(__file__).parent.parent / "docs"
+FILE, CHINESE_FILE = DOCS / "formats.md", DOCS / "formats.zh-CN.md"
+CHINESE = Path(__file__).parent / "pages_zh.toml"
 BEGIN, END = "<!-- measured: begin -->\n", "<!-- measured: end -->\n"
 NUMBER = re.compile(r"\d+\.\d+")
 
@@ -88,18 +91,37 @@ def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
-def on_page() -> str:
+def in_chinese(measured: str) -> str:
+    """What ``measured_part`` gave, in Chinese.
+
+    Raises:
+        ValueError: a text that is to be replaced is not there.
+    """
+    for text in tomllib.loads(CHINESE.read_text(encoding="utf-8"))["formats"]:
+        if text["en"] not in measured:
+            raise ValueError(f"{CHINESE.name} translates what {FILE.name} does not say: {text['en']!r}")
+        measured = measured.replace(text["en"], text["zh"])
+    return measured
+
+
+def on_page(file: Path = FILE) -> str:
     """What stands between the marks now."""
-    return FILE.read_text(encoding="utf-8").partition(BEGIN)[2].partition(END)[0]
+    return file.read_text(encoding="utf-8").partition(BEGIN)[2].partition(END)[0]
+
+
+def write(file: Path, part: str) -> None:
+    """Put this between the marks."""
+    before, begin, rest = file.read_text(encoding="utf-8").partition(BEGIN)
+    _, end, after = rest.partition(END)
+    file.write_text(before + begin + part + end + after, encoding="utf-8", newline="\n")
 
 
 def main() -> None:
     torch.set_num_threads(1)  # as the tests do: the products are too small to share
     with tempfile.TemporaryDirectory() as folder:
         measured = measured_part(measure(Path(folder)))
-    before, begin, rest = FILE.read_text(encoding="utf-8").partition(BEGIN)
-    _, end, after = rest.partition(END)
-    FILE.write_text(before + begin + measured + end + after, encoding="utf-8")
+    write(FILE, measured)
+    write(CHINESE_FILE, in_chinese(measured))
 
 
 if __name__ == "__main__":

@@ -1,21 +1,31 @@
-"""Writes docs/settings.md, the table of all settings and presets, from ``Settings`` and presets/.
+"""Writes docs/settings.md and settings.zh-CN.md, tables of all settings and presets, from ``Settings`` and presets/.
 
-``python -m infinitetalk.scripts.settings_table`` rewrites it; a test fails where it is out of date.
+``python -m infinitetalk.scripts.settings_table`` rewrites them; a test fails where one is out of date. Chinese comes
+from pages_zh.toml, and for settings that are not there from the text of their widget in node_texts_zh.toml.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import tomllib
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ..pipeline.settings.definition import NEGATIVE_PROMPT, SettingInfo, Settings, SettingType, setting_types
 from ..pipeline.settings.flags import describe_setting, value_to_text
 from ..pipeline.settings.presets import load_preset, preset_names
 
-FILE = Path(__file__).parent.parent / "docs" / "settings.md"
+DOCS = Path(__file__).parent.parent / "docs"
+FILE, CHINESE_FILE = DOCS / "settings.md", DOCS / "settings.zh-CN.md"
+CHINESE = Path(__file__).parent / "pages_zh.toml"
+WIDGETS = Path(__file__).parent / "node_texts_zh.toml"
 
 HEAD = """\
 # Settings
+
+[中文](settings.zh-CN.md)
 
 Every setting is a flag of the command line and a field of `Settings` under the same name. This page is made
 from the code by `python -m infinitetalk.scripts.settings_table`.
@@ -49,31 +59,85 @@ of three passes) are what the presets were published with, not measurements.
 """
 
 
-def settings_page() -> str:
+@dataclass(frozen=True)
+class Language:
+    """What a page is written with.
+
+    Attributes:
+        head, presets: what is written by hand, above the settings and above the presets.
+        group, word: of an English name of a group, or a word.
+        line: of a setting's name, what is known of it, and its default: what it does.
+    """
+
+    head: str
+    presets: str
+    group: Callable[[str], str]
+    word: Callable[[str], str]
+    line: Callable[[str, SettingInfo, object], str]
+
+
+def english() -> Language:
+    return Language(HEAD, PRESETS_HEAD, str, str, lambda _, info, default: describe_setting(info, default))
+
+
+def chinese() -> Language:
+    """The texts of pages_zh.toml.
+
+    Raises:
+        KeyError: while a page is written: a text is missing.
+    """
+    texts = chinese_texts()
+    widgets = tomllib.loads(WIDGETS.read_text(encoding="utf-8"))["slots"]
+    words = texts["words"]
+
+    def line(name: str, info: SettingInfo, default: object) -> str:
+        said = texts["settings"].get(name) or widgets[name][1].rstrip("。")
+        if default is not None and default is not False:
+            said += f"（{words['default']}：{value_to_text(default)}）"
+        return said + ("" if info.landed else f"（{words['landed']}）")
+
+    def word(english: str) -> str:
+        return words[english]
+
+    def group(english: str) -> str:
+        return texts["groups"][english]
+
+    return Language(texts["page"]["head"].lstrip(), texts["page"]["presets"], group, word, line)
+
+
+def chinese_texts() -> dict[str, Any]:
+    """pages_zh.toml."""
+    return tomllib.loads(CHINESE.read_text(encoding="utf-8"))
+
+
+def settings_page(language: Language) -> str:
     """The whole page, as Markdown."""
-    parts = [HEAD.format(negative_prompt=NEGATIVE_PROMPT)]
+    parts = [language.head.format(negative_prompt=NEGATIVE_PROMPT)]
+    head = " | ".join(map(language.word, ("flag", "values", "what it does")))
     group = None
     for field in dataclasses.fields(Settings):
         info = field.metadata["info"]
         if info.group != group:
             group = info.group
-            parts.append(f"\n## {group}\n\n| flag | values | what it does |\n|---|---|---|\n")
-        values = _values(info, setting_types()[field.name])
-        parts.append(f"| `--{field.name}` | {values} | {describe_setting(info, field.default)} |\n")
-    return "".join(parts) + PRESETS_HEAD + _presets_table()
+            parts.append(f"\n## {language.group(group)}\n\n| {head} |\n|---|---|---|\n")
+        values = _values(info, setting_types()[field.name], language.word)
+        parts.append(f"| `--{field.name}` | {values} | {language.line(field.name, info, field.default)} |\n")
+    return "".join(parts) + language.presets + _presets_table()
 
 
-def _values(info: SettingInfo, expected: SettingType) -> str:
+def _values(info: SettingInfo, expected: SettingType, word: Callable[[str], str]) -> str:
     if info.choices:
         return ", ".join(f"`{choice}`" for choice in info.choices)
-    text = {bool: "true, false", int: "whole number", float: "number", str: "text", Path: "path"}[expected.kind]
+    if expected.kind is bool:
+        return "true, false"
+    text = word({int: "whole number", float: "number", str: "text", Path: "path"}[expected.kind])
     if info.min is not None and info.max is not None:
-        text += f", {info.min:g} to {info.max:g}"
+        text += ", " + word("{min:g} to {max:g}").format(min=info.min, max=info.max)
     elif info.min is not None:
-        text += f", from {info.min:g}"
+        text += ", " + word("from {min:g}").format(min=info.min)
     elif info.max is not None:
-        text += f", up to {info.max}"
-    return text + (", one or more" if expected.several else "")
+        text += ", " + word("up to {max}").format(max=info.max)
+    return text + (f", {word('one or more')}" if expected.several else "")
 
 
 def _presets_table() -> str:
@@ -94,4 +158,5 @@ def _cell(value: object) -> str:
 
 
 if __name__ == "__main__":
-    FILE.write_text(settings_page(), encoding="utf-8", newline="\n")
+    FILE.write_text(settings_page(english()), encoding="utf-8", newline="\n")
+    CHINESE_FILE.write_text(settings_page(chinese()), encoding="utf-8", newline="\n")

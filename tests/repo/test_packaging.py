@@ -1,4 +1,4 @@
-"""What leaves the repository: the wheel, the requirements, the script that runs from a clone, the two READMEs."""
+"""What leaves the repository: the wheel, the requirements, the script that runs from a clone."""
 
 import importlib.metadata
 import re
@@ -78,24 +78,3 @@ def test_comfyui_requirements_are_small_leaves():
         needs = importlib.metadata.requires(requirement_name(line)) or []
         needed = {requirement_name(need) for need in needs if "extra ==" not in need}
         assert needed <= {"numpy", "scipy", "wcwidth", "typing-extensions"}, f"{line} brings {needed}"
-
-
-def commands(readme):
-    """The fenced blocks, without what is free text in them."""
-    text = (ROOT / readme).read_text(encoding="utf-8")
-    blocks = re.findall(r"```(?:bash|python)\n(.*?)```", text, flags=re.DOTALL)
-    return [re.sub(r'(?<=prompt)[ =]"[^"]*"|#.*', "", block) for block in blocks]
-
-
-def test_both_readmes_give_the_same_commands():
-    assert commands("README.md") == commands("README.zh-CN.md") != []
-
-
-@pytest.mark.parametrize("readme", ["README.md", "README.zh-CN.md"])
-def test_every_flag_in_the_readme_exists(readme):
-    from infinitetalk.pipeline.settings.flags import build_parser
-
-    known = set(build_parser()._option_string_actions)
-    blocks = "\n".join(block for block in commands(readme) if "generate_infinitetalk.py" in block)
-    used = {flag for flag in re.findall(r"(?<![\w-])--[a-z_0-9]+", blocks)}
-    assert used and used <= known, used - known

@@ -9,7 +9,6 @@ from infinitetalk.pipeline.errors import InputError
 from infinitetalk.pipeline.settings.definition import Settings, setting_infos, setting_types
 from infinitetalk.pipeline.settings.presets import load_preset, preset_names, settings_with_preset
 from infinitetalk.pipeline.settings.validation import resolve, validate, warnings_for
-from infinitetalk.scripts.settings_table import FILE, settings_page
 
 # generate_infinitetalk.py of upstream, 2025-08-25
 UPSTREAM_DEFAULTS = {
@@ -283,7 +282,3 @@ def test_an_own_lora_file_keeps_the_presets_scale():
 def test_an_unknown_preset_lists_the_known_ones():
     with pytest.raises(InputError, match="Did you mean 03_balanced\\?.*01_ultra_fast, .*06_720p_high_res"):
         settings_with_preset("balanced")
-
-
-def test_the_docs_page_is_up_to_date():
-    assert FILE.read_text(encoding="utf-8") == settings_page(), "run: python -m infinitetalk.scripts.settings_table"

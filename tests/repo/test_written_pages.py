@@ -1,0 +1,47 @@
+"""Pages that scripts write are in step with the code, and their Chinese is whole."""
+
+import re
+
+import pytest
+from infinitetalk.pipeline.settings.definition import setting_infos
+from infinitetalk.scripts import architecture, formats_page, settings_table
+
+
+@pytest.mark.parametrize(
+    "file, language",
+    [(settings_table.FILE, settings_table.english), (settings_table.CHINESE_FILE, settings_table.chinese)],
+)
+def test_the_tables_of_settings_are_up_to_date(file, language):
+    """A KeyError: a setting, a group or a word has no Chinese in pages_zh.toml."""
+    page = settings_table.settings_page(language())
+    assert file.read_text(encoding="utf-8") == page, "run: python -m infinitetalk.scripts.settings_table"
+
+
+def test_every_setting_is_told_in_chinese():
+    language = settings_table.chinese()
+    for name, info in setting_infos().items():
+        assert re.search(r"[\u4e00-\u9fff]", language.line(name, info, None)) or name == "device", name
+
+
+def test_no_chinese_text_is_left_over():
+    texts = settings_table.chinese_texts()
+    assert set(texts["settings"]) <= set(setting_infos())
+    assert set(texts["groups"]) == {info.group for info in setting_infos().values()}
+
+
+def test_the_chinese_formats_are_those_of_the_english_page():
+    chinese = formats_page.on_page(formats_page.CHINESE_FILE)
+    advice = "run: python -m infinitetalk.scripts.formats_page"
+    assert chinese == formats_page.in_chinese(formats_page.on_page()) != "", advice
+    assert not re.search(r"\b(the|and|with|of|error|kept)\b", chinese)
+
+
+def test_the_list_of_modules_is_up_to_date():
+    assert architecture.on_page() == architecture.modules_part(), "run: python -m infinitetalk.scripts.architecture"
+
+
+def test_a_module_without_a_docstring_is_named(tmp_path, monkeypatch):
+    (tmp_path / "silent.py").write_text("x = 1\n")
+    monkeypatch.setattr(architecture, "ROOT", tmp_path)
+    with pytest.raises(ValueError, match="silent.py has no docstring"):
+        architecture.first_line(tmp_path / "silent.py")
