@@ -25,7 +25,13 @@ def main() -> int:
     register_package()
     from infinitetalk.pipeline.commands.main import main as command_line
 
-    return command_line()
+    return command_line(with_usual_command(sys.argv[1:]))
+
+
+def with_usual_command(words: list[str]) -> list[str]:
+    """As upstream's script, this one generates where no command is named, also for --help and for no words at all."""
+    named = words and (not words[0].startswith("-") or words[0] in ("-V", "--version"))
+    return words if named else ["generate", *words]
 
 
 if __name__ == "__main__":

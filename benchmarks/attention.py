@@ -18,7 +18,7 @@ from pathlib import Path
 
 import torch
 
-from ..pipeline.commands.bench import FLOATS, WAN_14B, Sizes, time_block
+from ..pipeline.commands.timing import FLOATS, WAN_14B, Sizes, time_block
 from ..pipeline.models.transformer.attention import Attention, choose_attention
 from ..pipeline.models.transformer.fp8_attention import E4M3, scale_of
 from .quantised import BF16, CUDA, Result, Results, attempt, relative_error, speed, tell

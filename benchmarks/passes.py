@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from ..pipeline import Generator
-from ..pipeline.commands.bench import WAN_14B
+from ..pipeline.commands.timing import WAN_14B
 from ..pipeline.evaluation.measures import evaluate_frames
 from ..pipeline.evaluation.reader import load_reader
 from ..pipeline.media.audio import open_audio

@@ -26,7 +26,7 @@ from unittest import mock
 import torch
 import torch.nn.functional as F
 
-from ..pipeline.commands.bench import WAN_14B, Sizes, time_block
+from ..pipeline.commands.timing import WAN_14B, Sizes, time_block
 from ..pipeline.models.transformer.linear import Linear
 from ..pipeline.models.transformer.pointwise import choose_pointwise
 from ..pipeline.quantisation import products, rows

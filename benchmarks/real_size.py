@@ -27,7 +27,7 @@ from safetensors.torch import save_file
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from ..pipeline.commands.bench import WAN_14B as REAL
+from ..pipeline.commands.timing import WAN_14B as REAL
 from ..pipeline.errors import InputError
 from ..pipeline.media.reference import open_reference
 from ..pipeline.media.writer import VideoWriter

@@ -1,118 +1,34 @@
-"""``infinitetalk convert``: the transformer with 8-bit matrices, LoRAs fused, in one file that loads in seconds.
-
-The file holds base and audio layers together in the layout that ``checkpoints.comfy`` documents, so it serves as
---dit_path alone, or as --quant_dir. It is made tensor by tensor; no more than one is in memory.
-"""
+"""``infinitetalk convert``: the transformer of these settings in one file; ``converting`` does it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
+import argparse
+import sys
 
-import torch
-
-from ..checkpoints.comfy import converted_parts
-from ..checkpoints.locate import find_transformer_files
-from ..checkpoints.writing import Specs, write_safetensors
-from ..errors import InputError
-from ..job.job import check_output
-from ..models.transformer.block import TransformerConfig
-from ..models.transformer.files import HEADS_METADATA, transformer_config, weight_dtype
-from ..models.transformer.loading import is_matrix, keep_matrix, with_lora
-from ..models.transformer.model import parameter_shapes
-from ..models.transformer.weights import LORA_METADATA, TransformerWeights, open_weights
-from ..planning.machine import choose_device
-from ..quantisation.matmul import WEIGHT_ONLY
-from ..quantisation.rowwise import FP8
-from ..quantisation.storage import PLAIN, Packed, Storage
-from ..run.progress import BlockLoaded, Finished, Loading, Notice, Progress
-from ..settings.definition import Settings
-
-FLOATS = torch.bfloat16
-_DTYPES = {storage: dtype for dtype, storage in FP8.items()}
+from ..run.progress import ConsoleProgress, no_progress
+from ..settings.flags import Parser, build_parser, settings_from
+from ..settings.validation import validate
+from .console import say
 
 
-@dataclass(frozen=True)
-class _Source:
-    weights: TransformerWeights
-    config: TransformerConfig
-    shapes: dict[str, tuple[int, ...]]
-    device: torch.device
+def parser() -> Parser:
+    """The settings that choose a transformer, as flags."""
+    return build_parser(
+        "infinitetalk convert",
+        "--quant {fp8,int8} --save_file FILE --ckpt_dir DIR --infinitetalk_dir FILE [--lora_dir FILE]",
+        "Writes the transformer with 8-bit matrices, LoRAs fused, into one file that loads in seconds.",
+        "The file is a --dit_path that needs no --infinitetalk_dir, or a --quant_dir.",
+    )
 
 
-def convert(settings: Settings, progress: Progress) -> Path:
-    """Write the transformer of these settings to ``settings.save_file`` (.safetensors is added) and return its path.
+def run(args: argparse.Namespace) -> int:
+    """Write the file and print its name.
 
     Raises:
-        InputError: no --quant, files missing or not fitting, the file exists, or cannot be written.
+        InputError: see ``converting.convert``.
     """
-    if settings.quant is None:
-        raise InputError("convert: give --quant fp8 or --quant int8.")
-    if settings.lora_mode == "side":
-        raise InputError("convert: LoRAs are fused into the file; leave --lora_mode side out.")
-    if settings.save_file is None:
-        raise InputError("convert: give --save_file, the name of the file to write.")
-    path = settings.save_file
-    path = path if path.suffix == ".safetensors" else path.with_name(f"{path.name}.safetensors")
-    files = find_transformer_files(settings)
-    check_output(path, settings.overwrite, tuple(filter(None, (files.base, files.infinitetalk, *files.loras))))
-    weights = open_weights(settings, files, WEIGHT_ONLY, FLOATS)
-    for notice in weights.notices:
-        progress(Notice(notice))
-    config = transformer_config(weights.tensors)
-    source = _Source(weights, config, parameter_shapes(config), choose_device(settings.device))
-    metadata = {"format": "pt", HEADS_METADATA: str(config.num_heads)}
-    if weights.fused:
-        metadata[LORA_METADATA] = weights.fused
-    progress(Loading(f"writing {path}"))
-    write_safetensors(path, _specs(source), _tensors(source, progress), metadata)
-    progress(Finished(path))
-    return path
+    settings = validate(settings_from(args))
+    from .converting import convert
 
-
-def _specs(source: _Source) -> Specs:
-    """Dtype and shape of everything that ``_tensors`` gives, in its order."""
-    specs: Specs = {}
-    for name, shape in source.shapes.items():
-        for key, part in converted_parts(name, _planned(name, shape, source)).items():
-            specs[key] = part.dtype, tuple(part.shape)
-    return specs
-
-
-def _planned(name: str, shape: tuple[int, ...], source: _Source) -> Packed:
-    """A weight without numbers, as it will be kept."""
-    tensors, keeping, loras = source.weights.tensors, source.weights.keeping, source.weights.loras
-    if not is_matrix(name, tensors):
-        return _plain(torch.empty(shape, dtype=weight_dtype(FLOATS, name), device="meta"))
-    storage = keeping.storage(tensors.storage(name))
-    if loras is not None and loras.touches(name):
-        storage = keeping.pack(torch.zeros(1, 1), storage).storage
-    return _empty(storage, shape)
-
-
-def _empty(storage: Storage, shape: tuple[int, ...]) -> Packed:
-    parts = {
-        "weight": torch.empty(shape, dtype=_DTYPES.get(storage, torch.int8), device="meta"),
-        "scale": torch.empty(shape[:1], dtype=torch.float32, device="meta"),
-    }
-    return Packed(storage, parts, shape)
-
-
-def _plain(tensor: torch.Tensor) -> Packed:
-    return Packed(PLAIN[tensor.dtype], {"weight": tensor}, tuple(tensor.shape))
-
-
-def _tensors(source: _Source, progress: Progress) -> Iterator[tuple[str, torch.Tensor]]:
-    tensors, keeping, loras = source.weights.tensors, source.weights.keeping, source.weights.loras
-    blocks, done = source.config.num_layers, 0
-    for name in source.shapes:
-        if is_matrix(name, tensors):
-            packed, _ = keep_matrix(name, tensors.packed(name), loras, keeping, source.device)
-        else:
-            packed = _plain(with_lora(name, tensors[name], loras).to(weight_dtype(FLOATS, name)))
-        yield from converted_parts(name, packed).items()
-        block = int(name.split(".")[1]) + 1 if name.startswith("blocks.") else done
-        if block > done:
-            done = block
-            progress(BlockLoaded(done, blocks))
+    say(str(convert(settings, no_progress if settings.quiet else ConsoleProgress(sys.stderr))))
+    return 0

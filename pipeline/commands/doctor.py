@@ -1,10 +1,12 @@
 """``infinitetalk doctor``: versions, the card, what is fast here and what is not, and why what is missing matters.
 
-Tries each way of computing for a moment, as a run would; reads no weights and changes nothing.
+What is installed is told without PyTorch; ``ways`` tells of the card, and tries each way of computing. Reads no
+weights and changes nothing.
 """
 
 from __future__ import annotations
 
+import argparse
 import platform
 import shutil
 import sys
@@ -13,24 +15,15 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 
-import av
-import psutil
-import torch
-
-from ..errors import InputError
-from ..models.transformer.attention import choose_attention
-from ..models.transformer.few_keys import choose_few_keys
-from ..models.transformer.pointwise import choose_pointwise
-from ..planning.machine import choose_device, choose_dtype, free_memory
-from ..planning.memory import GIB
-from ..quantisation.matmul import choose_matmuls
-from ..quantisation.products import find_gelu_product
-from ..quantisation.rowwise import FP8_E4M3, INT8
+from ..settings.flags import Parser
 from ..version import __version__
+from .console import say
 
+GIB = 2**30
 FINE, MISSING, BAD = "ok", "--", "!!"
 # module, package, what it is for: without it nothing works
 NEEDED = (
+    ("torch", "torch", "everything that is computed"),
     ("numpy", "numpy", "arrays of sound"),
     ("safetensors", "safetensors", "reading weights"),
     ("transformers", "transformers", "speech, image and text encoders"),
@@ -40,6 +33,7 @@ NEEDED = (
     ("soxr", "soxr", "resampling speech"),
     ("pyloudnorm", "pyloudnorm", "the loudness of speech"),
     ("ftfy", "ftfy", "cleaning prompts as the models were trained with"),
+    ("psutil", "psutil", "how much memory is free"),
 )
 # the same: without it something is slower or cannot be chosen
 OPTIONAL = (
@@ -62,9 +56,32 @@ class Finding:
     found: str
 
 
-def examine() -> list[Finding]:
-    """Everything, in the order in which it is told."""
-    return [*_software(), *_machine(), *_ways()]
+def parser() -> Parser:
+    """The flags of the command."""
+    found = Parser(
+        "infinitetalk doctor",
+        "[--quick]",
+        "Versions, the card, what is fast here and what is not, and why what is missing matters.\n"
+        "ok: as it should be; --: missing, and what that means; !!: to be mended first.",
+    )
+    found.add_argument("--quick", action="store_true", help="only what can be told at once: versions, memory, disk")
+    return found
+
+
+def run(args: argparse.Namespace) -> int:
+    """Examine and print."""
+    say(describe(examine(args.quick)))
+    return 0
+
+
+def examine(quick: bool = False) -> list[Finding]:
+    """Everything, in the order in which it is told; ``quick`` without what needs PyTorch."""
+    found = [*_software(), *_machine()]
+    if quick or find_spec("torch") is None:
+        return found
+    from .ways import cards, ways
+
+    return [*found, *cards(), *ways()]
 
 
 def describe(findings: list[Finding]) -> str:
@@ -78,11 +95,9 @@ def describe(findings: list[Finding]) -> str:
 
 def _software() -> list[Finding]:
     python = f"{platform.python_version()} ({sys.executable})"
-    cuda = torch.version.cuda or "without CUDA"
     found = [
         Finding(FINE, "infinitetalk", __version__),
         Finding(FINE, "Python", python),
-        Finding(FINE, "torch", f"{torch.__version__} (CUDA {cuda}, cuDNN {torch.backends.cudnn.version()})"),
         _video_library(),
     ]
     for module, package, purpose in NEEDED:
@@ -107,12 +122,20 @@ def _version(package: str) -> str:
 
 
 def _video_library() -> Finding:
+    if find_spec("av") is None:
+        return Finding(BAD, "PyAV", "not installed: pip install av (for reading and writing videos)")
+    import av
+
     if "libx264" not in av.codecs_available:
         return Finding(BAD, "PyAV", f"{av.__version__}, built without libx264: install av from PyPI to write videos")
     return Finding(FINE, "PyAV", f"{av.__version__} with libx264")
 
 
 def _machine() -> list[Finding]:
+    if find_spec("psutil") is None:  # told among the packages
+        return []
+    import psutil
+
     memory = psutil.virtual_memory()
     text = f"{memory.available / GIB:.1f} of {memory.total / GIB:.1f} GiB free"
     little = memory.total < LEAST_HOST_MEMORY
@@ -123,62 +146,4 @@ def _machine() -> list[Finding]:
     return [
         Finding(MISSING if little else FINE, "host memory", text),
         Finding(FINE if disk.free > LEAST_DISK else BAD, "disk", room),
-        *_card(),
     ]
-
-
-def _card() -> list[Finding]:
-    if not torch.cuda.is_available():
-        built = "PyTorch is built without CUDA" if torch.version.cuda is None else "PyTorch sees none (driver?)"
-        return [Finding(MISSING, "card", f"no CUDA card: {built}. Real weights take hours a window on a CPU")]
-    found = []
-    for index in range(torch.cuda.device_count()):
-        about = torch.cuda.get_device_properties(index)
-        free = (free_memory(torch.device("cuda", index)) or 0) / GIB
-        text = f"{about.name}, compute capability {about.major}.{about.minor}, {free:.1f} of "
-        found.append(Finding(FINE, f"card {index}", f"{text}{about.total_memory / GIB:.1f} GiB free"))
-    return found
-
-
-def _ways() -> list[Finding]:
-    """How a run on this machine computes, each with the reason."""
-    device = choose_device("auto")
-    dtype = choose_dtype("auto", device)
-    usual, kernels = choose_attention("auto", device, dtype), choose_pointwise("auto", device)
-    found = [
-        Finding(FINE, "numbers", f"{str(dtype).removeprefix('torch.')} on {device.type}"),
-        Finding(FINE, "attention", f"{usual.name}: {usual.reason}"),
-        *(_attention(name, device, dtype) for name in ("cudnn", "cudnn_fp8", "flash", "sage")),
-        Finding(FINE if kernels.name == "triton" else MISSING, "kernels", f"{kernels.name}: {kernels.reason}"),
-    ]
-    few_keys = choose_few_keys("auto", device, dtype)
-    if isinstance(few_keys, str):
-        found.append(Finding(MISSING, "speech attention", f"with queries, a little slower: {few_keys}"))
-    else:
-        found.append(Finding(FINE, "speech attention", f"folded, {few_keys.name} kernels: {few_keys.reason}"))
-    gelu = find_gelu_product("auto", device, dtype)
-    if isinstance(gelu, str):
-        found.append(Finding(MISSING, "GELU", f"after the product: {gelu}"))
-    else:
-        found.append(Finding(FINE, "GELU", "within the product"))
-    matmuls = choose_matmuls("auto", device, dtype)
-    for name, storage in (("fp8 products", FP8_E4M3), ("int8 products", INT8)):
-        way = matmuls.of(storage)
-        found.append(Finding(MISSING if way.name == "weight-only" else FINE, name, f"{way.name}: {way.reason}"))
-    return found
-
-
-def _attention(name: str, device: torch.device, dtype: torch.dtype) -> Finding:
-    """Whether a backend that can be asked for computes what PyTorch's own does."""
-    what = f"  {name}"
-    try:
-        attend = choose_attention(name, device, dtype)
-    except InputError as error:
-        return Finding(MISSING, what, str(error))
-    try:
-        q, k, v = (torch.randn(1, 256, 2, 128, device=device, dtype=dtype) for _ in range(3))
-        expected = choose_attention("sdpa", device, dtype)(q, k, v)
-        error = ((attend(q, k, v) - expected).float().norm() / expected.float().norm()).item()
-    except Exception as error:  # of any kind: it is somebody else's kernel that is tried
-        return Finding(MISSING, what, f"does not work here ({(str(error).strip() or repr(error)).splitlines()[0]})")
-    return Finding(FINE, what, f"works; differs from PyTorch's own by {error:.4f}")

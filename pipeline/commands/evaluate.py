@@ -2,69 +2,70 @@
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import av
 import numpy as np
 
 from ..errors import InputError
-from ..evaluation.measures import Evaluation, evaluate_frames
-from ..evaluation.reader import load_reader
 from ..job.record import read_record
-from ..media.audio import open_audio
-from ..media.speech import speech_for_model
 from ..settings.demo import FACE_READER
+from ..settings.flags import Parser
+from .console import say
 
-USAGE = "infinitetalk evaluate VIDEO AUDIO [--json FILE] [--picture FILE.png]"
+if TYPE_CHECKING:
+    from ..evaluation.measures import Evaluation
 
 
-def evaluate_command(argv: list[str]) -> str:
-    """Evaluate as these words ask; returns the text to print.
+def parser() -> Parser:
+    """The flags of the command."""
+    found = Parser(
+        "infinitetalk evaluate",
+        "VIDEO AUDIO [--json FILE] [--picture FILE.png]",
+        "Does a drawn face's mouth follow the speech, and do head, colours and background stay: in numbers.",
+    )
+    found.add_argument("video", type=Path, metavar="VIDEO", help="a video made here")
+    found.add_argument("audio", type=Path, metavar="AUDIO", help="the speech that it was made with")
+    found.add_argument("--json", type=Path, metavar="FILE", help="write the numbers into this file as well")
+    found.add_argument("--picture", type=Path, metavar="FILE.png", help="draw them beside frames of the video")
+    return found
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measure and print.
 
     Raises:
-        InputError: words are missing or unknown, a file cannot be read, or it is too short.
+        InputError: a file cannot be read, written or is too short.
     """
-    files, outputs = _words(argv)
-    video, sound = files
-    frames = read_video(video)
+    if args.picture is not None and args.picture.suffix.lower() != ".png":
+        raise InputError(f"--picture writes PNG; {args.picture} should end in .png.")
+    for path in filter(None, (args.json, args.picture)):
+        if not path.absolute().parent.is_dir():
+            raise InputError(f"the folder of {path} does not exist; make it first.")
+    frames = read_video(args.video)
+    from ..evaluation.measures import evaluate_frames
+    from ..evaluation.reader import load_reader
+    from ..media.audio import open_audio
+    from ..media.speech import speech_for_model
+
     reader, about = load_reader(FACE_READER)
+    speech, seams = speech_for_model(open_audio(args.audio)), seams_of(args.video, len(frames))
     try:
-        result = evaluate_frames(frames, speech_for_model(open_audio(sound)), reader, seams_of(video, len(frames)))
+        result = evaluate_frames(frames, speech, reader, seams)
     except ValueError as error:
-        raise InputError(f"evaluate: {video} and {sound}: {error}.") from error
-    if "--json" in outputs:
-        outputs["--json"].write_text(json.dumps(dataclasses.asdict(result), indent=1) + "\n", encoding="utf-8")
-    if "--picture" in outputs:
+        raise InputError(f"{args.video} and {args.audio}: {error}.") from error
+    if args.json is not None:
+        args.json.write_text(json.dumps(dataclasses.asdict(result), indent=1) + "\n", encoding="utf-8")
+    if args.picture is not None:
         from ..evaluation.picture import draw_evaluation
 
-        draw_evaluation(result, frames[: result.frames], outputs["--picture"])
-    return describe(result, about)
-
-
-def _words(argv: list[str]) -> tuple[list[Path], dict[str, Path]]:
-    files: list[Path] = []
-    outputs: dict[str, Path] = {}
-    words = iter(argv)
-    for word in words:
-        if word in ("--json", "--picture"):
-            value = next(words, None)
-            if value is None:
-                raise InputError(f"evaluate: {word} needs the name of a file to write: {USAGE}")
-            outputs[word] = Path(value)
-        elif word.startswith("--"):
-            raise InputError(f"evaluate: {word} is unknown: {USAGE}")
-        else:
-            files.append(Path(word))
-    if len(files) != 2:
-        raise InputError(f"evaluate: give a video and a sound, as in: {USAGE}")
-    if "--picture" in outputs and outputs["--picture"].suffix.lower() != ".png":
-        raise InputError(f"evaluate: --picture writes PNG; {outputs['--picture']} should end in .png.")
-    for path in outputs.values():
-        if not path.absolute().parent.is_dir():
-            raise InputError(f"evaluate: the folder of {path} does not exist; make it first.")
-    return files, outputs
+        draw_evaluation(result, frames[: result.frames], args.picture)
+    say(describe(result, about))
+    return 0
 
 
 def read_video(path: Path) -> np.ndarray:
@@ -74,18 +75,18 @@ def read_video(path: Path) -> np.ndarray:
         InputError: it cannot be read or does not have 25 frames a second.
     """
     if not path.is_file():
-        raise InputError(f"evaluate: {path} does not exist; give a video.")
+        raise InputError(f"{path} does not exist; give a video.")
     try:
         with av.open(f"file:{path}", container_options={"protocol_whitelist": "file"}) as container:
             stream = container.streams.video[0]
             rate = float(stream.average_rate or 0)
             if abs(rate - 25) > 0.01:
-                raise InputError(f"evaluate: {path} has {rate:g} frames a second; those made here have 25.")
+                raise InputError(f"{path} has {rate:g} frames a second; those made here have 25.")
             frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(stream)]
     except (av.FFmpegError, IndexError) as error:
-        raise InputError(f"evaluate: {path} is not a video that can be read; give one made here.") from error
+        raise InputError(f"{path} is not a video that can be read; give one made here.") from error
     if not frames:
-        raise InputError(f"evaluate: {path} holds no frames; give a video made here.")
+        raise InputError(f"{path} holds no frames; give a video made here.")
     return np.stack(frames)
 
 

@@ -15,20 +15,48 @@ from ..graphs.places import FolderFiles, PortableFiles
 from ..graphs.read import settings_of
 from ..graphs.video import VIDEOS, read_video, shortened
 from ..settings.flags import Parser
+from .console import note, say
 
 TARGETS = ("ours", "upstream")
 
 
-def export(argv: list[str]) -> Command:
-    """The command that ``infinitetalk export`` prints.
+def parser() -> Parser:
+    """The flags of the command."""
+    found = Parser(
+        "infinitetalk export",
+        "FILE [--shell SHELL] [--full] [--target TARGET] [--comfyui DIR] [--node ID]",
+        "Prints the command that makes the video of a ComfyUI graph, or a video once more.",
+    )
+    found.add_argument("file", type=Path, metavar="FILE", help="a graph (.json) or a video that was made here (.mp4)")
+    found.add_argument("--shell", choices=SHELLS, default=own_shell(), help="where it will run (default: %(default)s)")
+    found.add_argument("--full", action="store_true", help="every flag, not only those that differ from the defaults")
+    found.add_argument(
+        "--target", choices=TARGETS, default="ours", help="upstream: MeiGen's own script (default: ours)"
+    )
+    found.add_argument("--comfyui", type=Path, metavar="DIR", help="folder of ComfyUI, to look files up in")
+    found.add_argument("--node", metavar="ID", help="the sampler that is meant, where the graph has several")
+    return found
 
-    Args:
-        argv: the words after ``export``.
+
+def run(args: argparse.Namespace) -> int:
+    """Print the command, and on stderr what the user should know of it.
 
     Raises:
-        InputError: unknown flags, a file that is neither, or something that has no equivalent.
+        InputError: see ``export``.
     """
-    given = export_parser().parse_args(argv)
+    made = export(args)
+    for sentence in made.notes:
+        note(f"note: {sentence}")
+    say(made.text)
+    return 0
+
+
+def export(given: argparse.Namespace) -> Command:
+    """The command that ``parser``'s result asks for.
+
+    Raises:
+        InputError: a file that is neither, or something that has no equivalent.
+    """
     path, files = given.file, _files(given.comfyui)
     if path.suffix.lower() in VIDEOS:
         exported = read_video(path, files, given.node)
@@ -37,28 +65,10 @@ def export(argv: list[str]) -> Command:
     elif path.suffix.lower() == ".json":
         exported = settings_of(read_graph(path), files, given.node)
     else:
-        raise InputError(f"export: {path} is neither a graph (.json) nor a video that was made here (.mp4).")
+        raise InputError(f"{path} is neither a graph (.json) nor a video that was made here (.mp4).")
     make = {"ours": command, "upstream": upstream_command}[given.target]
     return make(exported, given.shell, given.full)
 
 
 def _files(comfyui: Path | None) -> Files:
     return PortableFiles() if comfyui is None else FolderFiles(comfyui)
-
-
-def export_parser() -> argparse.ArgumentParser:
-    """The flags of the command."""
-    parser = Parser(
-        prog="infinitetalk export",
-        description="Prints the command that makes the video of a ComfyUI graph, or a video once more.",
-        allow_abbrev=False,
-    )
-    parser.add_argument("file", type=Path, metavar="FILE", help="a graph (.json) or a video that was made here (.mp4)")
-    parser.add_argument("--shell", choices=SHELLS, default=own_shell(), help="where it will run (default: %(default)s)")
-    parser.add_argument("--full", action="store_true", help="every flag, not only those that differ from the defaults")
-    parser.add_argument(
-        "--target", choices=TARGETS, default="ours", help="upstream: MeiGen's own script (default: ours)"
-    )
-    parser.add_argument("--comfyui", type=Path, metavar="DIR", help="folder of ComfyUI, to look files up in")
-    parser.add_argument("--node", metavar="ID", help="the sampler that is meant, where the graph has several")
-    return parser

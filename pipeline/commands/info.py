@@ -5,17 +5,39 @@ The record may come from another version, with other settings.
 
 from __future__ import annotations
 
+import argparse
 import json
+from pathlib import Path
 
-from ..job.record import Record
+from ..job.record import Record, read_record
 from ..settings.definition import NEGATIVE_PROMPT, Settings
+from ..settings.flags import Parser
 from ..settings.validation import resolve
+from .console import say
 
 # settings that the job says, or that say nothing about the video
 _UNTOLD = {
     *("image", "video", "audio", "input_json", "prompt", "negative_prompt"),
     *("save_file", "overwrite", "resume", "quiet", "dry_run"),
 }
+
+
+def parser() -> Parser:
+    """The flags of the command."""
+    found = Parser("infinitetalk info", "VIDEO [--full]", "The settings and the job that a video made here carries.")
+    found.add_argument("video", type=Path, metavar="VIDEO", help="a finished video")
+    found.add_argument("--full", action="store_true", help="all settings, not only those that are not the defaults")
+    return found
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print what is stored.
+
+    Raises:
+        InputError: see ``read_record``.
+    """
+    say(describe(read_record(args.video), args.full))
+    return 0
 
 
 def describe(record: Record, full: bool = False) -> str:

@@ -5,6 +5,7 @@ Reads headers only. Kinds are told by the names of tensors, as when loading, nev
 
 from __future__ import annotations
 
+import argparse
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,8 @@ from ..checkpoints.files import Tensors, open_tensors
 from ..errors import InputError
 from ..lora import is_lora, lora_summary
 from ..models.transformer.weights import LORA_METADATA
+from ..settings.flags import Parser
+from .console import say
 
 _PREFIX = "model.diffusion_model."
 
@@ -60,6 +63,23 @@ _REFUSALS = {
     "a Wan text-to-video transformer": "it has no image cross-attention; InfiniteTalk needs the image-to-video model",
     "a Wan transformer in the layout of diffusers": "give the original or a Comfy-Org file of the same model",
 }
+
+
+def parser() -> Parser:
+    """The flags of the command."""
+    found = Parser("infinitetalk inspect", "FILE ...", "What weights files are, where they fit, what would be refused.")
+    found.add_argument("files", nargs="+", type=Path, metavar="FILE", help="weights or a LoRA; a folder of shards")
+    return found
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print what is known of each file.
+
+    Raises:
+        InputError: see ``inspect``.
+    """
+    say("\n\n".join(describe(inspect(path)) for path in args.files))
+    return 0
 
 
 def inspect(path: Path) -> list[tuple[str, str]]:

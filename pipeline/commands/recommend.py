@@ -1,21 +1,21 @@
-"""Which preset to take: ``infinitetalk presets`` tells all of them, ``infinitetalk recommend`` chooses one.
+"""``infinitetalk recommend``: which preset to take, by what the video is for and by the card's memory.
 
-The choice is by what the video is for and by the card's memory. Its texts, in English and Chinese, are data in
-guide.toml beside it. Knows the presets' data and nothing of cards.
+Its texts, in English and Chinese, are data in recommend.toml beside it. Knows the presets' data and nothing of cards.
 """
 
 from __future__ import annotations
 
 import argparse
+import sys
 import tomllib
-import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import InputError
 from ..settings.flags import Parser, to_argv
-from ..settings.presets import Preset, load_preset, preset_names, settings_with_preset
+from ..settings.presets import Preset, load_preset, settings_with_preset
+from .console import ask, say
 
 LOW_MEMORY = "05_low_vram"
 ENOUGH = 16  # GB; a smaller card is for LOW_MEMORY unless another preset is asked for that fits
@@ -31,6 +31,29 @@ class Recommendation:
 
     preset: Preset
     reasons: tuple[str, ...]
+
+
+def parser() -> Parser:
+    """The flags of the command."""
+    found = Parser("infinitetalk recommend", "[--goal GOAL] [--vram GB]", "Chooses a preset. Without flags it asks.")
+    found.add_argument("--goal", choices=list(GOALS), help="what the video is for (default: balance)")
+    found.add_argument("--vram", type=_gigabytes, metavar="GB", help="memory of the card")
+    return found
+
+
+def run(args: argparse.Namespace) -> int:
+    """Choose and print.
+
+    Raises:
+        InputError: unknown answers; no flags and nobody to ask.
+    """
+    goal, vram = args.goal, args.vram
+    if goal is None and vram is None:
+        if sys.stdin is None or not sys.stdin.isatty():
+            raise InputError(f"give --goal {{{','.join(GOALS)}}} or --vram GB, or both.")
+        goal, vram = asked(ask)
+    say(describe_recommendation(recommend(goal, vram)))
+    return 0
 
 
 def recommend(goal: str | None, vram: float | None) -> Recommendation:
@@ -88,37 +111,6 @@ def command_for(preset: Preset) -> str:
     return line(("infinitetalk",), to_argv(settings), "sh")
 
 
-def recommend_command(argv: list[str], ask: Callable[[str], str] | None) -> str:
-    """What ``infinitetalk recommend`` prints.
-
-    Args:
-        argv: the words after ``recommend``.
-        ask: puts a question and returns the answer; None where nobody can be asked.
-
-    Raises:
-        InputError: unknown flags or answers; no flags and nobody to ask.
-    """
-    given = recommend_parser().parse_args(argv)
-    goal, vram = given.goal, given.vram
-    if goal is None and vram is None:
-        if ask is None:
-            raise InputError(f"recommend: give --goal {{{','.join(GOALS)}}} or --vram GB, or both.")
-        goal, vram = _asked(ask)
-    return describe_recommendation(recommend(goal, vram))
-
-
-def recommend_parser() -> argparse.ArgumentParser:
-    """The flags of the command."""
-    parser = Parser(
-        prog="infinitetalk recommend",
-        description="Chooses a preset. Without flags it asks.",
-        allow_abbrev=False,
-    )
-    parser.add_argument("--goal", choices=list(GOALS), help="what the video is for (default: balance)")
-    parser.add_argument("--vram", type=_gigabytes, metavar="GB", help="memory of the card")
-    return parser
-
-
 def _gigabytes(text: str) -> float:
     try:
         value = float(text.lower().removesuffix("gb").strip())
@@ -129,7 +121,8 @@ def _gigabytes(text: str) -> float:
     return value
 
 
-def _asked(ask: Callable[[str], str]) -> tuple[str | None, float | None]:
+def asked(ask: Callable[[str], str]) -> tuple[str | None, float | None]:
+    """Goal and memory as the user answers; ``ask`` puts a question and returns the answer."""
     menu = [f"  {n} {goal}: {g['purpose_en']} / {g['purpose_zh']}" for n, (goal, g) in enumerate(GOALS.items(), 1)]
     question = "\n".join([_TEXTS["questions"]["goal"], *menu, f"1-{len(GOALS)} [3]: "])
     answer = ask(question).strip() or "3"
@@ -140,46 +133,3 @@ def _asked(ask: Callable[[str], str]) -> tuple[str | None, float | None]:
         answer = goals[int(answer) - 1]
     memory = ask(_TEXTS["questions"]["memory"]).strip()
     return answer, _gigabytes(memory) if memory else None
-
-
-def presets_table() -> str:
-    """All presets with their main settings, and what they promise."""
-    head = ("preset", "steps", "text/audio", "LoRA", "weights", "size", "memory", "speed", "for")
-    rows = [head, *(_row(load_preset(name)) for name in preset_names())]
-    widths = [max(_width(row[column]) for row in rows) for column in range(len(head) - 1)]
-    lines = [
-        "  ".join([*(text + " " * (wide - _width(text)) for text, wide in zip(row, widths, strict=False)), row[-1]])
-        for row in rows
-    ]
-    foot = (
-        "text/audio: guidance scales. memory: the peak that a preset is meant for. speed: against 40 steps with "
-        "three passes.\n--preset NAME takes one; flags beside it win. infinitetalk recommend chooses one."
-    )
-    return "\n".join([*lines, "", foot])
-
-
-def _row(preset: Preset) -> tuple[str, ...]:
-    s, about = preset.settings, preset.about
-    loras = zip(s.get("lora_dir", ()), s.get("lora_scale", ()), strict=True)
-    return (
-        preset.name,
-        f"{s['sample_steps']} {s['sample_solver']}",
-        f"{s['sample_text_guide_scale']:g} / {s['sample_audio_guide_scale']:g}",
-        ", ".join(f"{_short(name)} {scale:g}" for name, scale in loras) or "-",
-        str(s.get("quant") or "bf16"),
-        str(s["size"]).removeprefix("infinitetalk-"),
-        f"{about['peak_vram_gb']} GB",
-        f"{about['speedup']}x" if "speedup" in about else "-",
-        f"{about['title_en']} / {about['title_zh']}",
-    )
-
-
-def _short(lora: str) -> str:
-    """A LoRA's name without what every file's name has: lightx2v, FusionX."""
-    common = {"wan2.1", "wan21", "i2v", "14b", "480p", "lora", "cfg", "step", "distill", "rank128", "bf16"}
-    return "_".join(word for word in Path(lora).stem.split("_") if word.lower() not in common) or lora
-
-
-def _width(text: str) -> int:
-    """Columns on a screen; Chinese characters take two."""
-    return sum(2 if unicodedata.east_asian_width(character) in "WF" else 1 for character in text)

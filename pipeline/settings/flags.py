@@ -19,38 +19,56 @@ from .presets import preset_names, settings_with_preset
 TRUE_WORDS = ("true", "yes", "on", "1", "t", "y")
 FALSE_WORDS = ("false", "no", "off", "0", "f", "n")
 NONE_WORD = "none"
-USAGE = "infinitetalk [generate] --ckpt_dir DIR --infinitetalk_dir FILE --wav2vec_dir DIR [flags]"
+WORDS = "--ckpt_dir DIR --infinitetalk_dir FILE --wav2vec_dir DIR [flags]"
+DESCRIPTION = "Makes a talking video of any length from a portrait or a video, and speech."
 EPILOG = """\
 A picture and a voice, without a JSON file:
   infinitetalk --ckpt_dir weights/Wan2.1-I2V-14B-480P --wav2vec_dir weights/chinese-wav2vec2-base \\
     --infinitetalk_dir weights/InfiniteTalk/single/infinitetalk.safetensors \\
     --image me.png --audio speech.wav --prompt "A woman is talking." --save_file talking
 
-Other commands:
-  infinitetalk info video.mp4        the settings that a video was made with
-  infinitetalk evaluate VIDEO AUDIO  does a drawn face's mouth follow the speech: numbers, --json, --picture
-  infinitetalk inspect FILE ...      what a weights file or a LoRA is, where it fits, what would be refused
-  infinitetalk convert --quant int8 --save_file FILE --ckpt_dir DIR --infinitetalk_dir FILE [--lora_dir FILE]
-                                     the transformer with 8-bit matrices in one file that loads in seconds
-  infinitetalk export graph.json     a ComfyUI graph as a command; or video.mp4, once more what made it
-  infinitetalk presets               the presets in a table
-  infinitetalk recommend             the preset for a purpose and a card
-  infinitetalk doctor                versions, the card, what is fast here, and why what is missing matters
-  infinitetalk bench                 what the card can do, in two minutes, without weights
-
 Presets: {presets}.
 Switches take an optional true or false. A flag whose default is none takes the word none, which undoes
-what a preset sets. docs/settings.md has everything in one table.
+what a preset sets. docs/settings.md has everything in one table; infinitetalk help lists the other commands.
 """
 
 _METAVARS = {int: "N", float: "X", str: "TEXT", Path: "PATH", bool: "true|false"}
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse, but bad input is an InputError and ends nothing."""
+    """argparse, but bad input is an InputError and ends nothing, and an unknown flag gets the nearest.
+
+    Args:
+        prog: how the command is called.
+        words: what follows in its usage.
+        description: what it does.
+        epilog: what is to be said after the flags.
+    """
+
+    def __init__(self, prog: str, words: str, description: str, epilog: str = "") -> None:
+        super().__init__(
+            prog=prog,
+            usage=f"{prog} {words}".rstrip(),
+            description=description,
+            epilog=epilog,
+            formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(prog, max_help_position=36, width=118),
+            allow_abbrev=False,
+        )
 
     def error(self, message: str) -> Never:
-        raise InputError(f"{message.removeprefix('argument ')} (--help lists all flags).")
+        raise InputError(f"{message.removeprefix('argument ')} (--help tells more.)")
+
+    def parse_args(self, words: list[str]) -> argparse.Namespace:  # type: ignore[override]
+        """What the words give.
+
+        Raises:
+            InputError: an unknown flag, a word too many or too few, a value of the wrong type.
+        """
+        known, unknown = self.parse_known_args(words)
+        if unknown:
+            flags = [option[2:] for option in self._option_string_actions if option.startswith("--")]
+            raise InputError(_unknown_sentence(unknown[0], [flag for flag in flags if flag != "help"]))
+        return known
 
 
 def parse(argv: list[str]) -> Settings:
@@ -59,10 +77,12 @@ def parse(argv: list[str]) -> Settings:
     Raises:
         InputError: an unknown flag (suggests the nearest), a value of the wrong type, an unknown preset.
     """
-    known, unknown = build_parser().parse_known_args(argv)
-    if unknown:
-        raise InputError(_unknown_sentence(unknown[0]))
-    given = {name: _several(value) if isinstance(value, list) else value for name, value in vars(known).items()}
+    return settings_from(build_parser().parse_args(argv))
+
+
+def settings_from(args: argparse.Namespace) -> Settings:
+    """The settings that the result of a parser from ``build_parser`` gives; see ``parse``."""
+    given = {name: _several(value) if isinstance(value, list) else value for name, value in vars(args).items()}
     preset = given.pop("preset", None)
     return _implied(preset, given)
 
@@ -71,17 +91,11 @@ def _several(values: list[object]) -> tuple[object, ...] | None:
     return None if values == [None] else tuple(values)
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """A parser whose result holds only the flags that were given."""
-    parser = Parser(
-        prog="infinitetalk",
-        usage=USAGE,
-        description="Makes a talking video of any length from a portrait or a video, and speech.",
-        epilog=EPILOG.format(presets=", ".join(preset_names())),
-        formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(prog, max_help_position=36, width=118),
-        argument_default=argparse.SUPPRESS,
-        allow_abbrev=False,
-    )
+def build_parser(
+    prog: str = "infinitetalk [generate]", words: str = WORDS, description: str = DESCRIPTION, epilog: str = EPILOG
+) -> Parser:
+    """A parser of settings, whose result holds only the flags that were given."""
+    parser = Parser(prog, words, description, epilog.format(presets=", ".join(preset_names())))
     groups: dict[str, argparse._ArgumentGroup] = {}
     for field in dataclasses.fields(Settings):
         info = field.metadata["info"]
@@ -94,7 +108,7 @@ def build_parser() -> argparse.ArgumentParser:
 def _add_flag(
     group: argparse._ArgumentGroup, name: str, info: SettingInfo, expected: SettingType, default: object
 ) -> None:
-    options: dict[str, object] = {}
+    options: dict[str, object] = {"default": argparse.SUPPRESS}
     if expected.several:
         options.update(nargs="+", action="extend")
     elif expected.kind is bool:
@@ -185,14 +199,15 @@ def _flag_to_argv(name: str, value: object, expected: SettingType) -> list[str]:
     return [f"--{name}", *texts]
 
 
-def _unknown_sentence(argument: str) -> str:
+def _unknown_sentence(argument: str, names: list[str]) -> str:
     flag = argument.split("=")[0]
     # Dashes of every kind, and - for _, come from copied text.
     name = flag.lstrip("-\N{EN DASH}\N{EM DASH}\N{MINUS SIGN}").replace("-", "_")
-    names = list(setting_types())
     near = [known for known in names if name and name in known] or difflib.get_close_matches(name, names, n=1)
     near.sort(key=len)
     hint = f"did you mean --{near[0]}?" if near else "--help lists all flags."
     if flag.startswith("--"):
         return f"{flag} is not a flag; {hint}"
+    if not names:
+        return f"{argument!r} found, nothing expected."
     return f"{argument!r} stands where a flag was expected; {hint}"

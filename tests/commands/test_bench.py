@@ -4,8 +4,9 @@ import dataclasses
 
 import pytest
 import torch
-from infinitetalk.pipeline.commands import bench
-from infinitetalk.pipeline.commands.bench import (
+from infinitetalk.pipeline.commands import timing
+from infinitetalk.pipeline.commands.main import main
+from infinitetalk.pipeline.commands.timing import (
     FLOATS,
     WAN_14B,
     Measured,
@@ -15,7 +16,6 @@ from infinitetalk.pipeline.commands.bench import (
     predict,
     transformer_size,
 )
-from infinitetalk.pipeline.commands.main import main
 from infinitetalk.pipeline.settings.presets import preset_names
 from infinitetalk.tests.support.random_checkpoint import TINY
 
@@ -34,7 +34,7 @@ def card(**changes):
 
 
 def test_every_piece_is_timed_or_says_why_not(monkeypatch, capsys):
-    monkeypatch.setattr(bench, "usual_sizes", lambda device: SIZES)
+    monkeypatch.setattr(timing, "usual_sizes", lambda device: SIZES)
     assert main(["bench"]) == 0
     out = capsys.readouterr()
     assert "64x64, 13 frames, 64 tokens" in out.out and "timing the VAE" in out.err
@@ -101,5 +101,5 @@ def test_an_error_of_a_kernel_is_a_line(monkeypatch):
     def broken(*_):
         raise RuntimeError("no kernel image\nmore")
 
-    monkeypatch.setattr(bench, "_decoding", broken)
+    monkeypatch.setattr(timing, "_decoding", broken)
     assert measure(CPU, SIZES).decoding == "no kernel image"

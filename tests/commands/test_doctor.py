@@ -3,7 +3,7 @@
 import av
 import pytest
 import torch
-from infinitetalk.pipeline.commands import doctor
+from infinitetalk.pipeline.commands import doctor, ways
 from infinitetalk.pipeline.commands.doctor import BAD, FINE, MISSING, Finding, describe, examine
 from infinitetalk.pipeline.commands.main import main
 
@@ -22,7 +22,18 @@ def test_everything_a_run_needs_is_there_and_told(capsys):
 
 def test_doctor_takes_no_words(capsys):
     assert main(["doctor", "card"]) == 2
-    assert "doctor: 'card' found, nothing expected" in capsys.readouterr().err
+    assert "doctor: 'card' stands where a flag was expected" in capsys.readouterr().err
+
+
+def test_quick_leaves_out_what_needs_pytorch():
+    quick, whole = ([finding.what for finding in examine(quick)] for quick in (True, False))
+    assert quick == whole[: len(quick)] and "torch" in quick and "attention" in whole[len(quick) :]
+
+
+def test_without_pytorch_or_pyav_it_says_so(monkeypatch):
+    there = doctor.find_spec
+    monkeypatch.setattr(doctor, "find_spec", lambda name: None if name in ("torch", "av") else there(name))
+    assert found("torch").mark == found("PyAV").mark == BAD
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="of machines without a CUDA card")
@@ -59,6 +70,6 @@ def test_attention_that_breaks_is_told_and_not_raised(monkeypatch):
 
         return attend if name == "sage" else there(name, device, dtype)
 
-    there = doctor.choose_attention
-    monkeypatch.setattr(doctor, "choose_attention", broken)
+    there = ways.choose_attention
+    monkeypatch.setattr(ways, "choose_attention", broken)
     assert found("  sage") == Finding(MISSING, "  sage", "does not work here (no kernel image)")

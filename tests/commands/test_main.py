@@ -4,6 +4,7 @@ import dataclasses
 import io
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -12,8 +13,9 @@ import hypothesis
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from infinitetalk.pipeline.commands import main as command_line
+from infinitetalk.pipeline.commands.console import write
 from infinitetalk.pipeline.commands.main import main
+from infinitetalk.pipeline.commands.table import COMMANDS
 from infinitetalk.pipeline.errors import InputError
 from infinitetalk.pipeline.run.progress import (
     ConsoleProgress,
@@ -26,8 +28,11 @@ from infinitetalk.pipeline.run.progress import (
     WindowStarted,
 )
 from infinitetalk.pipeline.settings.definition import Settings, setting_infos, setting_types
+from infinitetalk.pipeline.settings.demo import demo_checkpoint, demo_settings
 from infinitetalk.pipeline.settings.flags import build_parser, parse, to_argv
 from infinitetalk.pipeline.settings.presets import preset_names, settings_with_preset
+
+import generate_infinitetalk
 
 INPUTS = ["--image", "portrait.png", "--audio", "speech.wav", "--prompt", "Someone talks."]
 
@@ -109,10 +114,26 @@ def test_the_word_none_is_a_prompt_like_any_other():
         (["--sample_step", "4"], "did you mean --sample_steps?"),
         (["--sample-steps=4"], "--sample-steps is not a flag; did you mean --sample_steps?"),
         (["--seed", "4"], "did you mean --base_seed?"),
-        (["\N{EM DASH}-sample_shift", "4"], "did you mean generate?"),
+        (["\N{EM DASH}-sample_shift", "4"], "did you mean --sample_shift?"),
         (["--quiet", "--frame_num", "81", "\N{EM DASH}-sample_shift"], "did you mean --sample_shift?"),
         (["--xyzzy"], "--help lists all flags"),
         (["generat"], "'generat' is not a command; did you mean generate?"),
+        (["rec"], "did you mean recommend?"),
+        (["zebra"], "error: 'zebra' is not a command; infinitetalk help lists all."),
+        (["help", "zebra"], "error: help: 'zebra' is not a command; there are generate, presets"),
+        (["help", "preset"], "did you mean presets?"),
+        (["portrait.png"], "name files by --image"),
+        (["presets", "01"], "error: presets: '01' found, nothing expected"),
+        (["info"], "error: info: the following arguments are required: VIDEO"),
+        (["info", "a.mp4", "--ful"], "error: info: --ful is not a flag; did you mean --full?"),
+        (["info", "a.mp4"], "error: info: a.mp4 does not exist"),
+        (["inspect"], "error: inspect: the following arguments are required: FILE"),
+        (["evaluate", "a.mp4", "b.wav"], "error: evaluate: a.mp4 does not exist"),
+        (["evaluate", "a.mp4", "b.wav", "--picture", "c.jpg"], "error: evaluate: --picture writes PNG"),
+        (["export", "a.txt"], "error: export: a.txt is neither"),
+        (["convert"], "error: convert: give --quant"),
+        (["convert", "--frame_num", "many"], "error: convert: --frame_num: 'many' found"),
+        (["recommend", "--goal", "fun"], "error: recommend: --goal: invalid choice: 'fun'"),
         (["--frame_num", "many"], "--frame_num: 'many' found, a whole number expected"),
         (["--frame_num", "81.5"], "a whole number expected"),
         (["--sample_shift", "high"], "--sample_shift: 'high' found, a number expected"),
@@ -136,8 +157,8 @@ def test_bad_input_is_one_sentence_and_exit_code_2(inputs, capsys, argv, sentenc
     assert inputs == []
 
 
-def test_nothing_given_says_what_to_give(inputs, capsys):
-    assert "Give --image or --video, --audio, --prompt, or --input_json" in error_of(capsys, [])
+def test_no_input_says_what_to_give(inputs, capsys):
+    assert "Give --image or --video, --audio, --prompt, or --input_json" in error_of(capsys, ["generate"])
 
 
 def test_several_processes_are_refused(inputs, capsys, monkeypatch):
@@ -187,17 +208,91 @@ def test_an_interrupt_and_bad_input_inside_a_run(inputs, capsys, monkeypatch):
 
 def test_text_that_the_console_cannot_show_is_escaped():
     stream = io.TextIOWrapper(io.BytesIO(), encoding="cp1252")
-    command_line._write(stream, "\N{SNOWMAN} \xe9")
+    write(stream, "\N{SNOWMAN} \xe9")
     assert stream.buffer.getvalue() == b"\\u2603 \xe9" + os.linesep.encode()
 
 
 def test_help_lists_every_flag_and_version_a_number(capsys):
-    assert main(["--help"]) == 0
+    assert main(["generate", "--help"]) == 0
     text = capsys.readouterr().out
+    assert main(["--quiet", "-h"]) == 0
+    assert capsys.readouterr().out == text
     assert all(f"--{name} " in text for name in setting_types())
     assert all(name in text for name in preset_names())
-    assert main(["--version"]) == 0
-    assert capsys.readouterr().out.split()[1][0].isdigit()
+    for flag in ("--version", "-V"):
+        assert main([flag]) == 0
+        assert capsys.readouterr().out.split()[1][0].isdigit()
+
+
+def test_help_lists_the_commands_and_each_has_its_own(capsys):
+    texts = set()
+    for argv in (["--help"], ["-h"], ["help"]):
+        assert main(argv) == 0
+        texts.add(capsys.readouterr().out)
+    (text,) = texts
+    for name, command in COMMANDS.items():
+        assert f"  {name} " in text and command.line in text
+        assert main([name, "--help"]) == 0
+        own = capsys.readouterr().out
+        assert own.startswith(f"usage: infinitetalk {name}") or (name, own[:31]) == (
+            "generate",
+            "usage: infinitetalk [generate] ",
+        )
+        assert main(["help", name]) == 0
+        assert capsys.readouterr().out == own
+
+
+def test_without_words_it_says_what_it_is_and_how_to_see_it_work(capsys):
+    assert main([]) == 0
+    text = capsys.readouterr().out
+    demo = text[text.index("infinitetalk") :].split("\n\n")[0]
+    settings = parse(shlex.split(demo)[1:])
+    assert all(path.exists() for path in (settings.image, settings.audio, *vars(demo_checkpoint()).values()))
+    assert settings.replace(image=None, audio=None, prompt=None, save_file=None) == demo_settings()
+
+
+def test_the_script_generates_where_no_command_is_named():
+    with_usual = generate_infinitetalk.with_usual_command
+    assert with_usual([]) == ["generate"] and with_usual(["--help"]) == ["generate", "--help"]
+    for words in (["--version"], ["-V"], ["help"], ["info", "a.mp4"]):
+        assert with_usual(words) == words
+
+
+def test_one_who_stops_reading_is_no_error(monkeypatch):
+    class Gone(io.StringIO):
+        encoding = "utf-8"
+
+        def write(self, text):
+            raise BrokenPipeError(32, "Broken pipe")
+
+    for stream, code in ((Gone(), 0), (None, 0)):
+        monkeypatch.setattr(sys, "stdout", stream)
+        assert main(["presets"]) == code
+
+
+def test_a_result_that_cannot_be_written_is_said(monkeypatch, capsys):
+    class Full(io.StringIO):
+        encoding = "utf-8"
+
+        def write(self, text):
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(sys, "stdout", Full())
+    assert main(["presets"]) == 2
+    assert (
+        "presets: the result cannot be written to standard output (No space left on device)" in capsys.readouterr().err
+    )
+
+
+def test_torchrun_tells_the_sentence_in_its_report(inputs, capsys, monkeypatch, tmp_path):
+    monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(tmp_path / "report.json"))
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for rank, told in (("0", True), ("1", False)):
+        monkeypatch.setenv("RANK", rank)
+        assert main(INPUTS) == 2
+        sentence = json.loads((tmp_path / "report.json").read_text())["message"]
+        assert "torchrun started 2 processes" in sentence
+        assert (sentence in capsys.readouterr().err) is told
 
 
 def test_help_imports_nothing_heavy():

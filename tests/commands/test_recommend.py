@@ -2,11 +2,11 @@
 
 import io
 import shlex
+import sys
 
 import pytest
-from infinitetalk.pipeline.commands import main as command_line
 from infinitetalk.pipeline.commands.main import main
-from infinitetalk.pipeline.commands.recommend import GOALS, recommend, recommend_command
+from infinitetalk.pipeline.commands.recommend import GOALS, asked, recommend
 from infinitetalk.pipeline.settings.flags import parse
 from infinitetalk.pipeline.settings.presets import load_preset, preset_names
 
@@ -70,12 +70,12 @@ def answers(*texts):
 
 
 def test_it_asks_on_a_terminal(monkeypatch, capsys):
-    assert recommend_command([], answers("4\n", "24GB\n")).startswith("04_high_quality")
-    assert recommend_command([], answers("\n", "\n")).startswith("03_balanced")
-    assert recommend_command([], answers("720p", "")).startswith("06_720p_high_res")
+    assert asked(answers("4\n", "24GB\n")) == ("quality", 24)
+    assert asked(answers("\n", "\n")) == ("balance", None)
+    assert asked(answers("720p", "")) == ("720p", None)
     terminal = io.StringIO("1\n12\n")
     terminal.isatty = lambda: True
-    monkeypatch.setattr(command_line.sys, "stdin", terminal)
+    monkeypatch.setattr(sys, "stdin", terminal)
     assert main(["recommend"]) == 0
     out, err = capsys.readouterr()
     assert out.startswith("01_ultra_fast") and all(goal["purpose_zh"] in err for goal in GOALS.values())
@@ -83,7 +83,7 @@ def test_it_asks_on_a_terminal(monkeypatch, capsys):
 
 @pytest.mark.parametrize("argv", [[], ["--vram", "much"], ["--vram", "0"], ["--goal", "fun"], ["--fast"]])
 def test_bad_questions_are_one_sentence(monkeypatch, capsys, argv):
-    monkeypatch.setattr(command_line.sys, "stdin", io.StringIO(""))
+    monkeypatch.setattr(sys, "stdin", io.StringIO(""))
     assert main(["recommend", *argv]) == 2
     out, err = capsys.readouterr()
     assert out == "" and err.startswith("error: ") and err.count("\n") == 1
@@ -94,12 +94,4 @@ def test_bad_answers_are_said(given):
     from infinitetalk.pipeline.errors import InputError
 
     with pytest.raises(InputError, match="expected"):
-        recommend_command([], answers(*given))
-
-
-@pytest.mark.parametrize("command", ["export", "recommend"])
-def test_commands_have_their_own_help(capsys, command):
-    assert main([command, "--help"]) == 0
-    assert capsys.readouterr().out.startswith(f"usage: infinitetalk {command}")
-    assert main(["--help"]) == 0
-    assert f"infinitetalk {command}" in capsys.readouterr().out
+        asked(answers(*given))

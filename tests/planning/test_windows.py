@@ -10,8 +10,8 @@ import torch
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
-from infinitetalk.pipeline.commands.bench import WAN_14B, transformer_size
 from infinitetalk.pipeline.commands.main import main
+from infinitetalk.pipeline.commands.timing import WAN_14B, transformer_size
 from infinitetalk.pipeline.errors import InputError
 from infinitetalk.pipeline.facts.buckets import target_size
 from infinitetalk.pipeline.job.job import BUNDLED

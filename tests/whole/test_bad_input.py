@@ -258,7 +258,7 @@ def test_a_file_that_may_not_be_read(refusal, monkeypatch):
         patch.setattr("PIL.Image.open", forbidden)
         assert f"{PORTRAIT} cannot be read (Permission denied)" in refusal()
     with monkeypatch.context() as patch:
-        patch.setattr("infinitetalk.pipeline.commands.main.load_job", forbidden)
+        patch.setattr("infinitetalk.pipeline.commands.generate.load_job", forbidden)
         assert "secret cannot be opened (Permission denied); check its permissions" in refusal()
 
 

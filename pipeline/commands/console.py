@@ -1,0 +1,69 @@
+"""Text to and from the console: results on stdout, everything else on stderr, whatever the two can show or take.
+
+Knows no commands.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TextIO
+
+from ..errors import InputError
+
+
+def say(text: str) -> None:
+    """A result, on stdout. One who stopped reading (``| head``) is no error, and neither is a closed stdout.
+
+    Raises:
+        InputError: it cannot be written, as on a full disk.
+    """
+    try:
+        write(sys.stdout, text)
+    except BrokenPipeError:
+        _silence(sys.stdout)
+    except OSError as error:
+        _silence(sys.stdout)
+        raise InputError(f"the result cannot be written to standard output ({error.strerror}).") from error
+
+
+def note(text: str) -> None:
+    """Anything else, on stderr; where that cannot be written, nobody hears it."""
+    try:
+        write(sys.stderr, text)
+    except OSError:
+        _silence(sys.stderr)
+
+
+def refuse(sentence: str) -> None:
+    """Why there is no result, as ``error: …``; under torchrun once, and again in the report that it ends with."""
+    report = os.environ.get("TORCHELASTIC_ERROR_FILE")
+    if report:
+        Path(report).write_text(json.dumps({"message": f"error: {sentence}"}), encoding="utf-8")
+    if not report or os.environ.get("RANK", "0") == "0":
+        note(f"error: {sentence}")
+
+
+def ask(question: str) -> str:
+    """A question on the terminal; an end of input is an empty answer."""
+    write(sys.stderr, question, end="")
+    return sys.stdin.readline()
+
+
+def write(stream: TextIO | None, text: str, end: str = "\n") -> None:
+    """Text, with what the stream cannot show escaped; None, a stream that was closed from the start, takes nothing."""
+    if stream is None:
+        return
+    encoding = stream.encoding or "ascii"
+    stream.write(text.encode(encoding, "backslashreplace").decode(encoding) + end)
+    stream.flush()
+
+
+def _silence(stream: TextIO) -> None:
+    """Let what Python still flushes at its end go nowhere."""
+    try:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    except (OSError, ValueError):  # no stream of the system's
+        pass

@@ -1,0 +1,54 @@
+"""``infinitetalk [generate]``: flags in, a video and its path out.
+
+Everything that can be refused without PyTorch is refused before it is imported.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from datetime import datetime
+
+from ..errors import InputError
+from ..job.job import load_job, output_path
+from ..run.progress import ConsoleProgress, Loading, no_progress
+from ..settings.definition import ONE_GPU
+from ..settings.flags import Parser, build_parser, settings_from
+from ..settings.validation import resolve, warnings_for
+from .console import note, say
+
+
+def parser() -> Parser:
+    """All settings as flags."""
+    return build_parser()
+
+
+def run(args: argparse.Namespace) -> int:
+    """Make the video, or print the plan of it.
+
+    Raises:
+        InputError: settings or files are not right.
+    """
+    settings = resolve(settings_from(args))
+    if os.environ.get("WORLD_SIZE", "1") != "1":
+        raise InputError(f"torchrun started {os.environ['WORLD_SIZE']} processes, but {ONE_GPU}")
+    for sentence in warnings_for(settings):
+        note(f"warning: {sentence}")
+    if settings.resume and settings.save_file is None:
+        raise InputError("--resume needs --save_file: the name of the video to go on with.")
+    job = load_job(settings)
+    settings = settings.replace(save_file=output_path(settings, job, datetime.now()))
+    if settings.dry_run:
+        from ..planning.run_plan import plan_run
+        from ..planning.windows import describe
+
+        say(describe(plan_run(settings, job)))
+        return 0
+
+    progress = no_progress if settings.quiet else ConsoleProgress(sys.stderr)
+    progress(Loading("loading PyTorch"))
+    from ..run.generator import generate
+
+    say(str(generate(settings, job, progress)))
+    return 0
