@@ -56,7 +56,12 @@ class Parser(argparse.ArgumentParser):
         )
 
     def error(self, message: str) -> Never:
-        raise InputError(f"{message.removeprefix('argument ')} (--help tells more.)")
+        raise InputError(f"{message.removeprefix('argument ')}; {self._hint()}")
+
+    def _hint(self) -> str:
+        """Where words have places, they are few enough to be told whole."""
+        placed = any(not action.option_strings for action in self._actions)
+        return f"usage: {self.usage}" if placed else "--help lists all flags."
 
     def parse_args(self, words: list[str]) -> argparse.Namespace:  # type: ignore[override]
         """What the words give.
@@ -67,7 +72,7 @@ class Parser(argparse.ArgumentParser):
         known, unknown = self.parse_known_args(words)
         if unknown:
             flags = [option[2:] for option in self._option_string_actions if option.startswith("--")]
-            raise InputError(_unknown_sentence(unknown[0], [flag for flag in flags if flag != "help"]))
+            raise InputError(_unknown_sentence(unknown[0], [flag for flag in flags if flag != "help"], self._hint()))
         return known
 
 
@@ -199,13 +204,13 @@ def _flag_to_argv(name: str, value: object, expected: SettingType) -> list[str]:
     return [f"--{name}", *texts]
 
 
-def _unknown_sentence(argument: str, names: list[str]) -> str:
+def _unknown_sentence(argument: str, names: list[str], otherwise: str) -> str:
     flag = argument.split("=")[0]
     # Dashes of every kind, and - for _, come from copied text.
     name = flag.lstrip("-\N{EN DASH}\N{EM DASH}\N{MINUS SIGN}").replace("-", "_")
     near = [known for known in names if name and name in known] or difflib.get_close_matches(name, names, n=1)
     near.sort(key=len)
-    hint = f"did you mean --{near[0]}?" if near else "--help lists all flags."
+    hint = f"did you mean --{near[0]}?" if near else otherwise
     if flag.startswith("--"):
         return f"{flag} is not a flag; {hint}"
     if not names:

@@ -245,7 +245,7 @@ def test_help_lists_the_commands_and_each_has_its_own(capsys):
 def test_without_words_it_says_what_it_is_and_how_to_see_it_work(capsys):
     assert main([]) == 0
     text = capsys.readouterr().out
-    demo = text[text.index("infinitetalk") :].split("\n\n")[0]
+    demo = text[text.index("infinitetalk") :].split("\n\n")[0].replace("\\\n", " ")
     settings = parse(shlex.split(demo)[1:])
     assert all(path.exists() for path in (settings.image, settings.audio, *vars(demo_checkpoint()).values()))
     assert settings.replace(image=None, audio=None, prompt=None, save_file=None) == demo_settings()
