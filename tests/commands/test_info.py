@@ -102,11 +102,11 @@ def test_what_carries_nothing_is_said(tmp_path, capsys, make, words):
     make(path)
     assert main(["info", str(path)]) == 2
     out, err = capsys.readouterr()
-    assert out == "" and err.count("\n") == 1 and f"error: {path}" in err.replace("the settings in ", "")
+    assert out == "" and err.count("\n") == 1 and f"error: info: {path}" in err.replace("the settings in ", "")
     assert words in err
 
 
 @pytest.mark.parametrize("argv", [[], ["a.mp4", "b.mp4"], ["--json", "a.mp4"], ["--full"]])
 def test_how_to_ask_is_said(capsys, argv):
     assert main(["info", *argv]) == 2
-    assert "infinitetalk info video.mp4 [--full]" in capsys.readouterr().err
+    assert "usage: infinitetalk info VIDEO [--full]" in capsys.readouterr().err

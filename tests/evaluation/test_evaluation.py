@@ -98,9 +98,9 @@ def test_the_command_tells_writes_and_draws(video, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        ([], "give a video and a sound"),
-        (["a.mp4", "b.wav", "--json"], "--json needs the name"),
-        (["a.mp4", "b.wav", "--colour"], "--colour is unknown"),
+        ([], "required: VIDEO, AUDIO; usage: infinitetalk evaluate VIDEO AUDIO"),
+        (["a.mp4", "b.wav", "--json"], "--json: expected one argument"),
+        (["a.mp4", "b.wav", "--colour"], "--colour is not a flag"),
         (["a.mp4", "b.wav", "--picture", "c.jpg"], "should end in .png"),
         (["a.mp4", "b.wav", "--json", "nowhere/c.json"], "the folder of"),
         (["missing.mp4", "b.wav"], "missing.mp4 does not exist"),
