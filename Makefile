@@ -12,12 +12,13 @@ PYTEST_COMFY := -m pytest -q tests/comfy
 DEMO := .demo
 MODEL := assets/demo_model
 
-.PHONY: help demo test test-oldest lint format golden clean
+.PHONY: help demo test test-oldest coverage lint format golden clean
 
 help:
 	@echo "make demo         a talking video from the bundled portrait, speech and small model, and what can be measured on it"
 	@echo "make test         lint and tests"
 	@echo "make test-oldest  the same tests with the oldest supported PyTorch, transformers and diffusers"
+	@echo "make coverage     the lines of the engine that no test reaches"
 	@echo "make lint         ruff only;  make format  rewrites"
 	@echo "make golden UPSTREAM=path/to/InfiniteTalk   recomputes tests/data from upstream's own code"
 	@echo "make clean        removes the environments and everything that was built"
@@ -42,6 +43,9 @@ test: lint
 test-oldest: .venv-oldest/installed-test
 	$(PY_OLDEST) $(PYTEST)
 
+coverage: .venv/installed-test
+	$(PY) $(PYTEST) --cov --cov-report=term-missing:skip-covered
+
 lint: .venv/installed-test
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
@@ -55,7 +59,7 @@ golden: .venv/installed-test
 	$(PY) -m infinitetalk.tests.golden --upstream "$(UPSTREAM)"
 
 clean:
-	rm -rf .venv .venv-oldest .comfy $(DEMO) build dist infinitetalk.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-oldest .comfy $(DEMO) build dist infinitetalk.egg-info .pytest_cache .ruff_cache .hypothesis .coverage
 
 .venv/installed: pyproject.toml tests/constraints.txt | .venv/bin/python
 	$(PY) $(PIP_INSTALL) --editable . --constraint tests/constraints.txt
