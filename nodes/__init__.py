@@ -1,1 +1,1 @@
-"""The engine in ComfyUI: thin nodes, one file per family. The only place that imports ComfyUI."""
+"""The engine in ComfyUI: thin nodes, one file for each. The only room that imports ComfyUI."""

@@ -1,1 +1,1 @@
-"""Scripts around the engine: checkpoints for tests and the demo, golden data from upstream."""
+"""What writes committed files: pages, texts of the nodes, workflows, pictures, the presets as scripts."""

@@ -1,1 +1,1 @@
-"""Weights: finding files, reading tensors lazily, filling modules, keeping blocks where they fit."""
+"""Weights files: which are there, what is in them, and their tensors by name, read when they are asked for."""

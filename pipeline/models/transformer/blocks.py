@@ -2,7 +2,7 @@
 
 A step needs what computes on a window's tokens. What makes keys and values of text and image, more than a fifth
 of a block, is needed once for a prompt or a reference image, so it stays on the device only where there is plenty
-of room. Knows no sizes: what stays is decided in ``memory``.
+of room. Knows no sizes: what stays is decided in ``planning.memory``.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""The fused Triton kernels behind ``vae_kernels``: a program takes some pixels with all their channels.
+"""The fused Triton kernels behind ``kernels``: a program takes some pixels with all their channels.
 
-Import only where Triton is installed. Chosen and explained in ``vae_kernels``.
+Import only where Triton is installed. Chosen and explained in ``kernels``.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ def _double_kernel(
 
 
 class TritonVaeKernels:
-    """See ``vae_kernels.VaeKernels``."""
+    """See ``kernels.VaeKernels``."""
 
     name = "triton"
     adds_bias = True
