@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..pipeline.settings.definition import NEGATIVE_PROMPT, SettingInfo, Settings, SettingType, setting_types
+from ..pipeline.settings.definition import NEGATIVE_PROMPT, Settings, setting_types
 from ..pipeline.settings.flags import describe_setting, value_to_text
 from ..pipeline.settings.presets import load_preset, preset_names
+from ..pipeline.settings.roles import SettingInfo, SettingType
 
 DOCS = Path(__file__).parent.parent / "docs"
 FILE, CHINESE_FILE = DOCS / "settings.md", DOCS / "settings.zh-CN.md"

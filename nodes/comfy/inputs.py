@@ -10,7 +10,8 @@ from pathlib import Path
 from comfy_api.latest import io
 
 from ...pipeline.graphs.widgets import DEMO, NONE, SWITCH, unset
-from ...pipeline.settings.definition import NEGATIVE_PROMPT, SettingInfo, Settings, setting_infos, setting_types
+from ...pipeline.settings.definition import NEGATIVE_PROMPT, Settings, setting_infos, setting_types
+from ...pipeline.settings.roles import SettingInfo
 from . import files
 
 _WORDS = {"dit_path": (DEMO, NONE), "infinitetalk_dir": (NONE, DEMO), "wav2vec_dir": (DEMO,), "lora_dir": ()}

@@ -10,16 +10,11 @@ import json
 from pathlib import Path
 
 from ..job.record import Record, read_record
-from ..settings.definition import NEGATIVE_PROMPT, Settings
+from ..settings.definition import NEGATIVE_PROMPT, Settings, names_with
 from ..settings.flags import Parser
+from ..settings.roles import Json, Role
 from ..settings.validation import resolve
 from .console import say
-
-# settings that the job says, or that say nothing about the video
-_UNTOLD = {
-    *("image", "video", "audio", "input_json", "prompt", "negative_prompt"),
-    *("save_file", "overwrite", "resume", "quiet", "dry_run"),
-}
 
 
 def parser() -> Parser:
@@ -43,17 +38,18 @@ def run(args: argparse.Namespace) -> int:
 def describe(record: Record, full: bool = False) -> str:
     """The record as lines of text: the job, then settings that are not the defaults, or in ``full`` all of them."""
     defaults = resolve(Settings()).as_json()
+    untold = {*names_with(Role.JOB), *names_with(Role.RUN)}  # the job says them, or nothing about the video
     lines = [f"version: {record.version}"]
     for name, value in record.job.items():
         if full or (name, value) != ("negative_prompt", NEGATIVE_PROMPT):
             lines.append(f"{name}: {_text(value)}")
     for name, value in record.settings.items():
-        if full or (name not in _UNTOLD and value != defaults.get(name)):
+        if full or (name not in untold and value != defaults.get(name)):
             lines.append(f"--{name} {_text(value)}")
     return "\n".join(lines)
 
 
-def _text(value: object) -> str:
+def _text(value: Json) -> str:
     if isinstance(value, list):
         return " ".join(_text(single) for single in value)
     return value if isinstance(value, str) else json.dumps(value)

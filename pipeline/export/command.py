@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import InputError
-from ..settings.definition import Settings, setting_infos
+from ..settings.definition import Settings, names_with
 from ..settings.flags import to_argv
+from ..settings.roles import Json, Role
 from ..settings.validation import resolve, warnings_for
 from .exported import Exported
 
@@ -25,7 +26,6 @@ PROGRAM = ("python", "generate_infinitetalk.py")  # in a clone, as in upstream's
 _ENDINGS = {"sh": ".sh", "powershell": ".ps1"}
 _WIDTH = 100  # a longer command gets a line for each flag
 _POWERSHELL_QUOTES = re.compile("(['\u2018\u2019\u201a\u201b])")  # all of them end a text in single quotes
-_PASSING = ("overwrite", "resume", "quiet", "dry_run")  # say nothing about the video
 
 
 @dataclass(frozen=True)
@@ -89,10 +89,11 @@ def flags(settings: Settings, full: bool) -> list[str]:
         full: every flag that has a value, but for those that nothing reads here.
     """
     defaults = Settings()
-    argv = groups(to_argv(settings.replace(**{name: getattr(defaults, name) for name in _PASSING}), full))
-    unread = {name for name, info in setting_infos().items() if not info.landed} | {"input_json", "audio_save_dir"}
-    unread = {name for name in unread if getattr(settings, name) == getattr(defaults, name)}
-    unsaid = {f"--{name}" for name in (*_PASSING, *unread)}
+    of_the_run = names_with(Role.RUN)
+    argv = groups(to_argv(settings.replace(**{name: getattr(defaults, name) for name in of_the_run}), full))
+    read_if_given = {*names_with(Role.JOB), *names_with(Role.LATER), *names_with(Role.UNREAD)}
+    unread = [name for name in read_if_given if getattr(settings, name) == getattr(defaults, name)]
+    unsaid = {f"--{name}" for name in (*of_the_run, *unread)}
     return [word for group in argv if group[0] not in unsaid for word in group]
 
 
@@ -155,7 +156,7 @@ def is_carried(word: str, shell: str) -> bool:
     return word != "--"  # which argparse of Python 3.11 and 3.12 drops
 
 
-def write_json(name: str, entries: dict[str, object], shell: str) -> str:
+def write_json(name: str, entries: dict[str, Json], shell: str) -> str:
     """A command that writes the entries into a JSON file of this name in the current folder."""
     if shell == "powershell":  # -Encoding ascii means the same in every version
         text = json.dumps(entries)

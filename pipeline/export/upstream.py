@@ -10,33 +10,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..facts.buckets import target_size
-from ..settings.definition import NEGATIVE_PROMPT, PIXELS_480, Settings, setting_types
+from ..settings.definition import NEGATIVE_PROMPT, PIXELS_480, Settings, names_with, setting_infos
 from ..settings.flags import value_to_text
+from ..settings.roles import Role, Value
 from ..settings.validation import resolve
 from .command import PROGRAM, Command, comment, json_name, line, write_json
 from .exported import Exported
 
 SIZES = ("infinitetalk-480", "infinitetalk-720")
-DEFAULTS: dict[str, object] = {  # upstream's, by flag; the true-only ones take no value
-    **{"task": "infinitetalk-14B", "size": SIZES[0], "frame_num": 81, "max_frame_num": 1000},
-    **{"ckpt_dir": None, "infinitetalk_dir": None, "quant_dir": None, "wav2vec_dir": None},
-    **{"lora_dir": None, "lora_scale": (1.2,), "offload_model": None, "ulysses_size": 1, "ring_size": 1},
-    **{"t5_fsdp": False, "t5_cpu": False, "dit_fsdp": False, "save_file": None, "base_seed": 42},
-    **{"input_json": Path("examples.json"), "motion_frame": 9, "mode": "clip", "sample_steps": None},
-    **{"sample_shift": None, "sample_text_guide_scale": 5.0, "sample_audio_guide_scale": 4.0},
-    **{"num_persistent_param_in_dit": None, "use_teacache": False, "teacache_thresh": 0.2},
-    **{"use_apg": False, "apg_momentum": -0.75, "apg_norm_threshold": 55.0, "color_correction_strength": 1.0},
-    **{"scene_seg": False, "quant": None},
-}
 _LARGEST_SEED = 2**32 - 1  # it also seeds numpy
 _UNLIMITED = 1_000_000  # frames, eleven hours
 _WEIGHTS = Path("weights")
-_SILENT = {  # say nothing that upstream would have to know, or are dealt with by themselves
-    *("image", "video", "audio", "prompt", "negative_prompt", "input_json", "preset", "save_file", "crf"),
-    *("overwrite", "resume", "quiet", "dry_run", "audio_mode", "audio_save_dir", "device", "dtype"),
-    *("attention", "kernels", "quant_matmul", "lora_ignore_unmatched", "blocks_to_swap", "sample_solver"),
-    "vae_dtype",
-}
+# what needs no word where upstream has no such flag: its JSON has the texts and files, how it computes is its machine's
+# affair, and the others say nothing about the video
+_NEEDLESS = Role.JOB | Role.RUN | Role.MACHINE | Role.UNREAD | Role.LATER | Role.UNSAID
 
 
 @dataclass(frozen=True)
@@ -44,7 +31,7 @@ class _Said:
     """A flag's changed value, and why; or only why."""
 
     comment: str = ""
-    changes: tuple[tuple[str, object], ...] = ()
+    changes: tuple[tuple[str, Value], ...] = ()
 
 
 def upstream_command(exported: Exported, shell: str, full: bool = False) -> Command:
@@ -58,7 +45,7 @@ def upstream_command(exported: Exported, shell: str, full: bool = False) -> Comm
     """
     settings = resolve(_with_paths(exported.settings))
     said = [*_differences(settings)]
-    values = {name: getattr(settings, name) for name in DEFAULTS}
+    values = {name: getattr(settings, name) for name in names_with(Role.UPSTREAM)}
     for one in said:
         values |= dict(one.changes)
     inputs = Path(json_name(settings))
@@ -89,7 +76,7 @@ def _with_paths(settings: Settings) -> Settings:
     def placed(path: Path) -> Path:
         return path if path.is_absolute() or path.parts[:1] == _WEIGHTS.parts or path.exists() else _WEIGHTS / path
 
-    changes: dict[str, object] = {}
+    changes: dict[str, Value] = {}
     if settings.lora_dir is not None:
         changes["lora_dir"] = tuple(placed(path) for path in settings.lora_dir)
     if settings.quant_dir is not None:
@@ -97,12 +84,12 @@ def _with_paths(settings: Settings) -> Settings:
     return settings.replace(**changes)
 
 
-def _argv(values: dict[str, object], full: bool) -> list[str]:
+def _argv(values: dict[str, Value], full: bool) -> list[str]:
     argv: list[str] = []
     for name, value in values.items():
         if value is None or value is False and name != "offload_model":
             continue
-        if not full and value == DEFAULTS[name]:
+        if not full and value == setting_infos()[name].upstream_default:
             continue
         texts = [value_to_text(single) for single in (value if isinstance(value, tuple) else (value,))]
         if value is True and name != "offload_model":
@@ -141,8 +128,8 @@ def _differences(s: Settings) -> Iterator[_Said]:
     if s.use_teacache and s.sample_text_guide_scale == 1:
         yield _Said("Its TeaCache counts three passes a step and misjudges the steps where the text guide scale is 1.")
     plain = Settings()
-    for name in setting_types():
-        if name not in DEFAULTS and name not in _SILENT and getattr(s, name) != getattr(plain, name):
+    for name, info in setting_infos().items():
+        if not info.roles & (Role.UPSTREAM | _NEEDLESS) and getattr(s, name) != getattr(plain, name):
             yield _Said(f"--{name} {value_to_text(getattr(s, name))} is not there.")
 
 
@@ -166,4 +153,4 @@ def _models(s: Settings) -> Iterator[_Said]:
     if s.wav2vec_dir is not None and s.wav2vec_dir.suffix == ".safetensors":
         yield _Said("It takes --wav2vec_dir as a folder in the layout of chinese-wav2vec2-base, not as a file.")
     if s.lora_dir is None:
-        yield _Said("", (("lora_scale", DEFAULTS["lora_scale"]),))
+        yield _Said("", (("lora_scale", Settings.lora_scale),))

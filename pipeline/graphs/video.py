@@ -13,15 +13,14 @@ import av
 from ..errors import InputError
 from ..export.exported import Exported, Files
 from ..job.record import Record, read_record
-from ..settings.definition import NEGATIVE_PROMPT, Settings, setting_types
+from ..settings.definition import NEGATIVE_PROMPT, Settings, names_with, setting_types
 from ..settings.presets import preset_names, settings_with_preset
+from ..settings.roles import Json, Role
 from ..settings.validation import resolve, validate
 from . import ours
 from .graph import graph_of, only
 
 VIDEOS = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v")
-_FOLLOWING = ("sample_steps", "sample_shift", "max_frame_num")  # ``resolve`` fills them in from others
-_NOT_TAKEN = ("input_json", "image", "video", "audio", "prompt", "negative_prompt")  # the job says them
 
 
 def read_video(path: Path, files: Files, node: str | None = None) -> Exported:
@@ -36,7 +35,8 @@ def read_video(path: Path, files: Files, node: str | None = None) -> Exported:
     record = read_record(path)
     known = {name: value for name, value in record.settings.items() if name in setting_types()}
     notes = [f"It was made with --{name}, which is not there any more." for name in record.settings.keys() - known]
-    values = {name: value for name, value in known.items() if name not in _NOT_TAKEN}
+    from_job = names_with(Role.JOB | Role.CONTENT)
+    values = {name: value for name, value in known.items() if name not in from_job}
     if values.get("preset") not in (None, *preset_names()):
         notes.append(f"The preset {values.pop('preset')} is not there any more; its values are written out.")
     try:
@@ -48,19 +48,19 @@ def read_video(path: Path, files: Files, node: str | None = None) -> Exported:
     return Exported(settings, (*notes, *more))
 
 
-def _texts(job: dict[str, object]) -> dict[str, str | None]:
+def _texts(job: dict[str, Json]) -> dict[str, str | None]:
     texts = {name: str(job[name]) for name in ("prompt", "negative_prompt")}
     return {**texts, "negative_prompt": None} if texts["negative_prompt"] == NEGATIVE_PROMPT else texts
 
 
-def _sources(path: Path, record: Record, files: Files, node: str | None) -> tuple[dict[str, object], tuple[str, ...]]:
+def _sources(path: Path, record: Record, files: Files, node: str | None) -> tuple[dict[str, Path], tuple[str, ...]]:
     """Reference and speech by flag, and what is to be said about them."""
     with av.open(f"file:{path}", container_options={"protocol_whitelist": "file"}) as container:
         prompt = container.metadata.get("prompt")
     if prompt is not None:
         graph = graph_of(json.loads(prompt), f"the graph in {path}")
         sampler = only(graph, ours.SAMPLERS, "sampler", node)
-        return dict(ours.sources(graph, sampler.id, files)), files.notes()
+        return ours.sources(graph, sampler.id, files), files.notes()
     reference, speech = (Path(str(record.job[name])) for name in ("reference", "speech"))
     is_video = record.settings.get("video") is not None or reference.suffix.lower() in VIDEOS
     missing = [source for source in (reference, speech) if not source.exists()]
@@ -71,7 +71,7 @@ def _sources(path: Path, record: Record, files: Files, node: str | None) -> tupl
 def shortened(settings: Settings) -> Settings:
     """Resolved settings without values that follow from others anyway."""
     base = Settings() if settings.preset is None else settings_with_preset(settings.preset)
-    for name in _FOLLOWING:
+    for name in names_with(Role.FOLLOWS):
         without = settings.replace(**{name: None})
         if getattr(base, name) is None and getattr(resolve(without), name) == getattr(settings, name):
             settings = without

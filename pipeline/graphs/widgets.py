@@ -10,9 +10,10 @@ from pathlib import Path, PurePosixPath
 
 from ..errors import InputError
 from ..export.exported import Files
-from ..settings.definition import NEGATIVE_PROMPT, setting_infos, setting_types
+from ..settings.definition import NEGATIVE_PROMPT, names_on, setting_infos, setting_types
 from ..settings.demo import demo_checkpoint
 from ..settings.presets import Preset
+from ..settings.roles import Node
 from .orders import CONTROL, Order
 from .places import FOLDERS
 
@@ -20,42 +21,29 @@ NONE = "none"
 DEMO = "demo (bundled)"
 SWITCH = {"auto": None, "true": True, "false": False}
 
-MODELS = ("dit_path", "infinitetalk_dir", "text_encoder", "clip_vision", "vae", "tokenizer")
-KEPT = ("quant", "quant_dir", "quant_matmul", "lora_mode", "lora_ignore_unmatched")
-RUN = (
-    *("dtype", "attention", "kernels", "offload_model", "t5_cpu"),
-    *("blocks_to_swap", "num_persistent_param_in_dit", "vae_dtype", "vram_limit"),
-)
-LOADER = (*MODELS, *KEPT, *RUN)
-RULED = (*KEPT, *RUN, "lora_dir", "lora_scale")  # in the loader by a linked preset, where it names them
-
-TEXTS = ("prompt", "negative_prompt")
-NUMBERS = (
-    *("size", "mode", "frame_num", "motion_frame", "max_frame_num", "color_correction_strength"),
-    *("sample_steps", "sample_shift", "sample_solver", "sample_text_guide_scale", "sample_audio_guide_scale"),
-    *("base_seed", "use_apg", "apg_momentum", "apg_norm_threshold", "use_teacache", "teacache_thresh", "crf"),
-    *("sample_audio_guide_steps", "seam_frames"),
-)
-SAMPLER = (*TEXTS, *NUMBERS)
+LOADER, SAMPLER = names_on(Node.LOADER), names_on(Node.SAMPLER)
+TEXTS = tuple(name for name in SAMPLER if setting_infos()[name].free_text)
+NUMBERS = tuple(name for name in SAMPLER if name not in TEXTS)
 PREFIX, PREFIX_DEFAULT = "filename_prefix", "video/InfiniteTalk"
-LATER = ("sample_audio_guide_steps", "seam_frames")  # behind the prefix: graphs saved without them keep their order
+_PREFIX_PLACE = 21  # among the values that ComfyUI saves for the sampler
+LATER = tuple(name for name in SAMPLER if setting_infos()[name].widgets[Node.SAMPLER] > _PREFIX_PLACE)
+_NAMES = {"lora_dir": "lora", "lora_scale": "scale"}  # of widgets, where they are not the setting's
 
 _WEIGHTS_ENDINGS = (".safetensors", ".gguf", ".pth", ".pt", ".bin", ".ckpt", ".sft")
 
 
 def saved_orders() -> dict[str, tuple[Order, ...]]:
     """How ComfyUI saves the widgets of our nodes: names and types in order, by kind of node."""
-    sampler = {name: _saved_type(name) for name in SAMPLER}
-    later = [(name, sampler.pop(name)) for name in LATER]
-    seed = list(sampler).index("base_seed") + 1
-    items = [*list(sampler.items())[:seed], (CONTROL, str), *list(sampler.items())[seed:], (PREFIX, str), *later]
-    return {
-        "InfiniteTalkPreset": ({"preset": str},),
-        "InfiniteTalkModelLoader": ({name: _saved_type(name) for name in LOADER},),
-        "InfiniteTalkLoRA": ({"lora": str, "scale": float},),
-        "InfiniteTalkAudioEncoder": ({"wav2vec_dir": str},),
-        "InfiniteTalkSampler": (dict(items),),
-    }
+    orders = {str(node): (_saved_order(node),) for node in Node}
+    return {"InfiniteTalkPreset": ({"preset": str},), **orders}
+
+
+def _saved_order(node: Node) -> Order:
+    infos = setting_infos()
+    order = {infos[name].widgets[node]: (_NAMES.get(name, name), _saved_type(name)) for name in names_on(node)}
+    if node is Node.SAMPLER:
+        order |= {infos["base_seed"].widgets[node] + 1: (CONTROL, str), _PREFIX_PLACE: (PREFIX, str)}
+    return dict(order[place] for place in sorted(order))
 
 
 def _saved_type(name: str) -> type:
@@ -153,7 +141,8 @@ def ruled_by_loader(preset: Preset, lora_linked: bool, files: Files) -> dict[str
     Raises:
         InputError: it brings a LoRA beside a linked one, or names files that are not there.
     """
-    values = {name: value for name, value in preset.settings.items() if name in RULED}
+    ruled = {*LOADER, *names_on(Node.LORA)}
+    values = {name: value for name, value in preset.settings.items() if name in ruled}
     if "lora_dir" in values:
         if lora_linked:
             raise InputError(f"preset {preset.name} brings its own LoRA; unlink the LoRA node, or the preset.")

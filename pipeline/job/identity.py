@@ -11,18 +11,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
-from ..settings.definition import Settings
+from ..settings.definition import Settings, names_with
+from ..settings.roles import Json, Role
 from .job import Job
 
-# Settings that do not change a frame, or whose content is compared instead (files, prompts).
-_FREE = {
-    *("save_file", "overwrite", "resume", "quiet", "dry_run", "preset", "audio_save_dir", "input_json"),
-    *("image", "video", "audio", "prompt", "negative_prompt"),
-    *("ckpt_dir", "infinitetalk_dir", "wav2vec_dir", "dit_path", "text_encoder", "clip_vision", "vae", "tokenizer"),
-    *("lora_dir", "lora_ignore_unmatched", "quant_dir", "quant_matmul"),
-    *("offload_model", "num_persistent_param_in_dit", "blocks_to_swap", "device", "dtype", "attention", "kernels"),
-    *("vae_dtype", "vram_limit"),
-}
 _EDGE = 1 << 20
 
 
@@ -38,7 +30,7 @@ def weights_identity(files: Mapping[str, Path]) -> dict[str, str]:
     return {name: _fingerprint(path) for name, path in files.items() if path.exists()}
 
 
-def run_identity(settings: Settings, job: Job, weights: dict[str, str], computes: dict[str, str]) -> dict[str, object]:
+def run_identity(settings: Settings, job: Job, weights: dict[str, str], computes: dict[str, str]) -> dict[str, Json]:
     """Everything that decides the frames of a run.
 
     Args:
@@ -46,8 +38,9 @@ def run_identity(settings: Settings, job: Job, weights: dict[str, str], computes
         weights: see ``weights_identity``.
         computes: names of device, dtype, attention and kernels as they were chosen.
     """
+    values = settings.as_json()
     return {
-        **{name: value for name, value in settings.as_json().items() if name not in _FREE},
+        **{name: values[name] for name in names_with(Role.FRAMES)},
         **computes,
         "the reference": _content_hash(job.reference),
         "the speech": _content_hash(job.speech),

@@ -13,12 +13,12 @@ from pathlib import Path
 import av
 
 from ..errors import InputError
-from ..settings.definition import Settings
+from ..settings.definition import Settings, names_with
+from ..settings.roles import Json, Role
 from ..version import __version__
 from .job import Job
 
 METADATA_KEY = "infinitetalk"  # the record, as JSON, in ``av.open(path).metadata``
-_PASSING = ("overwrite", "resume", "quiet", "dry_run")  # say nothing about the video
 
 
 @dataclass(frozen=True)
@@ -26,19 +26,20 @@ class Record:
     """What a video carries: the version that made it, its settings and its job by name, as JSON has them."""
 
     version: str
-    settings: dict[str, object]
-    job: dict[str, object]
+    settings: dict[str, Json]
+    job: dict[str, Json]
 
 
 def record_of(settings: Settings, job: Job) -> Record:
     """The record of a video that is made from ``job`` with these resolved settings."""
-    made_from = {
+    made_from: dict[str, Json] = {
         "reference": str(job.reference),
         "speech": str(job.speech),
         "prompt": job.prompt,
         "negative_prompt": job.negative_prompt,
     }
-    made_with = {name: value for name, value in settings.as_json().items() if name not in _PASSING}
+    of_the_run = names_with(Role.RUN)
+    made_with = {name: value for name, value in settings.as_json().items() if name not in of_the_run}
     return Record(__version__, made_with, made_from)
 
 

@@ -28,7 +28,6 @@ import torch
 from ..checkpoints.locate import check_model_files, find_model_files
 from ..errors import InputError
 from ..facts.buckets import target_size
-from ..facts.sizes import GIB
 from ..job.identity import run_identity, weights_identity
 from ..job.job import Job
 from ..job.record import record_of
@@ -54,12 +53,13 @@ from ..planning.machine import (
     describe_computation,
     free_memory,
 )
-from ..planning.memory import MARGIN, TEXT_ENCODER_ROOM, MemoryEstimate, Placement, host_bytes
+from ..planning.memory import GIB, MARGIN, TEXT_ENCODER_ROOM, MemoryEstimate, Placement, host_bytes
 from ..planning.notices import input_notices
 from ..planning.windows import WindowSpan, cut_notice, plan_memory, window_plan
 from ..residency.host_memory import host_memory_notice
 from ..sampling.guidance import guidance_branches
-from ..settings.definition import Settings
+from ..settings.definition import Settings, names_with
+from ..settings.roles import Role
 from ..settings.validation import resolve
 from ..version import __version__
 from .handover import Handover
@@ -68,13 +68,6 @@ from .resume import RunState, check_same_run, remove_state, save_state, unfinish
 from .speech import EncodedSpeech
 from .streaming import Inputs, Models, NoiseSource, Window, stream
 
-# Settings that belong to a generator's models; those of a video must agree.
-_OWNED = {
-    *("ckpt_dir", "infinitetalk_dir", "wav2vec_dir", "dit_path", "text_encoder", "clip_vision", "vae", "tokenizer"),
-    *("lora_dir", "lora_scale", "lora_mode", "lora_ignore_unmatched", "quant", "quant_dir", "quant_matmul"),
-    *("device", "dtype", "attention", "kernels"),
-    *("t5_cpu", "offload_model", "blocks_to_swap", "num_persistent_param_in_dit"),
-}
 _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "ALLOC_FAILED")
 
 
@@ -104,7 +97,7 @@ def models_key(settings: Settings) -> tuple:
         for file in sorted(path.iterdir()) if path.is_dir() else [path]:
             if file.is_file():
                 stamps.append((file, file.stat().st_size, file.stat().st_mtime_ns))
-    return tuple(getattr(settings, name) for name in sorted(_OWNED)), tuple(stamps)
+    return tuple(getattr(settings, name) for name in names_with(Role.MODELS)), tuple(stamps)
 
 
 class Generator:
@@ -263,7 +256,7 @@ class Generator:
     def _for_video(self, settings: Settings | None) -> Settings:
         if settings is None:
             return self.settings
-        for name in _OWNED:
+        for name in names_with(Role.MODELS):
             if getattr(settings, name) != getattr(self.settings, name):
                 raise InputError(f"{name} belongs to the generator, whose models are loaded: make another Generator.")
         return resolve(settings)

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Never
 
 from ..errors import InputError
-from .definition import SettingInfo, Settings, SettingType, setting_infos, setting_types
+from .definition import Settings, setting_infos, setting_types
 from .presets import preset_names, settings_with_preset
+from .roles import SettingInfo, SettingType
 
 TRUE_WORDS = ("true", "yes", "on", "1", "t", "y")
 FALSE_WORDS = ("false", "no", "off", "0", "f", "n")

@@ -14,7 +14,8 @@ from pathlib import Path
 
 from ..errors import InputError
 from ..facts.buckets import target_size
-from .definition import PIXELS_480, SettingInfo, Settings, SettingType, setting_infos, setting_types
+from .definition import PIXELS_480, Settings, setting_infos, setting_types
+from .roles import SettingInfo, SettingType
 
 SHIFT_480, SHIFT_720 = 7.0, 11.0
 DISTILL_STEPS = 4

@@ -12,8 +12,9 @@ import pytest
 from infinitetalk.pipeline.export import upstream
 from infinitetalk.pipeline.export.exported import Exported
 from infinitetalk.pipeline.export.upstream import upstream_command
-from infinitetalk.pipeline.settings.definition import Settings
+from infinitetalk.pipeline.settings.definition import Settings, names_with, setting_infos
 from infinitetalk.pipeline.settings.presets import load_preset, preset_names, settings_with_preset
+from infinitetalk.pipeline.settings.roles import Role
 
 THEIRS = json.loads(
     (Path(infinitetalk.__file__).resolve().parent / "tests" / "data" / "export" / "upstream_flags.json").read_text()
@@ -65,9 +66,8 @@ def run(text, folder):
 
 
 def test_the_flags_that_we_write_are_theirs():
-    assert upstream.DEFAULTS.keys() <= THEIRS["flags"].keys()
-    for name, default in upstream.DEFAULTS.items():
-        flag = THEIRS["flags"][name]
+    for name in names_with(Role.UPSTREAM):
+        flag, default = THEIRS["flags"][name], setting_infos()[name].upstream_default
         theirs = False if flag.get("type") == "switch" else flag.get("default")
         ours = list(default) if isinstance(default, tuple) else str(default) if isinstance(default, Path) else default
         assert ours == theirs, name
