@@ -30,7 +30,7 @@ from ..pipeline.commands.timing import WAN_14B, Sizes, time_block
 from ..pipeline.models.transformer.linear import Linear
 from ..pipeline.models.transformer.pointwise import choose_pointwise
 from ..pipeline.quantisation import products, rows
-from ..pipeline.quantisation.gguf import FORMATS
+from ..pipeline.quantisation.gguf import STORAGES
 from ..pipeline.quantisation.matmul import Activation, EightBit, Multiply, ReadBack, choose_matmuls, unpack_by_parts
 from ..pipeline.quantisation.products import Product, find_product, triton_kernels
 from ..pipeline.quantisation.rows import Rows, quantise_rows, token_slices
@@ -129,17 +129,20 @@ def matrix(inputs: int, outputs: int) -> torch.Tensor:
 
 def blocks_of_gguf(name: str, weights: torch.Tensor) -> Packed:
     """Q8_0: the nearest blocks. Others: blocks of random bytes with small scales, good for times alone."""
-    form = FORMATS[name]
+    storage = STORAGES[name]
+    blocks_of = storage.facts.blocks
     if name == "Q8_0":
         blocks = weights.unflatten(1, (-1, 32))
         scale = (blocks.abs().amax(-1, keepdim=True) / 127).half()
         numbers = (blocks / scale.float()).round().to(torch.int8)
         stored = torch.cat([scale.view(torch.uint8), numbers.view(torch.uint8)], dim=-1)
     else:
-        stored = torch.randint(0, 256, (len(weights), weights.shape[1] // form.weights, form.size), device=CUDA)
+        stored = torch.randint(
+            0, 256, (len(weights), weights.shape[1] // blocks_of.weights, blocks_of.size), device=CUDA
+        )
         stored = stored.to(torch.uint8)
         stored[..., :4] = torch.tensor([0.001, 0.001], dtype=torch.float16, device=CUDA).view(torch.uint8)
-    return Packed(form.storage, {"weight": stored.flatten(1)}, tuple(weights.shape))
+    return Packed(storage, {"weight": stored.flatten(1)}, tuple(weights.shape))
 
 
 def choice(tokens: int) -> Results:
@@ -156,7 +159,7 @@ def choice(tokens: int) -> Results:
         return {"name": way.name, "reason": way.reason, "probe (s)": round(took, 2), "type": type(way).__name__}
 
     yield {"what": "environment"}, environment
-    for storage in (FP8_E4M3, FP8_E5M2, INT8, FORMATS["Q8_0"].storage):
+    for storage in (FP8_E4M3, FP8_E5M2, INT8, STORAGES["Q8_0"]):
         yield {"what": storage.name}, partial(chosen, storage)
 
 

@@ -22,10 +22,10 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
 
+from ..pipeline.facts.sizes import GIB
 from ..pipeline.media.colour import lab_statistics, match_colour
 from ..pipeline.models.vae.kernels import choose_vae_kernels
 from ..pipeline.models.vae.model import WanVAE, load_vae
-from ..pipeline.planning.memory import GIB
 from ..pipeline.run.streaming import to_uint8
 from ..tests.support import random_checkpoint
 

@@ -13,7 +13,7 @@ The engine's own converted files keep this layout, with one scale for each row:
     X.comfy_quant   {"format": "int8_tensorwise"}, "float8_e4m3fn_rowwise" or "float8_e5m2_rowwise"
 
 so ComfyUI itself reads int8 matrices, and refuses fp8 ones, which it only knows with one scale. What is not
-quantised is as in a plain file. Knows no models.
+quantised is as in a plain file (``writing`` writes it). Knows no models.
 """
 
 from __future__ import annotations
@@ -22,26 +22,16 @@ import json
 import re
 from pathlib import Path
 
-import torch
-
 from ..errors import InputError
-from ..quantisation.rowwise import FP8_E4M3, FP8_E5M2, INT8
-from ..quantisation.storage import Packed
+from ..facts.storages import ROWS, STORAGES
 from .entry import Entry
-from .scaled import STORAGES, fits, scaled
+from .scaled import fits, scaled
 
 _HEADER = "_quantization_metadata"
 _MARKER = "scaled_fp8"
 _SCALES = (".weight_scale", ".scale_weight")
 _DROPPED = (".comfy_quant", ".input_scale", ".scale_input")
-_FORMATS = {
-    "float8_e4m3fn": torch.float8_e4m3fn,
-    "float8_e4m3fn_rowwise": torch.float8_e4m3fn,
-    "float8_e5m2": torch.float8_e5m2,
-    "float8_e5m2_rowwise": torch.float8_e5m2,
-    "int8_tensorwise": torch.int8,
-}
-_WRITTEN = {INT8: "int8_tensorwise", FP8_E4M3: "float8_e4m3fn_rowwise", FP8_E5M2: "float8_e5m2_rowwise"}
+_FORMATS = {form: storage.dtype for storage in STORAGES for form in storage.comfy}
 # What the JSON may also say without changing what the numbers mean; convrot, say, means that they are rotated.
 _HARMLESS = {"format", "params", "full_precision_matrix_mult", "per_row", "orig_dtype", "orig_shape"}
 # of nvfp4, SVDQuant, GPTQ, AWQ and bitsandbytes
@@ -67,18 +57,18 @@ def read_scaled(entries: dict[str, Entry], path: Path, metadata: dict[str, str],
         layer = name.removesuffix(".weight")
         if _is_marker(name) or name.endswith((*_SCALES, *_DROPPED)):
             continue
-        if layer == name or entry.storage is not None:
+        if layer == name or _is_recognised(entry):
             result[name] = entry
             continue
         dtype = kept.get(layer, entry.dtype)
         scale = next((entries[layer + end] for end in _SCALES if layer + end in entries), None)
-        if not (dtype in STORAGES or dtype.is_floating_point):
-            raise _not_read(what, path, layer, f"its weight is {_name(dtype)}")
+        if not (dtype in ROWS or _is_float(dtype)):
+            raise _not_read(what, path, layer, f"its weight is {dtype}")
         if scale is not None and not fits(entry, scale):
-            found = f"{list(scale.shape)} scales in {_name(scale.dtype)} for a weight of {list(entry.shape)}"
+            found = f"{list(scale.shape)} scales in {scale.dtype} for a weight of {list(entry.shape)}"
             raise _not_read(what, path, layer, f"{found}; read are one for all or one for each row")
         if scale is None and (
-            layer in kept or dtype == torch.int8 or (_is_fp8_matrix(entry) and _component(name) in scaled_parts)
+            layer in kept or dtype == "int8" or (_is_fp8_matrix(entry) and _component(name) in scaled_parts)
         ):
             missing.append(name)
         result[name] = entry if scale is None else scaled(entry, scale, dtype)
@@ -95,16 +85,22 @@ def _is_marker(name: str) -> bool:
     return name == _MARKER or name.endswith(f".{_MARKER}")
 
 
+def _is_recognised(entry: Entry) -> bool:
+    """Whether another format has told what it is."""
+    quantised = entry.storage is not None and entry.storage.quantised
+    return quantised or entry.scale is not None or entry.numbers.blocks is not None
+
+
 def _is_fp8_matrix(entry: Entry) -> bool:
-    return len(entry.shape) == 2 and entry.dtype in STORAGES
+    return len(entry.shape) == 2 and entry.dtype in ROWS
+
+
+def _is_float(dtype: str) -> bool:
+    return dtype.startswith(("float", "bfloat"))
 
 
 def _component(name: str) -> str:
     return next((prefix for prefix in _COMPONENTS if name.startswith(prefix)), "")
-
-
-def _name(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
 
 
 def _not_read(what: str, path: Path, layer: str, why: str) -> InputError:
@@ -125,15 +121,15 @@ def _check_companions(entries: dict[str, Entry], path: Path, what: str) -> None:
             raise _not_read(what, path, other[1], f"it has {name}")
 
 
-def _kept_as(entries: dict[str, Entry], path: Path, metadata: dict[str, str], what: str) -> dict[str, torch.dtype]:
+def _kept_as(entries: dict[str, Entry], path: Path, metadata: dict[str, str], what: str) -> dict[str, str]:
     """What the JSON of the header and of the tensors says each layer's numbers are."""
     descriptions = _header(path, metadata, what)
     prefixed = {layer: f"{_COMPONENTS[0]}{layer}" for layer in descriptions}
     descriptions = {prefixed[k] if f"{prefixed[k]}.weight" in entries else k: v for k, v in descriptions.items()}
     for name, entry in entries.items():
         if name.endswith(".comfy_quant"):
-            texts = entry.read().to(torch.uint8).numpy().tobytes().rstrip(b"\0")
-            descriptions[name.removesuffix(".comfy_quant")] = _json(texts, path, name, what)
+            text = entry.numbers.source.content(entry.numbers).rstrip(b"\0")
+            descriptions[name.removesuffix(".comfy_quant")] = _json(text, path, name, what)
     kept = {}
     for layer, description in descriptions.items():
         weight = entries.get(f"{layer}.weight")
@@ -143,7 +139,7 @@ def _kept_as(entries: dict[str, Entry], path: Path, metadata: dict[str, str], wh
     return kept
 
 
-def _described_dtype(description: object, found: torch.dtype, path: Path, layer: str, what: str) -> torch.dtype:
+def _described_dtype(description: object, found: str, path: Path, layer: str, what: str) -> str:
     """What the numbers of a layer are, of which the file says ``description`` and which it stores as ``found``."""
     said = description if isinstance(description, dict) else {"format": str(description)}
     inner = said.get("params")
@@ -153,8 +149,8 @@ def _described_dtype(description: object, found: torch.dtype, path: Path, layer:
     strange = [key for key, value in said.items() if value and key not in _HARMLESS]
     if dtype is None or strange:
         raise _not_read(what, path, layer, f"its format is {' with '.join([str(form), *strange[:1]])}")
-    if found != dtype and not (found == torch.uint8 and dtype.is_floating_point):  # older files have fp8 as bytes
-        raise _not_read(what, path, layer, f"its format is {form}, but its weight {_name(found)}")
+    if found != dtype and not (found == "uint8" and _is_float(dtype)):  # older files have fp8 as bytes
+        raise _not_read(what, path, layer, f"its format is {form}, but its weight {found}")
     return dtype
 
 
@@ -173,26 +169,3 @@ def _json(text: str | bytes, path: Path, name: str, what: str) -> object:
         return json.loads(text)
     except ValueError as error:
         raise InputError(f"{what}: {path} has a {name} that is not valid JSON. Download it again.") from error
-
-
-def converted_parts(name: str, packed: Packed) -> dict[str, torch.Tensor]:
-    """A weight as a converted file holds it: plain floats as they are, or the three tensors of the layout above.
-
-    Args:
-        name: of the weight, ``X.weight``.
-
-    Raises:
-        ValueError: the storage has no place in this layout (GGUF's blocks).
-    """
-    storage = packed.storage
-    if not storage.quantised:
-        return {name: packed.parts["weight"]}
-    if storage not in _WRITTEN:
-        raise ValueError(f"{storage.name} is not written")
-    layer, scale = name.removesuffix(".weight"), packed.parts["scale"]
-    description = json.dumps({"format": _WRITTEN[storage]}).encode()
-    return {
-        name: packed.parts["weight"],
-        f"{layer}.weight_scale": scale[:, None] if storage is INT8 else scale,
-        f"{layer}.comfy_quant": torch.tensor(list(description), dtype=torch.uint8),
-    }

@@ -1,40 +1,43 @@
-"""One tensor of a checkpoint: what is known of it without reading, and how to read it."""
+"""One tensor of a checkpoint under its logical name: what is known of it from headers alone.
+
+Of a quantised matrix the numbers and their scales are one entry. Reading is for ``reading``.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
-import torch
-
-from ..quantisation.storage import PLAIN, Packed, Storage
+from ..facts.storages import FLOATS, FP32, StorageFacts
+from .headers import Stored
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A tensor under its logical name: of a quantised matrix, the shape and the values it stands for.
+    """A tensor under its logical name: of a quantised one, the shape and the values that it stands for.
 
     Attributes:
-        dtype: what the numbers are kept in; for GGUF blocks uint8.
-        read: gives the values, float32 where they are quantised.
-        storage: how a matrix is kept; left out for a plain tensor, whose dtype says it.
-        pack: gives the weight as it is kept; left out for a plain tensor.
+        numbers: where they are.
+        dtype: what the numbers are, by PyTorch's name; for GGUF blocks "uint8".
+        storage: how it is kept; None for what is no number to compute with (integers, bytes).
+        scale: by which the numbers are multiplied, for all of them or for each row; None is 1.
     """
 
-    shape: tuple[int, ...]
-    dtype: torch.dtype
-    source: Path
-    read: Callable[[], torch.Tensor]
-    storage: Storage | None = None
-    pack: Callable[[], Packed] | None = None
+    numbers: Stored
+    dtype: str
+    storage: StorageFacts | None
+    scale: Stored | None = None
 
-    def kept_as(self) -> Storage | None:
-        """The storage; None for what is no number to compute with (integers, bytes)."""
-        return self.storage or PLAIN.get(self.dtype)
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.numbers.shape
 
-    def packed(self) -> Packed:
-        """The weight as the file keeps it; a plain one shares the file's memory."""
-        if self.pack is not None:
-            return self.pack()
-        return Packed(PLAIN[self.dtype], {"weight": self.read()}, self.shape)
+
+def plain_entry(stored: Stored) -> Entry:
+    """The entry of a tensor that stands for itself: plain numbers, or GGUF blocks."""
+    blocks = stored.blocks
+    if blocks is None:
+        return Entry(stored, stored.dtype, FLOATS.get(stored.dtype))
+    if len(stored.shape) != 2 or blocks.blocks is None or stored.shape[1] % blocks.blocks.weights:
+        # No matrix whose rows are whole blocks, so nothing that could be multiplied by as it is.
+        return Entry(stored, FP32.dtype, FP32)
+    return Entry(stored, stored.dtype, blocks)

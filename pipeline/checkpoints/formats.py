@@ -2,17 +2,18 @@
 
 Formats are told by names and dtypes of tensors, never by names of files: quanto (``quanto``), ComfyUI's scaled
 and mixed files, lightx2v's and the engine's own (``comfy``), and plain fp8, which has no scales. Nothing is read
-but markers of some bytes. Knows no models.
+but markers of some bytes, and PyTorch is not needed. Knows no models.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
+from ..facts.storages import ROWS
 from .comfy import read_scaled
 from .entry import Entry
 from .quanto import is_quanto, read_quanto
-from .scaled import STORAGES, scaled
+from .scaled import scaled
 
 
 def recognise(entries: dict[str, Entry], path: Path, metadata: dict[str, str], what: str) -> dict[str, Entry]:
@@ -34,4 +35,4 @@ def recognise(entries: dict[str, Entry], path: Path, metadata: dict[str, str], w
 
 
 def _is_plain_fp8(entry: Entry) -> bool:
-    return entry.storage is None and entry.dtype in STORAGES and entry.dtype.is_floating_point
+    return entry.storage is None and entry.dtype in ROWS and entry.dtype.startswith("float8")

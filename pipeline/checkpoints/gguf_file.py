@@ -1,4 +1,4 @@
-"""GGUF files: the header, and the tensors by their own names, memory-mapped.
+"""The headers of GGUF files: the tensors by their own names, without PyTorch.
 
 A GGUF file is a header (texts and numbers by key, then each tensor's name, shape, type and place) followed by
 the tensors (https://github.com/ggml-org/ggml/blob/master/docs/gguf.md). Image and video models keep the names of
@@ -10,45 +10,28 @@ into an object. Knows nothing of models otherwise.
 from __future__ import annotations
 
 import math
+import mmap
 import re
 import struct
 from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
-
-import torch
 
 from ..errors import InputError
-from ..quantisation.gguf import FORMATS, BlockFormat
-from ..quantisation.storage import Packed
-from .entry import Entry
+from ..facts.storages import GGUF, StorageFacts
+from .headers import GGUF_MAGIC, FileKind, Header, HeaderFile, Stored, damaged
 
-MAGIC = b"GGUF"
 _VERSIONS = (2, 3)  # 3 has the same layout and may be big-endian
+# ggml's numbers of plain types -> PyTorch's names, and bytes
 _PLAIN = {
-    0: torch.float32,
-    1: torch.float16,
-    24: torch.int8,
-    25: torch.int16,
-    26: torch.int32,
-    27: torch.int64,
-    28: torch.float64,
-    30: torch.bfloat16,
+    0: ("float32", 4),
+    1: ("float16", 2),
+    24: ("int8", 1),
+    25: ("int16", 2),
+    26: ("int32", 4),
+    27: ("int64", 8),
+    28: ("float64", 8),
+    30: ("bfloat16", 2),
 }
-_BLOCKS = {
-    2: "Q4_0",
-    3: "Q4_1",
-    6: "Q5_0",
-    7: "Q5_1",
-    8: "Q8_0",
-    10: "Q2_K",
-    11: "Q3_K",
-    12: "Q4_K",
-    13: "Q5_K",
-    14: "Q6_K",
-    20: "IQ4_NL",
-    23: "IQ4_XS",
-}
+_BLOCKS = {storage.blocks.number: storage for storage in GGUF if storage.blocks is not None}
 _NOT_READ = {
     16: "IQ2_XXS",
     17: "IQ2_XS",
@@ -85,6 +68,9 @@ _T5_NAMES = {
 }
 
 
+_Value = str | int | float | tuple[int, ...] | None
+
+
 @dataclass(frozen=True, slots=True)
 class _Tensor:
     """A tensor as the header tells of it; ``start`` counts from where the tensors begin."""
@@ -102,7 +88,7 @@ class _Header:
         self._data = data
         self.position = start
 
-    def numbers(self, code: str, count: int = 1) -> tuple:
+    def numbers(self, code: str, count: int = 1) -> tuple[int, ...]:
         taken = self._take(struct.calcsize("<" + code) * count)
         return struct.unpack(f"<{count}{code}", taken)
 
@@ -112,7 +98,7 @@ class _Header:
     def text(self) -> str:
         return str(self._take(self.number("Q")), "utf-8")
 
-    def value(self) -> str | int | float | tuple | None:
+    def value(self) -> _Value:
         """A text, a number or several; None for a list of texts, such as tokens."""
         kind = self.number("I")
         if kind == _TEXT:
@@ -134,34 +120,33 @@ class _Header:
         return taken
 
 
-def gguf_entries(path: Path, what: str) -> tuple[dict[str, Entry], dict[str, str]]:
+def gguf_header(file: HeaderFile) -> Header:
     """Every tensor by its name in the file, and the texts and numbers of the file's header.
 
     Args:
-        path: a file that begins with ``MAGIC``.
-        what: what the file is to the user, for messages.
+        file: which begins with ``GGUF_MAGIC``.
 
     Raises:
         InputError: damaged, incomplete, of another version, big-endian, or a tensor of a type that is not read.
     """
-    data = torch.from_file(str(path), shared=False, size=path.stat().st_size, dtype=torch.uint8)
+    with file.path.open("rb") as opened:
+        data = memoryview(mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ))
     try:
-        fields, tensors, begin = _header(memoryview(data.numpy()), path, what)
-        entries = {
-            tensor.name: _entry(tensor, _real_shape(tensor, fields), data[begin:], path, what) for tensor in tensors
-        }
-        if len(entries) < len(tensors):
+        fields, tensors, begin = _header(data, file)
+        stored = {tensor.name: _stored(tensor, _real_shape(tensor, fields), begin, file) for tensor in tensors}
+        if len(stored) < len(tensors):
             raise ValueError("a name is there twice")
     except (ValueError, KeyError) as error:
-        raise InputError(f"{what}: {path} is a damaged or incomplete GGUF file. Download it again.") from error
+        raise damaged(file.path, FileKind.GGUF, file.what) from error
     if fields.get("general.architecture") in _T5:
-        entries = {_transformers_name(name): entry for name, entry in entries.items()}
-    return entries, {key: str(value) for key, value in fields.items() if isinstance(value, str | int | float)}
+        stored = {_transformers_name(name): tensor for name, tensor in stored.items()}
+    return Header(stored, {key: str(value) for key, value in fields.items() if isinstance(value, str | int | float)})
 
 
-def _header(data: memoryview, path: Path, what: str) -> tuple[dict, list[_Tensor], int]:
+def _header(data: memoryview, file: HeaderFile) -> tuple[dict[str, _Value], list[_Tensor], int]:
     """The fields by key, the tensors, and where in the file they begin."""
-    header = _Header(data, len(MAGIC))
+    path, what = file.path, file.what
+    header = _Header(data, len(GGUF_MAGIC))
     version = header.number("I")
     if version and version & 0xFFFF == 0:
         raise InputError(
@@ -188,7 +173,7 @@ def _header(data: memoryview, path: Path, what: str) -> tuple[dict, list[_Tensor
     return fields, tensors, -(-header.position // alignment) * alignment
 
 
-def _real_shape(tensor: _Tensor, fields: dict) -> tuple[int, ...]:
+def _real_shape(tensor: _Tensor, fields: dict[str, _Value]) -> tuple[int, ...]:
     shape = fields.get(_REAL_SHAPE + tensor.name, tensor.shape)
     if not isinstance(shape, tuple) or not all(isinstance(length, int) and length > 0 for length in shape):
         raise ValueError(f"the shape of {tensor.name} is {shape}")
@@ -197,43 +182,27 @@ def _real_shape(tensor: _Tensor, fields: dict) -> tuple[int, ...]:
     return shape
 
 
-def _entry(tensor: _Tensor, shape: tuple[int, ...], data: torch.Tensor, path: Path, what: str) -> Entry:
-    """A tensor whose numbers or blocks are read when they are asked for."""
+def _stored(tensor: _Tensor, shape: tuple[int, ...], begin: int, file: HeaderFile) -> Stored:
+    """A tensor's type and place in the file, where the tensors begin at ``begin``."""
     count = math.prod(shape)
+    blocks: StorageFacts | None = None
     if tensor.kind in _PLAIN:
-        dtype = _PLAIN[tensor.kind]
-        stored = _stored(tensor, count * dtype.itemsize, data)
-        return Entry(shape, dtype, path, lambda: stored.view(dtype).view(shape))
-    if tensor.kind not in _BLOCKS:
+        dtype, itemsize = _PLAIN[tensor.kind]
+        size = count * itemsize
+    elif tensor.kind in _BLOCKS:
+        blocks, dtype = _BLOCKS[tensor.kind], "uint8"
+        if blocks.blocks is None or count % blocks.blocks.weights:
+            raise ValueError(f"{tensor.name} is not made of whole blocks")
+        size = count // blocks.blocks.weights * blocks.blocks.size
+    else:
         kind = _NOT_READ.get(tensor.kind, f"type {tensor.kind}")
         raise InputError(
-            f"{what}: {path} stores {tensor.name} as {kind}, which is not read here. "
-            f"Give a file of one of the types {', '.join(FORMATS)}."
+            f"{file.what}: {file.path} stores {tensor.name} as {kind}, which is not read here. "
+            f"Give a file of one of the types {', '.join(storage.name.removeprefix('GGUF ') for storage in GGUF)}."
         )
-    form = FORMATS[_BLOCKS[tensor.kind]]
-    if count % form.weights:
-        raise ValueError(f"{tensor.name} is not made of whole blocks")
-    stored = _stored(tensor, count // form.weights * form.size, data)
-    if len(shape) != 2 or shape[1] % form.weights:
-        # No matrix whose rows are whole blocks, so nothing that could be multiplied by as it is.
-        return Entry(shape, torch.float32, path, lambda: _unpacked(stored, form).view(shape))
-    pack = partial(_packed, stored, form, shape)
-    return Entry(shape, torch.uint8, path, lambda: pack().unpacked(), form.storage, pack)
-
-
-def _stored(tensor: _Tensor, size: int, data: torch.Tensor) -> torch.Tensor:
-    """The tensor's bytes."""
-    if tensor.start + size > len(data) or tensor.start % 8:
+    if begin + tensor.start + size > file.stamp[0] or tensor.start % 8:
         raise ValueError(f"{tensor.name} is not where the header says")
-    return data[tensor.start : tensor.start + size]
-
-
-def _packed(stored: torch.Tensor, form: BlockFormat, shape: tuple[int, int]) -> Packed:
-    return Packed(form.storage, {"weight": stored.view(shape[0], shape[1] // form.weights * form.size)}, shape)
-
-
-def _unpacked(stored: torch.Tensor, form: BlockFormat) -> torch.Tensor:
-    return form.storage.unpack({"weight": stored.view(-1, form.size)})
+    return Stored(tensor.name, shape, dtype, file, begin + tensor.start, size, blocks)
 
 
 def _transformers_name(name: str) -> str:

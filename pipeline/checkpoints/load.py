@@ -15,6 +15,7 @@ from torch import nn
 
 from ..errors import InputError
 from .files import Tensors
+from .reading import torch_dtype
 
 
 def fill(
@@ -54,7 +55,7 @@ def fill(
         if change is None:
             new = placed(tensors[name], stored_as, device)
         else:
-            new = placed(change(name, tensors[name].to(device)), stored_as or tensors.dtype(name), device)
+            new = placed(change(name, tensors[name].to(device)), stored_as or torch_dtype(tensors.dtype(name)), device)
         owner, _, leaf = name.rpartition(".")
         holder = module.get_submodule(owner)
         if isinstance(old, nn.Parameter):

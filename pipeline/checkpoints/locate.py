@@ -10,12 +10,10 @@ from pathlib import Path
 
 from ..errors import InputError
 from ..facts import downloads
-from ..models.text.encoder import EMBEDDED_TOKENIZER
-from ..models.text.tokenizer import find_tokenizer
-from ..models.transformer.files import audio_file
 from ..settings.definition import Settings
 from .files import Tensors, open_tensors
-from .lookup import look_up
+from .kinds import EMBEDDED_TOKENIZER, is_for
+from .lookup import audio_file, find_tokenizer, look_up
 
 _BASE_MISSING = f"--ckpt_dir is missing: the folder of the Wan 2.1 base. Get it with: {downloads.BASE}"
 _GET_LORA = "or leave the LoRA out (--lora_dir none) and use about 40 steps"
@@ -46,13 +44,6 @@ _USUAL_NAMES = {
         "the Wan VAE",
         ("Wan2.1_VAE.pth", "Wan2_1_VAE_fp32.safetensors", "Wan2_1_VAE_bf16.safetensors", "wan_2.1_vae.safetensors"),
     ),
-}
-# endings of names that a file of this kind has one of
-_MARKS = {
-    "text_encoder": ("token_embedding.weight", "shared.weight"),
-    "clip_vision": ("visual.patch_embedding.weight", "embeddings.patch_embedding.weight"),
-    "vae": ("decoder.middle.0.residual.0.gamma",),
-    "wav2vec_dir": ("feature_extractor.conv_layers.0.conv.weight",),
 }
 
 
@@ -199,7 +190,7 @@ def check_model_files(files: ModelFiles) -> None:
 
 def _check_marks(flag: str, path: Path) -> Tensors:
     tensors = open_tensors(path, f"--{flag}")
-    if not any(name.endswith(_MARKS[flag]) for name in tensors):
+    if not is_for(flag, tensors):
         some = ", ".join(list(tensors)[:3]) or "nothing"
         raise InputError(f"--{flag}: {path} is a file of another kind (it holds {some}); check the path.")
     return tensors

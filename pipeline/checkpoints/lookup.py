@@ -1,4 +1,4 @@
-"""Finding a weights file by its name: as a path, or in the folder where the weights are.
+"""Finding a file by its name: as a path, in the folder where the weights are, or beside another.
 
 The weights' folder is the one that --ckpt_dir lies in, as the guide lays it out (``weights/Wan2.1-I2V-14B-480P``
 beside ``weights/InfiniteTalk`` and the LoRAs), or ``weights`` in the current folder. Knows nothing about contents.
@@ -9,6 +9,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..errors import InputError
+from ..facts import downloads
+
+TOKENIZER = "the tokenizer (--tokenizer)"
+_TOKENIZER_FILES = ("tokenizer.json", "spiece.model")
+_AUDIO_FILES = ("infinitetalk.safetensors", "single/infinitetalk.safetensors")
 
 
 def look_up(flag: str, path: Path, ckpt_dir: Path | None, download: str) -> Path:
@@ -27,3 +32,44 @@ def look_up(flag: str, path: Path, ckpt_dir: Path | None, download: str) -> Path
             return place
     looked = ", ".join(str(folder) for folder in folders[1:])
     raise InputError(f"{flag}: {path} does not exist, nor is it in {looked}; check the name, {download}.")
+
+
+def audio_file(path: Path) -> Path:
+    """The file that a folder of InfiniteTalk weights means; anything else as it is."""
+    return next((path / name for name in _AUDIO_FILES if (path / name).is_file()), path)
+
+
+def find_tokenizer(explicit: Path | None, checkpoint: Path, ckpt_dir: Path | None) -> Path | None:
+    """The tokenizer file to use, or None if there is none outside the checkpoint.
+
+    Args:
+        explicit: what the user gave: a file, or a folder that holds one; it wins.
+        checkpoint: the text encoder's file; searched are the folders ``google/umt5-xxl`` and
+            ``umt5-xxl`` beside it, then its own folder.
+        ckpt_dir: the base model's folder, where upstream keeps ``google/umt5-xxl``.
+
+    Raises:
+        InputError: ``explicit`` is not there or holds no tokenizer.
+    """
+    if explicit is not None:
+        return _explicit_file(explicit)
+    beside = checkpoint.parent
+    folders = [beside / "google" / "umt5-xxl", beside / "umt5-xxl", beside]
+    if ckpt_dir is not None:
+        folders.insert(0, ckpt_dir / "google" / "umt5-xxl")
+    candidates = (folder / name for folder in folders for name in _TOKENIZER_FILES)
+    return next((path for path in candidates if path.is_file()), None)
+
+
+def _explicit_file(path: Path) -> Path:
+    if not path.exists():
+        raise InputError(f"{TOKENIZER}: {path} does not exist. Check the path.")
+    if path.is_file():
+        return path
+    for name in _TOKENIZER_FILES:
+        if (path / name).is_file():
+            return path / name
+    raise InputError(
+        f"{TOKENIZER}: the folder {path} holds neither {' nor '.join(_TOKENIZER_FILES)}; get them with: "
+        f"{downloads.TOKENIZER}"
+    )

@@ -13,21 +13,15 @@ import base64
 import json
 from pathlib import Path
 
-import torch
-
 from ..errors import InputError
 from ..facts import downloads
+from ..facts.storages import STORAGES
 from .entry import Entry
 from .scaled import fits, scaled
 
 _DATA, _SCALE = "._data", "._scale"
 _DROPPED = (".input_scale", ".output_scale")
-_QTYPES = {
-    "qint8": torch.int8,
-    "qfloat8": torch.float8_e4m3fn,
-    "qfloat8_e4m3fn": torch.float8_e4m3fn,
-    "qfloat8_e5m2": torch.float8_e5m2,
-}
+_QTYPES = {qtype: storage.dtype for storage in STORAGES for qtype in storage.quanto}
 _HEADERS = ("quantization_map", "quantization_map_base64")  # mmgp, Wan2GP's library, writes the latter
 
 
@@ -61,10 +55,9 @@ def read_quanto(entries: dict[str, Entry], path: Path, metadata: dict[str, str],
                 "Give the int8, fp8 or bf16 file of the same model."
             )
         if data.dtype != _QTYPES[qtype]:
-            found = str(data.dtype).removeprefix("torch.")
             raise InputError(
-                f"{what}: {path} holds {name} in {found}, but its quantisation map says {qtype}; the map is another "
-                "file's. Put the JSON that was published with it beside it."
+                f"{what}: {path} holds {name} in {data.dtype}, but its quantisation map says {qtype}; the map is "
+                "another file's. Put the JSON that was published with it beside it."
             )
         if scale is None or not fits(data, scale):
             state = "lacks" if scale is None else f"has {list(scale.shape)} scales for {list(data.shape)} in"

@@ -1,4 +1,4 @@
-"""Writing a safetensors file tensor by tensor, so that it may be larger than memory.
+"""Writing a safetensors file tensor by tensor, so that it may be larger than memory, and a converted weight's tensors.
 
 The safetensors library wants all tensors at once. The format (huggingface/safetensors, README): the header's
 length as a 64-bit little-endian number, the header in JSON, then the tensors' bytes back to back.
@@ -14,9 +14,12 @@ from pathlib import Path
 import torch
 
 from ..errors import InputError
-from .files import SAFETENSORS_DTYPES
+from ..quantisation.rowwise import INT8
+from ..quantisation.storage import Packed
+from .headers import SAFETENSORS_DTYPES
+from .reading import dtype_name
 
-_NAMES = {dtype: name for name, dtype in SAFETENSORS_DTYPES.items()}
+_NAMES = {dtype: name for name, (dtype, _) in SAFETENSORS_DTYPES.items()}
 _ALIGNMENT = 8
 
 Specs = dict[str, tuple[torch.dtype, tuple[int, ...]]]
@@ -39,7 +42,7 @@ def write_safetensors(
     start = 0
     for name, (dtype, shape) in specs.items():
         size = torch.Size(shape).numel() * dtype.itemsize
-        header[name] = {"dtype": _NAMES[dtype], "shape": list(shape), "data_offsets": [start, start + size]}
+        header[name] = {"dtype": _NAMES[dtype_name(dtype)], "shape": list(shape), "data_offsets": [start, start + size]}
         start += size
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % _ALIGNMENT)
@@ -59,3 +62,26 @@ def write_safetensors(
         raise InputError(f"cannot write {path} ({error.strerror}): free some space or give another name.") from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def converted_parts(name: str, packed: Packed) -> dict[str, torch.Tensor]:
+    """A weight as a converted file holds it: plain floats as they are, or the three tensors that ``comfy`` tells of.
+
+    Args:
+        name: of the weight, ``X.weight``.
+
+    Raises:
+        ValueError: the storage has no place in this layout (GGUF's blocks).
+    """
+    storage = packed.storage
+    if not storage.facts.quantised:
+        return {name: packed.parts["weight"]}
+    if storage.facts.written is None:
+        raise ValueError(f"{storage.name} is not written")
+    layer, scale = name.removesuffix(".weight"), packed.parts["scale"]
+    description = json.dumps({"format": storage.facts.written}).encode()
+    return {
+        name: packed.parts["weight"],
+        f"{layer}.weight_scale": scale[:, None] if storage is INT8 else scale,
+        f"{layer}.comfy_quant": torch.tensor(list(description), dtype=torch.uint8),
+    }

@@ -12,17 +12,18 @@ from pathlib import Path
 
 import torch
 
-from ..checkpoints.comfy import converted_parts
+from ..checkpoints.kinds import LORA_METADATA
 from ..checkpoints.locate import find_transformer_files
-from ..checkpoints.writing import Specs, write_safetensors
+from ..checkpoints.writing import Specs, converted_parts, write_safetensors
 from ..errors import InputError
 from ..job.job import check_output
 from ..models.transformer.block import TransformerConfig
 from ..models.transformer.files import HEADS_METADATA, transformer_config, weight_dtype
 from ..models.transformer.loading import is_matrix, keep_matrix, with_lora
 from ..models.transformer.model import parameter_shapes
-from ..models.transformer.weights import LORA_METADATA, TransformerWeights, open_weights
+from ..models.transformer.weights import TransformerWeights, open_weights
 from ..planning.machine import choose_device
+from ..quantisation.codes import CODES
 from ..quantisation.matmul import WEIGHT_ONLY
 from ..quantisation.rowwise import FP8
 from ..quantisation.storage import PLAIN, Packed, Storage
@@ -87,8 +88,8 @@ def _planned(name: str, shape: tuple[int, ...], source: _Source) -> Packed:
         return _plain(torch.empty(shape, dtype=weight_dtype(FLOATS, name), device="meta"))
     storage = keeping.storage(tensors.storage(name))
     if loras is not None and loras.touches(name):
-        storage = keeping.pack(torch.zeros(1, 1), storage).storage
-    return _empty(storage, shape)
+        storage = keeping.pack(torch.zeros(1, 1), storage).storage.facts
+    return _empty(CODES[storage], shape)
 
 
 def _empty(storage: Storage, shape: tuple[int, ...]) -> Packed:

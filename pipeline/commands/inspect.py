@@ -1,68 +1,23 @@
 """``infinitetalk inspect FILE``: what a weights file is, where it fits, and what would be refused.
 
-Reads headers only. Kinds are told by the names of tensors, as when loading, never by the name of the file.
+Reads headers only, and imports no PyTorch unless the file is one of ``torch.save``. Kinds are told by the names of
+tensors, as when loading, never by the name of the file.
 """
 
 from __future__ import annotations
 
 import argparse
 import re
-from dataclasses import dataclass
 from pathlib import Path
 
 from ..checkpoints.files import Tensors, open_tensors
+from ..checkpoints.kinds import LORA_METADATA, kind_of
 from ..errors import InputError
 from ..lora import is_lora, lora_summary
-from ..models.transformer.weights import LORA_METADATA
 from ..settings.flags import Parser
 from .console import say
 
 _PREFIX = "model.diffusion_model."
-
-
-@dataclass(frozen=True)
-class Kind:
-    """A kind of file: the tensors that it is told by (ends of names), what it is, and the flag it goes to."""
-
-    marks: tuple[str, ...]
-    what: str
-    fits: str
-
-
-# in this order: a file is the first kind all of whose marks it has
-KINDS = (
-    Kind(
-        ("head.modulation", "cross_attn.k_img.weight", "audio_proj.proj1.weight"),
-        "a Wan 2.1 image-to-video transformer with InfiniteTalk's audio layers inside",
-        "--dit_path alone (or --quant_dir with --quant)",
-    ),
-    Kind(
-        ("head.modulation", "cross_attn.k_img.weight"),
-        "a Wan 2.1 image-to-video transformer",
-        "--dit_path, or --ckpt_dir as part of the official folder",
-    ),
-    Kind(("head.modulation", "patch_embedding.weight"), "a Wan text-to-video transformer", ""),
-    Kind(
-        ("audio_proj.proj1.weight", "audio_cross_attn.kv_linear.weight"),
-        "InfiniteTalk's audio layers (or MultiTalk's: their names are the same)",
-        "--infinitetalk_dir",
-    ),
-    Kind(("condition_embedder.time_proj.weight",), "a Wan transformer in the layout of diffusers", ""),
-    Kind(("blocks.0.attn.q.weight", "token_embedding.weight"), "a umT5 text encoder (Wan's names)", "--text_encoder"),
-    Kind(
-        ("encoder.block.0.layer.0.SelfAttention.q.weight",),
-        "a T5 text encoder (Hugging Face's names)",
-        "--text_encoder",
-    ),
-    Kind(("visual.patch_embedding.weight",), "a CLIP image encoder (open-clip's names)", "--clip_vision"),
-    Kind(("embeddings.patch_embedding.weight",), "a CLIP image encoder (Hugging Face's names)", "--clip_vision"),
-    Kind(("decoder.middle.0.residual.0.gamma",), "a Wan VAE", "--vae"),
-    Kind(("feature_extractor.conv_layers.0.conv.weight",), "a wav2vec2 speech encoder", "--wav2vec_dir"),
-)
-_REFUSALS = {
-    "a Wan text-to-video transformer": "it has no image cross-attention; InfiniteTalk needs the image-to-video model",
-    "a Wan transformer in the layout of diffusers": "give the original or a Comfy-Org file of the same model",
-}
 
 
 def parser() -> Parser:
@@ -97,7 +52,7 @@ def inspect(path: Path) -> list[tuple[str, str]]:
         return [*lines, ("refused", str(error).removeprefix("inspect: "))]
     if is_lora(tensors):
         return [*lines, *lora_summary(tensors)]
-    kind = next((kind for kind in KINDS if all(_has(tensors, mark) for mark in kind.marks)), None)
+    kind = kind_of(tensors)
     if kind is None:
         some = ", ".join(list(tensors)[:3]) or "nothing"
         return [*lines, ("is", f"nothing that is used here; it holds {some}")]
@@ -107,8 +62,8 @@ def inspect(path: Path) -> list[tuple[str, str]]:
     lines += [("parameters", f"{tensors.numel():,}"), ("kept as", _kept(tensors)), *_transformer_sizes(tensors)]
     if LORA_METADATA in tensors.metadata:
         lines += [("fused in", tensors.metadata[LORA_METADATA])]
-    if kind.what in _REFUSALS:
-        lines += [("refused", _REFUSALS[kind.what])]
+    if kind.refused:
+        lines += [("refused", kind.refused)]
     return lines
 
 
@@ -122,16 +77,12 @@ def _size(path: Path) -> int:
     return sum(file.stat().st_size for file in files)
 
 
-def _has(tensors: Tensors, mark: str) -> bool:
-    return any(name == mark or name.endswith(f".{mark}") for name in tensors)
-
-
 def _kept(tensors: Tensors) -> str:
     """How many parameters are kept in what, most first."""
     numbers: dict[str, int] = {}
     for name in tensors:
         storage = tensors.storage(name)
-        kept = storage.name if storage is not None else str(tensors.dtype(name)).removeprefix("torch.")
+        kept = storage.name if storage is not None else tensors.dtype(name)
         numbers[kept] = numbers.get(kept, 0) + _numel(tensors, name)
     total = sum(numbers.values())
     shares = sorted(numbers.items(), key=lambda item: -item[1])

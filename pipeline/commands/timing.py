@@ -20,6 +20,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from ..facts.buckets import target_size
+from ..facts.sizes import GIB
 from ..media.audio import FPS
 from ..models.transformer.attention import choose_attention
 from ..models.transformer.block import IMAGE_LAYERS, TEXT_LAYERS, Block, TransformerConfig
@@ -27,12 +28,13 @@ from ..models.transformer.blocks import is_context_layer
 from ..models.transformer.files import weight_dtype
 from ..models.transformer.linear import Linear
 from ..models.transformer.loading import QUANTISERS
+from ..models.transformer.matrices import TransformerSize
 from ..models.transformer.model import parameter_shapes
 from ..models.transformer.rope import rope_table
 from ..models.vae.kernels import choose_vae_kernels
 from ..models.vae.model import WanVAE, load_vae
 from ..planning.machine import choose_dtype, choose_operations, choose_vae, free_memory
-from ..planning.memory import GIB, IMAGE_TOKENS, TransformerSize
+from ..planning.memory import IMAGE_TOKENS
 from ..planning.windows import latent_frames, plan_memory, tokens_per_window
 from ..sampling.guidance import branches_of_steps
 from ..settings.definition import Settings

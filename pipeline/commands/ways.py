@@ -8,11 +8,11 @@ from __future__ import annotations
 import torch
 
 from ..errors import InputError
+from ..facts.sizes import GIB
 from ..models.transformer.attention import choose_attention
 from ..models.transformer.few_keys import choose_few_keys
 from ..models.transformer.pointwise import choose_pointwise
 from ..planning.machine import choose_device, choose_dtype, free_memory
-from ..planning.memory import GIB
 from ..quantisation.matmul import choose_matmuls
 from ..quantisation.products import find_gelu_product
 from ..quantisation.rowwise import FP8_E4M3, INT8

@@ -3,16 +3,20 @@
 Formulas: ``up @ down * alpha / rank`` (Hu et al., arXiv 2106.09685; without alpha the factor is 1), with ``mid``
 between them for convolutions (LyCORIS' LoCon); ``diff`` tensors are added as they are. Both are multiplied by the
 user's strength elsewhere. Knows tensors by key, and no models.
+PyTorch is imported where a change is computed.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-
-import torch
+from typing import TYPE_CHECKING
 
 from ..checkpoints.files import Tensors
 from .names import refused_as, split_key
+
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(frozen=True)
@@ -72,6 +76,8 @@ class Product:
         up, down = self.factors(device)
         if self.mid is None:
             return (up @ down).reshape(shape)
+        import torch
+
         mid = self.tensors[self.mid].to(device).float()
         return torch.einsum("op,pq...,qi->oi...", up, mid, down).reshape(shape)
 
@@ -79,10 +85,10 @@ class Product:
         up, down = self.tensors.shape(self.up), self.tensors.shape(self.down)
         if len(up) < 2 or len(down) < 2 or len(shape) < 2:
             return False
-        inputs, outputs = torch.Size(down[1:]).numel(), torch.Size(up[:1]).numel()
+        inputs, outputs = math.prod(down[1:]), math.prod(up[:1])
         if self.mid is None:
-            joined = torch.Size(up[1:]).numel() == down[0]
-            return joined and outputs == shape[0] and inputs == torch.Size(shape[1:]).numel()
+            joined = math.prod(up[1:]) == down[0]
+            return joined and outputs == shape[0] and inputs == math.prod(shape[1:])
         mid = self.tensors.shape(self.mid)
         return mid[:2] == (up[1], down[0]) and (outputs, inputs, *mid[2:]) == tuple(shape)
 

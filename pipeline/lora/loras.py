@@ -10,11 +10,13 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-import torch
+from typing import TYPE_CHECKING
 
 from .changes import Change, Product
 from .reading import LoraFile, Shapes, read_lora
+
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,8 @@ class Loras:
 
     def delta(self, name: str, device: torch.device) -> torch.Tensor:
         """What is to be added to a parameter: float32, in its shape."""
+        import torch
+
         shape = self.shapes[name]
         total = torch.zeros(shape, device=device)
         for change, scale in self._changes(name):
@@ -49,6 +53,8 @@ class Loras:
 
     def branch(self, name: str, device: torch.device, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
         """``down`` [r, in] and ``up`` [out, r] of all products together, strengths in ``up``."""
+        import torch
+
         ups, downs = [], []
         for change, scale in self._changes(name):
             up, down = change.factors(device)

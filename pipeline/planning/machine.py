@@ -6,6 +6,7 @@ import torch
 
 from ..errors import InputError
 from ..facts.buckets import target_size
+from ..facts.sizes import GIB
 from ..models.transformer.attention import choose_attention
 from ..models.transformer.block import Operations
 from ..models.transformer.few_keys import choose_few_keys
@@ -13,7 +14,7 @@ from ..models.transformer.pointwise import choose_pointwise
 from ..quantisation.matmul import choose_matmuls
 from ..quantisation.products import find_gelu_product
 from ..settings.definition import Settings
-from .memory import GIB, VAE_TILES, VaePlan
+from .memory import VAE_TILES, VaePlan
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 

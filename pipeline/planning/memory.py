@@ -10,12 +10,12 @@ from dataclasses import dataclass
 
 import torch
 
+from ..facts.sizes import GIB, SLOTS
 from ..models.transformer.block import TEXT_TOKENS
+from ..models.transformer.matrices import TransformerSize
 from ..models.vae.tiles import grid
 from ..quantisation.rows import token_slices
 
-GIB = 2**30
-SLOTS = 2  # on the device, for blocks that are copied in
 IMAGE_TOKENS = 257
 # What a block holds at its worst moment, in vectors of width dim for every token: the residual stream, the input in
 # 16 and 8 bits, queries, keys and values (tests/models/test_transformer_memory.py counts them), and what the allocator
@@ -60,28 +60,6 @@ class VaePlan:
         for parts in grid(self.tiles, 1, 1):
             tile *= pixels**0.5 / parts + VAE_BORDER * min(parts - 1, 2)
         return int(tile * rate + pixels * VAE_WAITING * itemsize)
-
-
-@dataclass(frozen=True)
-class TransformerSize:
-    """Sizes that memory depends on; parameters are counted, widths are channels.
-
-    Attributes:
-        block_bytes: of what a step needs of one block, as it is kept.
-        context_bytes: of the rest of it, which makes keys and values of text and image.
-        other_bytes: of everything but the blocks.
-        scratch: for reading a quantised matrix back.
-    """
-
-    blocks: int
-    block_parameters: int
-    other_parameters: int
-    dim: int
-    ffn_dim: int
-    block_bytes: int
-    context_bytes: int
-    other_bytes: int
-    scratch: int
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..errors import InputError
+from ..facts.sizes import GIB
 from ..media.audio import FPS
+from ..models.transformer.matrices import TransformerSize
 from ..sampling.guidance import guidance_branches
 from ..settings.definition import Settings
-from .memory import GIB, MemoryEstimate, Placement, TransformerSize, VaePlan, estimate_memory, place_blocks
+from .memory import MemoryEstimate, Placement, VaePlan, estimate_memory, place_blocks
 
 LATENT_FRAMES = 4  # video frames of a latent frame, but for the first
 TOKEN_SIDE = 16  # pixels: the VAE's 8 times the transformer's patch of 2

@@ -8,11 +8,11 @@ those of ``ggml-quants.c`` in ggml, so the numbers are the same to the last bit.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 
 import torch
 
+from ..facts.storages import GGUF, Blocks, StorageFacts
 from .storage import Parts, SideBranch, Storage
 
 # Takes blocks uint8 [n, bytes] and fills float32 [n, weights].
@@ -23,20 +23,6 @@ _SIDE_BRANCH = SideBranch("the blocks of GGUF files are read here, but not writt
 # step is long enough to keep the device busy.
 _CHUNK_ON_CPU, _CHUNK = 1 << 19, 1 << 24
 _IQ4_VALUES = (-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113)
-
-
-@dataclass(frozen=True)
-class BlockFormat:
-    """A format's name in ggml, and the size of its blocks.
-
-    Attributes:
-        weights: in one block.
-        size: of one block in bytes.
-    """
-
-    storage: Storage
-    weights: int
-    size: int
 
 
 def _unpack(parts: Parts, dtype: torch.dtype = torch.float32, *, fill: _Fill, weights: int, size: int) -> torch.Tensor:
@@ -166,25 +152,27 @@ def _iq4_xs(blocks: torch.Tensor, numbers: torch.Tensor) -> None:
     _scaled(integers, _half(blocks, 0) * scales.view(torch.int8).sub_(32), numbers)
 
 
-def _format(name: str, fill: _Fill, weights: int, size: int) -> BlockFormat:
-    unpack = partial(_unpack, fill=fill, weights=weights, size=size)
-    return BlockFormat(Storage(f"GGUF {name}", unpack, _SIDE_BRANCH, bits=8 * size / weights), weights, size)
+_FILLS: dict[str, _Fill] = {
+    "Q4_0": _q4_0,
+    "Q4_1": _q4_1,
+    "Q5_0": _q5_0,
+    "Q5_1": _q5_1,
+    "Q8_0": _q8_0,
+    "Q2_K": _q2_k,
+    "Q3_K": _q3_k,
+    "Q4_K": _q4_k,
+    "Q5_K": _q5_k,
+    "Q6_K": _q6_k,
+    "IQ4_NL": _iq4_nl,
+    "IQ4_XS": _iq4_xs,
+}
 
 
-FORMATS = {
-    name: _format(name, fill, weights, size)
-    for name, fill, weights, size in (
-        ("Q4_0", _q4_0, 32, 18),
-        ("Q4_1", _q4_1, 32, 20),
-        ("Q5_0", _q5_0, 32, 22),
-        ("Q5_1", _q5_1, 32, 24),
-        ("Q8_0", _q8_0, 32, 34),
-        ("Q2_K", _q2_k, 256, 84),
-        ("Q3_K", _q3_k, 256, 110),
-        ("Q4_K", _q4_k, 256, 144),
-        ("Q5_K", _q5_k, 256, 176),
-        ("Q6_K", _q6_k, 256, 210),
-        ("IQ4_NL", _iq4_nl, 32, 18),
-        ("IQ4_XS", _iq4_xs, 256, 136),
-    )
+def _storage(facts: StorageFacts, blocks: Blocks) -> Storage:
+    fill = _FILLS[facts.name.removeprefix("GGUF ")]
+    return Storage(facts, partial(_unpack, fill=fill, weights=blocks.weights, size=blocks.size), _SIDE_BRANCH)
+
+
+STORAGES = {
+    facts.name.removeprefix("GGUF "): _storage(facts, facts.blocks) for facts in GGUF if facts.blocks is not None
 }

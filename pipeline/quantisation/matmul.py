@@ -145,7 +145,7 @@ class Matmuls:
         Raises:
             InputError: 8-bit products are asked for and this device does not have them; says why.
         """
-        if not storage.quantised:
+        if not storage.facts.quantised:
             return multiply_plain
         if storage not in _ROWWISE:
             return ReadBack(f"{storage.name} has no products of its own", partial(unpack_by_parts, storage))
@@ -196,7 +196,7 @@ def unpack_by_parts(storage: Storage, parts: Parts, dtype: torch.dtype) -> torch
         return storage.unpack(parts)
     weight = parts["weight"]
     matrix = None
-    for part in row_slices(len(weight), int(weight[0].nbytes * 8 / storage.bits)):
+    for part in row_slices(len(weight), int(weight[0].nbytes * 8 / storage.facts.bits)):
         values = storage.unpack({name: tensor[part] for name, tensor in parts.items()})
         if matrix is None:
             matrix = torch.empty(len(weight), values.shape[1], dtype=dtype, device=weight.device)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import torch
 
+from ..facts import storages
 from .storage import Packed, Parts, Requantise, Storage
 
 _INT8_MAX = 127.0
@@ -38,10 +39,9 @@ def pack_int8(matrix: torch.Tensor) -> Packed:
     return Packed(INT8, {"weight": rounded, "scale": scale}, tuple(matrix.shape))
 
 
-FP8_E4M3 = Storage("fp8 e4m3", _unpack, Requantise(pack_fp8))
-# A matrix that has to be stored again goes to e4m3: with a scale for each row it needs no more range, and keeps a bit.
-FP8_E5M2 = Storage("fp8 e5m2", _unpack, Requantise(pack_fp8))
-INT8 = Storage("int8", _unpack, Requantise(pack_int8))
+FP8_E4M3 = Storage(storages.FP8_E4M3, _unpack, Requantise(pack_fp8))
+FP8_E5M2 = Storage(storages.FP8_E5M2, _unpack, Requantise(pack_fp8))
+INT8 = Storage(storages.INT8, _unpack, Requantise(pack_int8))
 FP8 = {torch.float8_e4m3fn: FP8_E4M3, torch.float8_e5m2: FP8_E5M2}
 
 

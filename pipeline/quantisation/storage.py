@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 import torch
 
+from ..facts.storages import FLOATS, StorageFacts
+
 Parts = dict[str, torch.Tensor]
 
 
@@ -42,22 +44,22 @@ class Storage:
     """One way of keeping a weight matrix [out, in].
 
     Attributes:
-        name: for people, such as "fp8 e4m3".
+        facts: what is known of it without its code.
         unpack: parts to the matrix in float32, on the device that they are on.
         fuse: how a LoRA gets into it.
-        quantised: False for plain floats.
-        bits: of one weight, scales of blocks included.
     """
 
-    name: str
+    facts: StorageFacts
     unpack: Callable[[Parts], torch.Tensor]
     fuse: Requantise | SideBranch
-    quantised: bool = True
-    bits: float = 8
 
     def __post_init__(self) -> None:
         if not isinstance(self.fuse, Requantise | SideBranch):
-            raise TypeError(f"storage {self.name}: say how a LoRA is fused (Requantise or SideBranch)")
+            raise TypeError(f"storage {self.facts.name}: say how a LoRA is fused (Requantise or SideBranch)")
+
+    @property
+    def name(self) -> str:
+        return self.facts.name
 
 
 @dataclass(frozen=True)
@@ -87,19 +89,14 @@ class Packed:
         return sum(part.nbytes for part in self.parts.values())
 
 
-def _plain(name: str, dtype: torch.dtype) -> Storage:
+def _plain(facts: StorageFacts, dtype: torch.dtype) -> Storage:
     def pack(matrix: torch.Tensor) -> Packed:
         return Packed(PLAIN[dtype], {"weight": matrix.to(dtype)}, tuple(matrix.shape))
 
-    return Storage(name, lambda parts: parts["weight"], Requantise(pack), quantised=False, bits=8 * dtype.itemsize)
+    return Storage(facts, lambda parts: parts["weight"], Requantise(pack))
 
 
 PLAIN = {
-    dtype: _plain(name, dtype)
-    for name, dtype in {
-        "fp64": torch.float64,
-        "fp32": torch.float32,
-        "fp16": torch.float16,
-        "bf16": torch.bfloat16,
-    }.items()
+    dtype: _plain(FLOATS[str(dtype).removeprefix("torch.")], dtype)
+    for dtype in (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..planning.memory import GIB
+from ..facts.sizes import GIB
 
 # for all else that the run needs: encoders on their way, finished frames, the video's encoder
 HOST_RESERVE = 2 * GIB

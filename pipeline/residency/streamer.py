@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 import torch
 from torch import nn
 
-from ..planning.memory import SLOTS
+from ..facts.sizes import SLOTS
 from .slab import Slab, pin
 
 ALL = 2**31  # more blocks than there are

@@ -28,6 +28,7 @@ import torch
 from ..checkpoints.locate import check_model_files, find_model_files
 from ..errors import InputError
 from ..facts.buckets import target_size
+from ..facts.sizes import GIB
 from ..job.identity import run_identity, weights_identity
 from ..job.job import Job
 from ..job.record import record_of
@@ -53,7 +54,7 @@ from ..planning.machine import (
     describe_computation,
     free_memory,
 )
-from ..planning.memory import GIB, MARGIN, TEXT_ENCODER_ROOM, MemoryEstimate, Placement, host_bytes
+from ..planning.memory import MARGIN, TEXT_ENCODER_ROOM, MemoryEstimate, Placement, host_bytes
 from ..planning.notices import input_notices
 from ..planning.windows import WindowSpan, cut_notice, plan_memory, window_plan
 from ..residency.host_memory import host_memory_notice

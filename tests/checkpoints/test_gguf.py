@@ -9,11 +9,12 @@ import pytest
 import torch
 from infinitetalk.pipeline.checkpoints.files import open_tensors
 from infinitetalk.pipeline.errors import InputError
+from infinitetalk.pipeline.facts import storages
 from infinitetalk.pipeline.models.text.encoder import load_text_encoder
 from infinitetalk.pipeline.models.transformer.files import open_transformer, transformer_config
 from infinitetalk.pipeline.quantisation import gguf as formats
-from infinitetalk.pipeline.quantisation.gguf import FORMATS
-from infinitetalk.pipeline.quantisation.storage import PLAIN, SideBranch
+from infinitetalk.pipeline.quantisation.gguf import STORAGES
+from infinitetalk.pipeline.quantisation.storage import SideBranch
 from infinitetalk.tests.support import random_checkpoint
 from infinitetalk.tests.support.gguf_files import quantise, stored_as, t5_names, write_gguf
 from infinitetalk.tests.support.random_checkpoint import T5_FILE, TOKENIZER_DIR, Sizes
@@ -57,17 +58,18 @@ def same_bits(one, other):
 
 
 def test_the_formats_are_those_of_ggml():
-    for name, form in FORMATS.items():
-        assert (form.weights, form.size) == gguf.GGML_QUANT_SIZES[kind(name)]
-        assert form.storage.bits == 8 * form.size / form.weights and form.storage.quantised
-        assert isinstance(form.storage.fuse, SideBranch)
+    for name, storage in STORAGES.items():
+        facts = storage.facts
+        assert (facts.blocks.weights, facts.blocks.size) == gguf.GGML_QUANT_SIZES[kind(name)]
+        assert facts.blocks.number == kind(name) and facts.quantised
+        assert isinstance(storage.fuse, SideBranch)
 
 
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("name", STORAGES)
 @pytest.mark.parametrize("chunk", [1 << 19, 5000])  # the second ends with fewer rows than the others
 def test_unpacking_is_ggmls_to_the_last_bit(name, chunk, monkeypatch):
     monkeypatch.setattr(formats, "_CHUNK_ON_CPU", chunk)
-    unpack = FORMATS[name].storage.unpack
+    unpack = STORAGES[name].unpack
     for rows in (random_rows(name), quantise(normal(37, 768), name)):
         whole = unpack({"weight": torch.from_numpy(rows)})
         assert whole.shape == (37, 768) and same_bits(whole, expected(rows, name))
@@ -75,21 +77,21 @@ def test_unpacking_is_ggmls_to_the_last_bit(name, chunk, monkeypatch):
             assert same_bits(unpack({"weight": torch.from_numpy(rows)}, dtype), whole.to(dtype))
 
 
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("name", STORAGES)
 def test_what_a_format_can_hold(name):
     whole = normal(64, 512) * torch.logspace(-3, 2, 64)[:, None]
-    got = FORMATS[name].storage.unpack({"weight": torch.from_numpy(quantise(whole, name))})
+    got = STORAGES[name].unpack({"weight": torch.from_numpy(quantise(whole, name))})
     error = ((got - whole).norm(dim=1) / whole.norm(dim=1)).mean().item()
     assert 0.75 * ERRORS[name] < error < ERRORS[name]
     zeros = torch.from_numpy(quantise(torch.zeros(2, 256), name))
-    assert not FORMATS[name].storage.unpack({"weight": zeros}).any()
+    assert not STORAGES[name].unpack({"weight": zeros}).any()
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a card")
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("name", STORAGES)
 def test_unpacking_on_a_card_is_the_same(name):
     rows = torch.from_numpy(random_rows(name))
-    unpack = FORMATS[name].storage.unpack
+    unpack = STORAGES[name].unpack
     for dtype in (torch.float32, torch.bfloat16):
         assert same_bits(unpack({"weight": rows.cuda()}, dtype).cpu(), unpack({"weight": rows}, dtype))
 
@@ -141,23 +143,23 @@ def test_a_base_and_audio_file(write, official):
     config = transformer_config(tensors)
     assert (config.dim, config.ffn_dim, config.num_layers, config.in_channels) == (256, 512, 1, 36)
     kept = {
-        "patch_embedding.weight": PLAIN[torch.float32],
-        "patch_embedding.bias": PLAIN[torch.float32],
-        "blocks.0.modulation": PLAIN[torch.float32],
-        "head.modulation": PLAIN[torch.float32],
-        "blocks.0.self_attn.norm_q.weight": PLAIN[torch.float32],
-        "text_embedding.0.weight": PLAIN[torch.float16],
-        "time_projection.1.weight": PLAIN[torch.float16],
-        "img_emb.proj.1.weight": PLAIN[torch.float16],
-        "head.head.weight": PLAIN[torch.float16],
-        "blocks.0.self_attn.q.weight": FORMATS["Q4_K"].storage,
-        "blocks.0.cross_attn.k_img.weight": FORMATS["Q4_K"].storage,
-        "blocks.0.cross_attn.v.weight": FORMATS["Q6_K"].storage,
-        "blocks.0.ffn.0.weight": FORMATS["Q4_K"].storage,
-        "blocks.0.ffn.2.weight": FORMATS["Q6_K"].storage,
-        "blocks.0.audio_cross_attn.kv_linear.weight": FORMATS["Q8_0"].storage,
-        "audio_proj.proj1.weight": FORMATS["Q8_0"].storage,
-        "audio_proj.norm.weight": PLAIN[torch.float32],
+        "patch_embedding.weight": storages.FP32,
+        "patch_embedding.bias": storages.FP32,
+        "blocks.0.modulation": storages.FP32,
+        "head.modulation": storages.FP32,
+        "blocks.0.self_attn.norm_q.weight": storages.FP32,
+        "text_embedding.0.weight": storages.FP16,
+        "time_projection.1.weight": storages.FP16,
+        "img_emb.proj.1.weight": storages.FP16,
+        "head.head.weight": storages.FP16,
+        "blocks.0.self_attn.q.weight": STORAGES["Q4_K"].facts,
+        "blocks.0.cross_attn.k_img.weight": STORAGES["Q4_K"].facts,
+        "blocks.0.cross_attn.v.weight": STORAGES["Q6_K"].facts,
+        "blocks.0.ffn.0.weight": STORAGES["Q4_K"].facts,
+        "blocks.0.ffn.2.weight": STORAGES["Q6_K"].facts,
+        "blocks.0.audio_cross_attn.kv_linear.weight": STORAGES["Q8_0"].facts,
+        "audio_proj.proj1.weight": STORAGES["Q8_0"].facts,
+        "audio_proj.norm.weight": storages.FP32,
     }
     assert {name: tensors.storage(name) for name in kept} == kept
     for name, whole in official.items():
@@ -169,7 +171,7 @@ def test_a_base_and_audio_file(write, official):
             assert torch.equal(tensor, whole.to(tensor.dtype))
 
 
-@pytest.mark.parametrize("name", [*FORMATS, "F32", "F16", "BF16"])
+@pytest.mark.parametrize("name", [*STORAGES, "F32", "F16", "BF16"])
 def test_every_tensor_as_the_gguf_package_reads_it(write, official, name):
     path = write(official, name)
     tensors, reader = open_tensors(path, WHAT), gguf.GGUFReader(path)
@@ -180,21 +182,21 @@ def test_every_tensor_as_the_gguf_package_reads_it(write, official, name):
         assert torch.equal(tensors[tensor.name].float(), whole)
         stored = tensor.tensor_type.name
         assert stored == stored_as(tensor.name, tensors.shape(tensor.name), name)
-        if stored in FORMATS:
+        if stored in STORAGES:
             packed = tensors.packed(tensor.name)
-            assert packed.storage is FORMATS[stored].storage and packed.shape == tuple(tensor.shape[::-1])
-            assert packed.parts.keys() == {"weight"} and tensors.dtype(tensor.name) == torch.uint8
+            assert packed.storage is STORAGES[stored] and packed.shape == tuple(tensor.shape[::-1])
+            assert packed.parts.keys() == {"weight"} and tensors.dtype(tensor.name) == "uint8"
             assert np.array_equal(packed.parts["weight"].numpy(), tensor.data)
             assert torch.equal(packed.unpacked(), whole)
         else:
-            assert tensors.packed(tensor.name).storage is PLAIN[tensors.dtype(tensor.name)]
+            assert tensors.packed(tensor.name).storage.facts is storages.FLOATS[tensors.dtype(tensor.name)]
 
 
 def test_narrow_matrices_are_kept_in_floats_by_the_converter(write):
     weights = {"blocks.0.a.weight": torch.ones(16, 128), "blocks.0.b.weight": torch.ones(16, 512)}
     tensors = open_tensors(write(weights, "Q4_K"), WHAT)
-    assert tensors.storage("blocks.0.a.weight") is PLAIN[torch.float16]
-    assert tensors.storage("blocks.0.b.weight") is FORMATS["Q4_K"].storage
+    assert tensors.storage("blocks.0.a.weight") is storages.FP16
+    assert tensors.storage("blocks.0.b.weight") is STORAGES["Q4_K"].facts
 
 
 def test_nothing_is_copied_into_memory(write):
@@ -221,7 +223,7 @@ def test_the_shape_that_a_converter_kept_in_the_header(package, values):
     stored = {"conv.weight": (q8_0, "Q8_0"), "plain.weight": whole, "matrix.weight": (q4_k, "Q4_K")}
     tensors = open_tensors(package(stored, prepare), WHAT)
     assert {name: tensors.shape(name) for name in tensors} == shapes
-    assert tensors.storage("conv.weight") is PLAIN[torch.float32]
+    assert tensors.storage("conv.weight") is storages.FP32
     assert torch.equal(tensors["conv.weight"], expected(q8_0, "Q8_0").view(320, 4, 3, 3))
     assert torch.equal(tensors["plain.weight"], whole.view(5, 9, 256))
     assert torch.equal(tensors.packed("matrix.weight").unpacked(), expected(q4_k, "Q4_K").view(15, 768))
@@ -230,7 +232,7 @@ def test_the_shape_that_a_converter_kept_in_the_header(package, values):
 def test_a_quantised_tensor_that_is_no_matrix(package):
     rows = quantise(normal(1, 512), "Q8_0")
     tensors = open_tensors(package({"a.bias": (rows[0], "Q8_0")}), WHAT)
-    assert tensors["a.bias"].shape == (512,) and tensors.storage("a.bias") is PLAIN[torch.float32]
+    assert tensors["a.bias"].shape == (512,) and tensors.storage("a.bias") is storages.FP32
     assert torch.equal(tensors["a.bias"], expected(rows, "Q8_0")[0])
 
 

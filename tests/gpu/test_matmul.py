@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from infinitetalk.pipeline.quantisation import products
-from infinitetalk.pipeline.quantisation.gguf import FORMATS
+from infinitetalk.pipeline.quantisation.gguf import STORAGES
 from infinitetalk.pipeline.quantisation.matmul import Activation, EightBit, choose_matmuls, unpack_by_parts
 from infinitetalk.pipeline.quantisation.products import find_product, triton_kernels
 from infinitetalk.pipeline.quantisation.rows import Rows, quantise_rows
@@ -184,7 +184,7 @@ def q8_0(matrix):
     scale = (blocks.abs().amax(-1, keepdim=True) / 127).half()
     numbers = (blocks / scale.float()).round().to(torch.int8)
     weight = torch.cat([scale.view(torch.uint8), numbers.view(torch.uint8)], dim=-1).flatten(1)
-    return Packed(FORMATS["Q8_0"].storage, {"weight": weight}, tuple(matrix.shape))
+    return Packed(STORAGES["Q8_0"], {"weight": weight}, tuple(matrix.shape))
 
 
 def test_gguf_layers_are_near_float32():

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 import tokenizers
 import torch
+from infinitetalk.pipeline.checkpoints.lookup import find_tokenizer
 from infinitetalk.pipeline.errors import InputError
 from infinitetalk.pipeline.models.text.encoder import load_text_encoder
-from infinitetalk.pipeline.models.text.tokenizer import clean_prompt, find_tokenizer, load_tokenizer
+from infinitetalk.pipeline.models.text.tokenizer import clean_prompt, load_tokenizer
 from infinitetalk.tests.golden.encoders import random_weights
 from safetensors import safe_open
 from safetensors.torch import save_file

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from infinitetalk.pipeline.checkpoints.locate import find_transformer_files
 from infinitetalk.pipeline.errors import InputError
+from infinitetalk.pipeline.facts.storages import StorageFacts
 from infinitetalk.pipeline.models.transformer.weights import open_weights
 from infinitetalk.pipeline.quantisation import matmul, products, rows
 from infinitetalk.pipeline.quantisation.matmul import (
@@ -210,7 +211,7 @@ def nibbles():
         return torch.stack([parts["weight"] & 15, parts["weight"] >> 4], dim=-1).flatten(1).float()
 
     taken = []
-    return Storage("nibbles", unpack, SideBranch("a test"), bits=4), taken
+    return Storage(StorageFacts("nibbles", 4, "uint8"), unpack, SideBranch("a test")), taken
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])

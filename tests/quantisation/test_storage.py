@@ -2,8 +2,12 @@
 
 import pytest
 import torch
+from infinitetalk.pipeline.facts import storages
+from infinitetalk.pipeline.quantisation.codes import CODES
 from infinitetalk.pipeline.quantisation.rowwise import FP8_E4M3, FP8_E5M2, INT8, pack_fp8, pack_int8, packed_rows
 from infinitetalk.pipeline.quantisation.storage import PLAIN, Packed, Requantise, SideBranch, Storage
+
+NEW = storages.StorageFacts("new", 4, "uint8")
 
 
 def matrix(rows=64, columns=256, seed=0):
@@ -54,10 +58,10 @@ def test_a_wrong_number_of_scales():
 
 def test_a_storage_without_a_rule_for_lora_does_not_construct():
     with pytest.raises(TypeError):
-        Storage("new", lambda parts: parts["weight"])
+        Storage(NEW, lambda parts: parts["weight"])
     with pytest.raises(TypeError, match="say how a LoRA is fused"):
-        Storage("new", lambda parts: parts["weight"], None)
-    assert Storage("new", lambda parts: parts["weight"], SideBranch("cannot be written")).fuse.reason
+        Storage(NEW, lambda parts: parts["weight"], None)
+    assert Storage(NEW, lambda parts: parts["weight"], SideBranch("cannot be written")).fuse.reason
 
 
 @pytest.mark.parametrize("storage", [FP8_E4M3, FP8_E5M2, INT8, *PLAIN.values()], ids=lambda storage: storage.name)
@@ -67,3 +71,22 @@ def test_fusing_is_adding_and_storing_again(storage):
     fused = storage.fuse.pack(whole + delta)
     assert isinstance(fused, Packed)
     assert error(fused, whole + delta) < 0.03
+
+
+def test_facts_and_code_agree():
+    assert set(CODES) == set(storages.STORAGES) and len(storages.BY_NAME) == len(storages.STORAGES)
+    for facts, code in CODES.items():
+        assert code.facts is facts
+        if isinstance(code.fuse, SideBranch):
+            assert facts.again is None
+            continue
+        stored = code.fuse.pack(matrix(8, 32))
+        assert stored.storage.facts is storages.BY_NAME[facts.again]
+        assert stored.nbytes == stored.storage.facts.bytes(stored.shape)
+        assert stored.parts.keys() == ({"weight", "scale"} if stored.storage.facts.row_scales else {"weight"})
+        assert stored.parts["weight"].dtype == getattr(torch, stored.storage.facts.dtype)
+
+
+@pytest.mark.parametrize("facts", [facts for facts in storages.STORAGES if facts.written or facts.comfy])
+def test_what_is_written_is_read_as_the_same(facts):
+    assert facts.written in facts.comfy and facts.choice in storages.choices()

@@ -5,8 +5,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 from infinitetalk.pipeline.checkpoints.files import tensors_from_dict
+from infinitetalk.pipeline.facts.sizes import GIB
 from infinitetalk.pipeline.models.transformer.loading import Keeping, made_while_loading
-from infinitetalk.pipeline.planning.memory import GIB, Placement, TransformerSize, host_bytes
+from infinitetalk.pipeline.models.transformer.matrices import TransformerSize
+from infinitetalk.pipeline.planning.memory import Placement, host_bytes
 from infinitetalk.pipeline.residency import host_memory
 from infinitetalk.pipeline.residency.host_memory import HOST_RESERVE, available_host_memory, host_memory_notice
 

@@ -20,8 +20,9 @@ import safetensors.torch
 import torch
 from safetensors import SafetensorError
 
+from ...checkpoints.lookup import find_tokenizer
 from ...errors import InputError
-from .tokenizer import clean_prompt, find_tokenizer
+from .tokenizer import clean_prompt
 
 _VERSION = "1"  # raise it when the same inputs come to give other embeddings
 _EDGE = 1 << 20  # bytes read at either end of a weights file: they hold its header and its last tensors

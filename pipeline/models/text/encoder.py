@@ -16,16 +16,17 @@ import torch
 from torch import nn
 
 from ...checkpoints.files import Tensors, open_tensors
+from ...checkpoints.kinds import EMBEDDED_TOKENIZER
 from ...checkpoints.load import check_names, check_shape, dimensions, fill
+from ...checkpoints.lookup import find_tokenizer
 from ...errors import InputError
 from ...facts import downloads
-from .tokenizer import Tokenizer, find_tokenizer, load_tokenizer, tokenizer_from_sentencepiece
+from .tokenizer import Tokenizer, load_tokenizer, tokenizer_from_sentencepiece
 
 if TYPE_CHECKING:  # seconds to import, and not needed where every prompt is in the cache
     from transformers import UMT5Config
 
 WHAT = "the text encoder (umT5, --text_encoder)"
-EMBEDDED_TOKENIZER = "spiece_model"  # ComfyUI's files carry the bytes of spiece.model under this name
 
 _TABLES = ("shared.weight", "encoder.embed_tokens.weight")  # one table; files have it under either name
 _LAST_NORM = "encoder.final_layer_norm."

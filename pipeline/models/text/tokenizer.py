@@ -13,12 +13,10 @@ from pathlib import Path
 
 import tokenizers
 
+from ...checkpoints.lookup import TOKENIZER as WHAT
 from ...errors import InputError
-from ...facts import downloads
 
 MAX_TOKENS = 512
-WHAT = "the tokenizer (--tokenizer)"
-_FILES = ("tokenizer.json", "spiece.model")
 
 
 class Tokenizer:
@@ -53,41 +51,6 @@ def clean_prompt(prompt: str) -> str:
     else:
         prompt = ftfy.fix_text(prompt)
     return " ".join(html.unescape(html.unescape(prompt)).split())
-
-
-def find_tokenizer(explicit: Path | None, checkpoint: Path, ckpt_dir: Path | None) -> Path | None:
-    """The tokenizer file to use, or None if there is none outside the checkpoint.
-
-    Args:
-        explicit: what the user gave: a file, or a folder that holds one; it wins.
-        checkpoint: the text encoder's file; searched are the folders ``google/umt5-xxl`` and
-            ``umt5-xxl`` beside it, then its own folder.
-        ckpt_dir: the base model's folder, where upstream keeps ``google/umt5-xxl``.
-
-    Raises:
-        InputError: ``explicit`` is not there or holds no tokenizer.
-    """
-    if explicit is not None:
-        return _explicit_file(explicit)
-    beside = checkpoint.parent
-    folders = [beside / "google" / "umt5-xxl", beside / "umt5-xxl", beside]
-    if ckpt_dir is not None:
-        folders.insert(0, ckpt_dir / "google" / "umt5-xxl")
-    candidates = (folder / name for folder in folders for name in _FILES)
-    return next((path for path in candidates if path.is_file()), None)
-
-
-def _explicit_file(path: Path) -> Path:
-    if not path.exists():
-        raise InputError(f"{WHAT}: {path} does not exist. Check the path.")
-    if path.is_file():
-        return path
-    for name in _FILES:
-        if (path / name).is_file():
-            return path / name
-    raise InputError(
-        f"{WHAT}: the folder {path} holds neither {' nor '.join(_FILES)}; get them with: {downloads.TOKENIZER}"
-    )
 
 
 def load_tokenizer(path: Path) -> Tokenizer:

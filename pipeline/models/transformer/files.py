@@ -14,7 +14,9 @@ from pathlib import Path
 import torch
 
 from ...checkpoints.files import Tensors, open_tensors
+from ...checkpoints.kinds import AUDIO_MARK, IMAGE_MARK, WAN_MARK
 from ...checkpoints.load import check_names, check_shape, dimensions
+from ...checkpoints.lookup import audio_file
 from ...errors import InputError
 from ...facts import downloads
 from .block import TransformerConfig
@@ -26,8 +28,6 @@ _USUAL_HEAD_DIM = 128
 HEADS_METADATA = "num_heads"
 BASE = "the Wan 2.1 I2V transformer (--ckpt_dir or --dit_path)"
 _AUDIO = "the InfiniteTalk weights (--infinitetalk_dir)"
-_AUDIO_MARK = "audio_proj.proj1.weight"
-_AUDIO_FILES = ("infinitetalk.safetensors", "single/infinitetalk.safetensors")
 
 
 def open_transformer(base: Path, audio: Path | None, whole: bool = False) -> Tensors:
@@ -45,11 +45,11 @@ def open_transformer(base: Path, audio: Path | None, whole: bool = False) -> Ten
     if not base.exists():
         raise InputError(f"{BASE}: {base} does not exist. Get it with: {downloads.BASE}")
     tensors = _open_wan(base, BASE)
-    if audio is not None and not (whole and _AUDIO_MARK in tensors):
+    if audio is not None and not (whole and AUDIO_MARK in tensors):
         audio_tensors = _open_audio(audio)
         _check_one_size(tensors, audio_tensors)
         tensors = tensors.merged_with(audio_tensors)
-    if _AUDIO_MARK not in tensors:
+    if AUDIO_MARK not in tensors:
         raise InputError(
             f"--infinitetalk_dir is missing: {tensors.source} holds no audio layers. "
             f"Give infinitetalk.safetensors; get it with: {downloads.INFINITETALK}"
@@ -59,17 +59,17 @@ def open_transformer(base: Path, audio: Path | None, whole: bool = False) -> Ten
 
 def holds_audio(base: Path) -> bool:
     """Whether a transformer's file has audio layers inside."""
-    return _AUDIO_MARK in _open_wan(base, BASE)
+    return AUDIO_MARK in _open_wan(base, BASE)
 
 
 def _open_wan(path: Path, what: str) -> Tensors:
     tensors = open_tensors(path, what, downloads.BASE).without_prefix("model.diffusion_model.")
-    if "head.modulation" not in tensors:
+    if WAN_MARK not in tensors:
         raise InputError(
             f"{what}: {path} is no Wan transformer (it holds {_some(tensors)}). Give Wan2.1-I2V-14B; "
             f"get it with: {downloads.BASE}"
         )
-    if "blocks.0.cross_attn.k_img.weight" not in tensors:
+    if IMAGE_MARK not in tensors:
         raise InputError(
             f"{what}: {path} is a text-to-video model (no image cross-attention). "
             f"InfiniteTalk needs Wan2.1-I2V-14B; get it with: {downloads.BASE}"
@@ -87,7 +87,7 @@ def _open_audio(path: Path) -> Tensors:
             f"get it with: {downloads.INFINITETALK}"
         )
     tensors = open_tensors(path, _AUDIO).without_prefix("model.diffusion_model.")
-    if _AUDIO_MARK not in tensors:
+    if AUDIO_MARK not in tensors:
         raise InputError(
             f"{_AUDIO}: {path} holds no audio layers (it holds {_some(tensors)}). Give infinitetalk.safetensors; "
             f"get it with: {downloads.INFINITETALK}"
@@ -113,11 +113,6 @@ def _block_count(tensors: Tensors) -> int:
     return 1 + max(int(number[1]) for number in numbers if number)
 
 
-def audio_file(path: Path) -> Path:
-    """The file that a folder of InfiniteTalk weights means; anything else as it is."""
-    return next((path / name for name in _AUDIO_FILES if (path / name).is_file()), path)
-
-
 def multitalk_notice(path: Path) -> str | None:
     """What to say of MultiTalk's weights in InfiniteTalk's place, which only a file's name can tell."""
     name = path.name.lower()
@@ -140,7 +135,7 @@ def _part(name: str) -> str:
 
 
 def _sources(tensors: Tensors) -> dict[str, Path]:
-    return {BASE: tensors.source, _AUDIO: tensors.source_of(_AUDIO_MARK)}
+    return {BASE: tensors.source, _AUDIO: tensors.source_of(AUDIO_MARK)}
 
 
 def transformer_config(tensors: Tensors) -> TransformerConfig:

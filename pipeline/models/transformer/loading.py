@@ -15,19 +15,22 @@ import torch
 from ...checkpoints.files import Tensors
 from ...checkpoints.load import fill
 from ...errors import InputError
+from ...facts import storages
+from ...facts.storages import StorageFacts
 from ...lora import Loras
-from ...planning.memory import TransformerSize
-from ...quantisation.rowwise import FP8_E4M3, FP8_E5M2, INT8, pack_fp8, pack_int8
-from ...quantisation.storage import PLAIN, Packed, Requantise, SideBranch, Storage
+from ...quantisation.codes import CODES
+from ...quantisation.rowwise import pack_fp8, pack_int8
+from ...quantisation.storage import PLAIN, Packed, Requantise, SideBranch
 from .block import Operations
 from .blocks import TransformerBlocks, is_context_layer
 from .files import BASE, check_parts, transformer_config, weight_dtype
 from .linear import Linear
+from .matrices import TransformerSize
 from .model import WanTransformer, parameter_shapes
 
-QUANTISERS: dict[str, tuple[Callable[[torch.Tensor], Packed], tuple[Storage, ...]]] = {
-    "fp8": (pack_fp8, (FP8_E4M3, FP8_E5M2)),
-    "int8": (pack_int8, (INT8,)),
+QUANTISERS: dict[str, tuple[Callable[[torch.Tensor], Packed], tuple[StorageFacts, ...]]] = {
+    "fp8": (pack_fp8, storages.choices()["fp8"]),
+    "int8": (pack_int8, storages.choices()["int8"]),
 }
 
 
@@ -48,21 +51,21 @@ class Keeping:
     quant: str | None = None
     lora_mode: str = "auto"
 
-    def storage(self, storage: Storage) -> Storage:
+    def storage(self, storage: StorageFacts) -> StorageFacts:
         """What a matrix that the file keeps in ``storage`` is kept in, as long as no LoRA is fused into it."""
         if self.quant is not None:
             _, same = QUANTISERS[self.quant]
             return storage if storage in same else same[0]
-        return storage if storage.quantised else PLAIN[self.dtype]
+        return storage if storage.quantised else PLAIN[self.dtype].facts
 
-    def beside(self, storage: Storage) -> bool:
+    def beside(self, storage: StorageFacts) -> bool:
         """Whether a LoRA runs beside a matrix that the file keeps in ``storage``."""
-        cannot_fuse = self.quant is None and isinstance(storage.fuse, SideBranch)
+        cannot_fuse = self.quant is None and isinstance(CODES[storage].fuse, SideBranch)
         return self.lora_mode == "side" or (self.lora_mode == "auto" and cannot_fuse)
 
-    def pack(self, matrix: torch.Tensor, storage: Storage) -> Packed:
+    def pack(self, matrix: torch.Tensor, storage: StorageFacts) -> Packed:
         """Store a changed matrix [out, in] that the file keeps in ``storage``."""
-        fuse = self.storage(storage).fuse
+        fuse = CODES[self.storage(storage)].fuse
         return (fuse if isinstance(fuse, Requantise) else PLAIN[self.dtype].fuse).pack(matrix)
 
 
@@ -72,9 +75,10 @@ def check_fusing(tensors: Tensors, loras: Loras | None, keeping: Keeping) -> Non
         return
     for name in tensors:
         storage = tensors.storage(name)
-        if storage is not None and isinstance(storage.fuse, SideBranch) and loras.touches(name):
+        fuse = None if storage is None else CODES[storage].fuse
+        if storage is not None and isinstance(fuse, SideBranch) and loras.touches(name):
             raise InputError(
-                f"--lora_mode fuse: {tensors.source_of(name)} keeps {name} as {storage.name}: {storage.fuse.reason}. "
+                f"--lora_mode fuse: {tensors.source_of(name)} keeps {name} as {storage.name}: {fuse.reason}. "
                 "Leave --lora_mode out, or give --quant fp8 or int8."
             )
 
@@ -92,12 +96,12 @@ def keep_matrix(
     touched = loras is not None and loras.touches(name)
     # A full difference has no two factors, so its layer is fused whatever the mode; one that cannot be
     # written again is kept in floats then.
-    beside = touched and keeping.beside(packed.storage) and not loras.has_dense(name)
+    beside = touched and keeping.beside(packed.storage.facts) and not loras.has_dense(name)
     if touched and not beside:
         matrix = packed.to(device).unpacked().float() + loras.delta(name, device)
-        return keeping.pack(matrix, packed.storage), None
-    if keeping.storage(packed.storage) is not packed.storage:
-        packed = keeping.pack(packed.to(device).unpacked(), packed.storage)
+        return keeping.pack(matrix, packed.storage.facts), None
+    if keeping.storage(packed.storage.facts) is not packed.storage.facts:
+        packed = keeping.pack(packed.to(device).unpacked(), packed.storage.facts)
     return packed, loras.branch(name, device, keeping.dtype) if beside else None
 
 

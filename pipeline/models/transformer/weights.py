@@ -10,19 +10,18 @@ from dataclasses import dataclass
 import torch
 
 from ...checkpoints.files import Tensors
+from ...checkpoints.kinds import LORA_METADATA
 from ...checkpoints.locate import TransformerFiles
 from ...errors import InputError
+from ...facts.storages import StorageFacts
 from ...lora import Loras, open_loras
-from ...planning.memory import TransformerSize
+from ...quantisation.codes import CODES
 from ...quantisation.matmul import Matmuls
-from ...quantisation.storage import Storage
 from ...settings.definition import Settings
 from .files import holds_audio, multitalk_notice, open_transformer, transformer_config
 from .loading import QUANTISERS, Keeping, check_fusing, is_matrix, made_while_loading, transformer_size
+from .matrices import TransformerSize
 from .model import parameter_shapes
-
-# in the header of a converted file: the LoRAs that are fused into it
-LORA_METADATA = "infinitetalk_loras"
 
 
 @dataclass(frozen=True)
@@ -85,14 +84,14 @@ def open_weights(
         transformer_size(tensors, loras, keeping),
         ", ".join(filter(None, (inside, given))),
         made_while_loading(tensors, loras, keeping),
-        ", ".join(sorted({matmuls.of(storage).name for storage in found})),
+        ", ".join(sorted({matmuls.of(CODES[storage]).name for storage in found})),
         tuple(notices),
     )
 
 
-def _storages(tensors: Tensors, keeping: Keeping) -> dict[Storage, int]:
+def _storages(tensors: Tensors, keeping: Keeping) -> dict[StorageFacts, int]:
     """How many matrices are kept in what, the most first."""
-    counts: dict[Storage, int] = {}
+    counts: dict[StorageFacts, int] = {}
     for name in tensors:
         if is_matrix(name, tensors):
             storage = keeping.storage(tensors.storage(name))
@@ -124,11 +123,11 @@ def _audio_notice(files: TransformerFiles, whole: bool) -> tuple[str, ...]:
     )
 
 
-def _kept_notice(found: dict[Storage, int], matmuls: Matmuls) -> tuple[str, ...]:
+def _kept_notice(found: dict[StorageFacts, int], matmuls: Matmuls) -> tuple[str, ...]:
     """How the matrices are kept and multiplied, if not in plain floats."""
     if not any(storage.quantised for storage in found):
         return ()
-    ways = {storage: matmuls.of(storage) for storage in found if storage.quantised}
+    ways = {storage: matmuls.of(CODES[storage]) for storage in found if storage.quantised}
     kept = ", ".join(f"{count} in {storage.name}" for storage, count in found.items())
     how = "; ".join(dict.fromkeys(f"{way.name}, {way.reason}" for way in ways.values()))
     return (f"matrices of the blocks: {kept}; products: {how}",)
