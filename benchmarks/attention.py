@@ -18,7 +18,8 @@ from pathlib import Path
 
 import torch
 
-from ..pipeline.commands.timing import FLOATS, WAN_14B, Sizes, time_block
+from ..pipeline.commands.timing import FLOATS, Sizes, time_block
+from ..pipeline.facts.model_sizes import WAN_14B
 from ..pipeline.models.transformer.attention import Attention, choose_attention
 from ..pipeline.models.transformer.fp8_attention import E4M3, scale_of
 from .quantised import BF16, CUDA, Result, Results, attempt, relative_error, speed, tell

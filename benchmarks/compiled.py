@@ -16,7 +16,8 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from ..pipeline.commands.timing import PROMPT_TOKENS, WAN_14B
+from ..pipeline.commands.timing import PROMPT_TOKENS
+from ..pipeline.facts.model_sizes import WAN_14B
 from ..pipeline.models.transformer.block import IMAGE_LAYERS, TEXT_LAYERS, Block
 from ..pipeline.models.transformer.linear import Linear
 from ..pipeline.models.transformer.loading import QUANTISERS

@@ -21,9 +21,9 @@ import numpy as np
 import torch
 
 from ..pipeline import Generator
-from ..pipeline.commands.timing import WAN_14B
 from ..pipeline.evaluation.measures import evaluate_frames
 from ..pipeline.evaluation.reader import load_reader
+from ..pipeline.facts.model_sizes import WAN_14B
 from ..pipeline.media.audio import open_audio
 from ..pipeline.media.speech import speech_for_model
 from ..pipeline.models.transformer.attention import choose_attention

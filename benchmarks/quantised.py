@@ -26,16 +26,19 @@ from unittest import mock
 import torch
 import torch.nn.functional as F
 
-from ..pipeline.commands.timing import WAN_14B, Sizes, time_block
+from ..pipeline.commands.timing import Sizes, time_block
+from ..pipeline.errors import Unavailable
+from ..pipeline.facts.model_sizes import WAN_14B
 from ..pipeline.models.transformer.linear import Linear
 from ..pipeline.models.transformer.pointwise import choose_pointwise
 from ..pipeline.quantisation import products, rows
 from ..pipeline.quantisation.gguf import STORAGES
 from ..pipeline.quantisation.matmul import Activation, EightBit, Multiply, ReadBack, choose_matmuls, unpack_by_parts
-from ..pipeline.quantisation.products import Product, find_product, triton_kernels
+from ..pipeline.quantisation.products import Product, find_product
 from ..pipeline.quantisation.rows import Rows, quantise_rows, token_slices
 from ..pipeline.quantisation.rowwise import FP8_E4M3, FP8_E5M2, INT8, pack_fp8, pack_int8
 from ..pipeline.quantisation.storage import Packed
+from ..pipeline.quantisation.triton_probe import triton_kernels
 
 CUDA = torch.device("cuda")
 BF16, FP8 = torch.bfloat16, torch.float8_e4m3fn
@@ -172,7 +175,7 @@ def quantising(tokens: int) -> Results:
             named = {"rows": str(kind), "channels": channels}
             moved = x.nbytes + x.numel()
             ways = {"plain": quantise_rows}
-            if not isinstance(kernels, str):
+            if not isinstance(kernels, Unavailable):
                 ways["Triton"] = kernels.quantise_rows
             for how, quantise in ways.items():
                 yield {"what": how, **named}, partial(speed, partial(quantise, x, kind), moved=moved)
@@ -294,7 +297,7 @@ def reading_back(tokens: int) -> Results:
         stored = [pack_fp8(layer.whole), pack_int8(layer.whole)]
         for packed in [*stored, *(blocks_of_gguf(form, layer.whole) for form in ("Q8_0", "Q4_K"))]:
             ways = {"plain": partial(unpack_by_parts, packed.storage)}
-            if packed.storage in (FP8_E4M3, INT8) and not isinstance(kernels, str):
+            if packed.storage in (FP8_E4M3, INT8) and not isinstance(kernels, Unavailable):
                 ways["Triton"] = kernels.unpack
             for how, unpack in ways.items():
                 named = {"what": f"{packed.storage.name}, {how}", "matrix": f"{name} {inputs}->{outputs}"}
@@ -346,7 +349,7 @@ def sharing(tokens: int) -> Results:
     """Queries, keys and values of self-attention: the input quantised three times and once."""
     x = activations(tokens, 5120)
     for pack, kind in ((pack_fp8, FP8), (pack_int8, torch.int8)):
-        if isinstance(find_product(kind, CUDA), str):
+        if isinstance(find_product(kind, CUDA), Unavailable):
             continue
         three = [pack(matrix(5120, 5120)) for _ in range(3)]
         multiply = choose_matmuls("auto", CUDA, BF16).of(three[0].storage)

@@ -27,8 +27,8 @@ from safetensors.torch import save_file
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from ..pipeline.commands.timing import WAN_14B as REAL
 from ..pipeline.errors import InputError
+from ..pipeline.facts.model_sizes import WAN_14B as REAL
 from ..pipeline.media.reference import open_reference
 from ..pipeline.media.writer import VideoWriter
 from ..pipeline.models.image_encoder import ImageEncoder, load_image_encoder

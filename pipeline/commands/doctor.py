@@ -12,37 +12,38 @@ import shutil
 import sys
 import tempfile
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
-from importlib.util import find_spec
 
+from ..facts.attention import ATTENTION
+from ..facts.packages import TRITON, Package
+from ..facts.sizes import GIB
+from ..facts.solvers import by_package
+from ..facts.words import listed
 from ..settings.flags import Parser
 from ..version import __version__
 from .console import say
 
-GIB = 2**30
 FINE, MISSING, BAD = "ok", "--", "!!"
-# module, package, what it is for: without it nothing works
-NEEDED = (
-    ("torch", "torch", "everything that is computed"),
-    ("numpy", "numpy", "arrays of sound"),
-    ("safetensors", "safetensors", "reading weights"),
-    ("transformers", "transformers", "speech, image and text encoders"),
-    ("tokenizers", "tokenizers", "splitting prompts"),
-    ("sentencepiece", "sentencepiece", "tokenizers that come as spiece.model"),
-    ("PIL", "pillow", "reading pictures"),
-    ("soxr", "soxr", "resampling speech"),
-    ("pyloudnorm", "pyloudnorm", "the loudness of speech"),
-    ("ftfy", "ftfy", "cleaning prompts as the models were trained with"),
-    ("psutil", "psutil", "how much memory is free"),
-)
+PYTORCH, PYAV, PSUTIL = Package("torch", "torch"), Package("av", "av"), Package("psutil", "psutil")
+# what it is for: without it nothing works
+NEEDED = {
+    PYTORCH: "everything that is computed",
+    Package("numpy", "numpy"): "arrays of sound",
+    Package("safetensors", "safetensors"): "reading weights",
+    Package("transformers", "transformers"): "speech, image and text encoders",
+    Package("tokenizers", "tokenizers"): "splitting prompts",
+    Package("sentencepiece", "sentencepiece"): "tokenizers that come as spiece.model",
+    Package("PIL", "pillow"): "reading pictures",
+    Package("soxr", "soxr"): "resampling speech",
+    Package("pyloudnorm", "pyloudnorm"): "the loudness of speech",
+    Package("ftfy", "ftfy"): "cleaning prompts as the models were trained with",
+    PSUTIL: "how much memory is free",
+}
 # the same: without it something is slower or cannot be chosen
-OPTIONAL = (
-    ("diffusers", "diffusers", "--sample_solver unipc and lcm"),
-    ("triton", "triton", "fused kernels (--kernels triton) and fast int8 products; on Windows: triton-windows"),
-    ("flash_attn", "flash-attn", "--attention flash; PyTorch's own attention is used without it"),
-    ("sageattention", "sageattention", "--attention sage: faster on RTX cards, not exact"),
-    ("cudnn", "nvidia-cudnn-frontend", "--attention cudnn_fp8: faster on Hopper and data-centre Blackwell, not exact"),
-)
+OPTIONAL = {
+    **{package: f"--sample_solver {listed(names)}" for package, names in by_package().items()},
+    TRITON: "fused kernels (--kernels triton) and fast int8 products; on Windows: triton-windows",
+    **{row.package: f"--attention {row.name}: {row.help}" for row in ATTENTION.values() if row.package is not None},
+}
 LEAST_HOST_MEMORY = 24 * GIB  # of weights in 8 bits that wait in host memory, and what else a system needs
 LEAST_DISK = 2 * GIB  # of an hour of speech and its video, several times
 
@@ -77,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
 def examine(quick: bool = False) -> list[Finding]:
     """Everything, in the order in which it is told; ``quick`` without what needs PyTorch."""
     found = [*_software(), *_machine()]
-    if quick or find_spec("torch") is None:
+    if quick or PYTORCH.installed() is None:
         return found
     from .ways import cards, ways
 
@@ -100,29 +101,28 @@ def _software() -> list[Finding]:
         Finding(FINE, "Python", python),
         _video_library(),
     ]
-    for module, package, purpose in NEEDED:
-        there = find_spec(module) is not None
-        what = _version(package) if there else f"not installed: pip install {package} (for {purpose})"
-        found.append(Finding(FINE if there else BAD, package, what))
-    for module, package, purpose in OPTIONAL:
-        there = find_spec(module) is not None
-        found.append(Finding(FINE, package, _version(package)) if there else _absent(package, purpose))
-    return found
+    found += [_needed(package, purpose) for package, purpose in NEEDED.items()]
+    return found + [_optional(package, purpose) for package, purpose in OPTIONAL.items()]
 
 
-def _absent(package: str, purpose: str) -> Finding:
-    return Finding(MISSING, package, f"not installed, optional; for {purpose}")
+def _needed(package: Package, purpose: str) -> Finding:
+    there = package.installed()
+    if there is None:
+        return Finding(BAD, package.name, f"not installed: pip install {package.name} (for {purpose})")
+    return Finding(FINE, package.name, there or "installed")
 
 
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:  # it came by another name
-        return "installed"
+def _optional(package: Package, purpose: str) -> Finding:
+    there = package.installed()
+    if there is None:
+        return Finding(MISSING, package.name, f"not installed, optional; for {purpose}")
+    if package.obstacle() is not None:
+        return Finding(MISSING, package.name, f"{there}, {package.oldest} or newer is needed; for {purpose}")
+    return Finding(FINE, package.name, there or "installed")
 
 
 def _video_library() -> Finding:
-    if find_spec("av") is None:
+    if PYAV.installed() is None:
         return Finding(BAD, "PyAV", "not installed: pip install av (for reading and writing videos)")
     import av
 
@@ -132,7 +132,7 @@ def _video_library() -> Finding:
 
 
 def _machine() -> list[Finding]:
-    if find_spec("psutil") is None:  # told among the packages
+    if PSUTIL.installed() is None:  # told among the packages
         return []
     import psutil
 

@@ -9,21 +9,21 @@ from __future__ import annotations
 
 import math
 import statistics
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 from torch import nn
 
+from ..errors import Unavailable, in_short
+from ..facts.attention import ATTENTION
 from ..facts.buckets import target_size
+from ..facts.model_sizes import VAE_WIDTH, WAN_14B, TransformerConfig
 from ..facts.sizes import GIB
 from ..media.audio import FPS
 from ..models.transformer.attention import choose_attention
-from ..models.transformer.block import IMAGE_LAYERS, TEXT_LAYERS, Block, TransformerConfig
+from ..models.transformer.block import IMAGE_LAYERS, TEXT_LAYERS, Block
 from ..models.transformer.blocks import is_context_layer
 from ..models.transformer.files import weight_dtype
 from ..models.transformer.linear import Linear
@@ -32,7 +32,7 @@ from ..models.transformer.matrices import TransformerSize
 from ..models.transformer.model import parameter_shapes
 from ..models.transformer.rope import rope_table
 from ..models.vae.kernels import choose_vae_kernels
-from ..models.vae.model import WanVAE, load_vae
+from ..models.vae.model import WanVAE, in_working_order, wan_vae
 from ..planning.machine import choose_dtype, choose_operations, choose_vae, free_memory
 from ..planning.memory import IMAGE_TOKENS
 from ..planning.windows import latent_frames, plan_memory, tokens_per_window
@@ -41,26 +41,7 @@ from ..settings.definition import Settings
 from ..settings.presets import preset_names, settings_with_preset
 from ..settings.validation import resolve
 
-WAN_14B = TransformerConfig(
-    dim=5120,
-    ffn_dim=13824,
-    num_heads=40,
-    num_layers=40,
-    in_channels=36,
-    out_channels=16,
-    patch_size=(1, 2, 2),
-    freq_dim=256,
-    text_dim=4096,
-    image_dim=1280,
-    audio_dim=768,
-    audio_hidden=512,
-    audio_tokens=32,
-    audio_features=12 * 768,
-)
-VAE_WIDTH = 96
 PROMPT_TOKENS = 64  # a sentence or two
-ATTENTION = ("sdpa", "cudnn", "flash", "cudnn_fp8", "sage")
-INEXACT = ("cudnn_fp8", "sage")
 COPIED = 256 * 2**20  # bytes
 SQUARE = (1024, 1024)  # a reference of which presets make their square
 FLOATS = "floats"
@@ -102,9 +83,9 @@ class Measured:
     name: str
     sizes: Sizes
     copying: float | None
-    attention: dict[str, float | str] = field(default_factory=dict)
-    block: dict[str, float | str] = field(default_factory=dict)
-    decoding: float | str = 0.0
+    attention: dict[str, float | Unavailable] = field(default_factory=dict)
+    block: dict[str, float | Unavailable] = field(default_factory=dict)
+    decoding: float | Unavailable = 0.0
 
     @property
     def itemsize(self) -> int:
@@ -148,14 +129,14 @@ def measure(device: torch.device, sizes: Sizes, tell: Callable[[str], None] = la
     return replace(measured, decoding=_attempt(lambda: _decoding(sizes, device)))
 
 
-def _attempt(work: Callable[[], float]) -> float | str:
+def _attempt(work: Callable[[], float]) -> float | Unavailable:
     """Seconds, or why not: it is not installed, does not work here, or does not fit."""
     try:
         return work()
     except torch.OutOfMemoryError:
-        return "the card's memory does not suffice"
+        return Unavailable("the card's memory does not suffice")
     except Exception as error:  # of any kind: some of what is tried is other people's
-        return (str(error).strip() or repr(error)).splitlines()[0]
+        return Unavailable(in_short(error))
     finally:
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
@@ -228,12 +209,15 @@ def _decoding(sizes: Sizes, device: torch.device) -> float:
 
 
 def _random_vae(width: int, device: torch.device) -> WanVAE:
-    from ...tests.support import random_checkpoint
-
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "vae.safetensors")
-        save_file(random_checkpoint.vae_weights(replace(random_checkpoint.DEMO, vae_dim=width)), path)
-        return load_vae(path, device, choose_vae(Settings(), device).dtype, choose_vae_kernels("auto", device))
+    with torch.device("meta"):
+        vae = wan_vae(width, choose_vae_kernels("auto", device))
+    vae = vae.to(choose_vae(Settings(), device).dtype).to_empty(device=device).requires_grad_(False)
+    for name, parameter in vae.named_parameters():
+        if name.endswith("weight"):
+            nn.init.normal_(parameter, std=parameter[0].numel() ** -0.5)
+        else:
+            nn.init.constant_(parameter, 0 if name.endswith("bias") else 1)
+    return in_working_order(vae)
 
 
 def predict(measured: Measured, preset: str) -> Prediction | None:
@@ -314,9 +298,9 @@ def describe(measured: Measured) -> str:
     return "\n".join([*lines, "", *_advice(measured)])
 
 
-def _told(found: float | str) -> str:
-    if isinstance(found, str):
-        return found
+def _told(found: float | Unavailable) -> str:
+    if isinstance(found, Unavailable):
+        return found.reason
     if found >= 2 * 3600:
         return f"{found / 3600:.0f} h"
     if found >= 120:
@@ -331,17 +315,15 @@ def _advice(measured: Measured) -> list[str]:
     lines = []
     usual = measured.usual_attention
     before = attention.get(usual, math.inf)
-    exact = {n: t for n, t in attention.items() if n not in INEXACT}
+    exact = {n: t for n, t in attention.items() if ATTENTION[n].exact}
     best = min(exact, key=exact.__getitem__, default=usual)
     if best != usual and exact[best] * WORTH_TELLING < before:
         lines.append(f"--attention {best}: faster here than {usual}, which is the default, and as exact.")
         before = exact[best]
     quick = min(attention, key=attention.__getitem__, default=usual)
-    if quick in INEXACT and attention[quick] * WORTH_TELLING < before < math.inf:
-        lines.append(
-            f"--attention {quick}: {before / attention[quick]:.2f} times as fast as {best}, in 8 bits: frames change "
-            "a little."
-        )
+    if not ATTENTION[quick].exact and attention[quick] * WORTH_TELLING < before < math.inf:
+        faster, bits = f"{before / attention[quick]:.2f} times as fast as {best}", ATTENTION[quick].bits
+        lines.append(f"--attention {quick}: {faster}, in {bits} bits: frames change a little.")
     fastest = min(kept, key=kept.__getitem__, default=FLOATS)
     if fastest != FLOATS and FLOATS in kept:
         lines.append(

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import torch
 
-from ..errors import InputError
+from ..errors import InputError, Unavailable, in_short
+from ..facts.attention import ATTENTION, PLAIN
 from ..facts.sizes import GIB
 from ..models.transformer.attention import choose_attention
 from ..models.transformer.few_keys import choose_few_keys
@@ -43,16 +44,16 @@ def ways() -> list[Finding]:
     found = [
         Finding(FINE, "numbers", f"{str(dtype).removeprefix('torch.')} on {device.type}"),
         Finding(FINE, "attention", f"{usual.name}: {usual.reason}"),
-        *(_attention(name, device, dtype) for name in ("cudnn", "cudnn_fp8", "flash", "sage")),
+        *(_attention(name, device, dtype) for name in ATTENTION if name != PLAIN.name),
         Finding(FINE if kernels.name == "triton" else MISSING, "kernels", f"{kernels.name}: {kernels.reason}"),
     ]
     few_keys = choose_few_keys("auto", device, dtype)
-    if isinstance(few_keys, str):
+    if isinstance(few_keys, Unavailable):
         found.append(Finding(MISSING, "speech attention", f"with queries, a little slower: {few_keys}"))
     else:
         found.append(Finding(FINE, "speech attention", f"folded, {few_keys.name} kernels: {few_keys.reason}"))
     gelu = find_gelu_product("auto", device, dtype)
-    if isinstance(gelu, str):
+    if isinstance(gelu, Unavailable):
         found.append(Finding(MISSING, "GELU", f"after the product: {gelu}"))
     else:
         found.append(Finding(FINE, "GELU", "within the product"))
@@ -72,8 +73,8 @@ def _attention(name: str, device: torch.device, dtype: torch.dtype) -> Finding:
         return Finding(MISSING, what, str(error))
     try:
         q, k, v = (torch.randn(1, 256, 2, 128, device=device, dtype=dtype) for _ in range(3))
-        expected = choose_attention("sdpa", device, dtype)(q, k, v)
+        expected = choose_attention(PLAIN.name, device, dtype)(q, k, v)
         error = ((attend(q, k, v) - expected).float().norm() / expected.float().norm()).item()
     except Exception as error:  # of any kind: it is somebody else's kernel that is tried
-        return Finding(MISSING, what, f"does not work here ({(str(error).strip() or repr(error)).splitlines()[0]})")
+        return Finding(MISSING, what, f"does not work here ({in_short(error)})")
     return Finding(FINE, what, f"works; differs from PyTorch's own by {error:.4f}")

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..facts.buckets import target_size
+from ..facts.solvers import SOLVERS
 from ..settings.definition import NEGATIVE_PROMPT, PIXELS_480, Settings, names_with, setting_infos
 from ..settings.flags import value_to_text
 from ..settings.roles import Role, Value
@@ -105,10 +106,10 @@ def _differences(s: Settings) -> Iterator[_Said]:
     """What upstream does otherwise, in the order of importance."""
     yield _Said("For MeiGen's own generate_infinitetalk.py, in its folder. It draws other noise for the same seed.")
     yield from _models(s)
-    if s.sample_solver != "euler":
+    if not (solver := SOLVERS[s.sample_solver]).upstream:
         yield _Said(
             f"--sample_solver {s.sample_solver} is not there: it runs Euler"
-            + (", whose last of 4 steps does nearly nothing." if s.sample_solver == "flowmatch_distill" else ".")
+            + (f", whose last of {solver.steps} steps does nearly nothing." if solver.steps else ".")
         )
     if s.size not in SIZES:
         height, width = target_size(s.size, 1, 1)

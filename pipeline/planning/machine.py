@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from ..errors import InputError
+from ..errors import InputError, Unavailable
 from ..facts.buckets import target_size
 from ..facts.sizes import GIB
 from ..models.transformer.attention import choose_attention
@@ -61,8 +61,8 @@ def choose_operations(settings: Settings, device: torch.device, dtype: torch.dty
         choose_attention(settings.attention, device, dtype),
         choose_pointwise(settings.kernels, device),
         choose_matmuls(settings.quant_matmul, device, dtype),
-        None if isinstance(few_keys, str) else few_keys,
-        None if isinstance(gelu_product, str) else gelu_product,
+        None if isinstance(few_keys, Unavailable) else few_keys,
+        None if isinstance(gelu_product, Unavailable) else gelu_product,
     )
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import torch
 
+from ..facts.attention import extra_vectors
 from ..facts.sizes import GIB, SLOTS
 from ..models.transformer.block import TEXT_TOKENS
 from ..models.transformer.matrices import TransformerSize
@@ -22,8 +23,6 @@ IMAGE_TOKENS = 257
 # cannot reuse. The feed-forward holds the stream, its input, and some tokens' hidden channels before and after GELU.
 BLOCK_VECTORS = 6.5
 FEED_FORWARD_VECTORS = 3
-# The same beyond that for attention in 8 bits, which rounds queries, keys and values, and reads its result back.
-EIGHT_BIT_ATTENTION = {"cudnn_fp8": 1.5, "sage": 1.5}
 # The VAE, four frames at once with what it remembers of those before, by the bytes of its numbers; and in tiles,
 # where a window's coarse features and its frames wait as well.
 VAE_BYTES_PER_PIXEL = {4: 29_000, 2: 12_100}
@@ -121,7 +120,7 @@ def estimate_memory(
         offload: whether the blocks leave while the VAE works.
         attention: which, as in the settings.
     """
-    attending = BLOCK_VECTORS + EIGHT_BIT_ATTENTION.get(attention, 0)
+    attending = BLOCK_VECTORS + extra_vectors(attention)
     parts = len(list(token_slices(tokens)))
     feed_forward = FEED_FORWARD_VECTORS + 2 * size.ffn_dim / size.dim / parts
     # Each pass has a residual stream; TeaCache keeps the blocks' input too, or what each pass added in its stead.

@@ -14,11 +14,12 @@ from typing import Protocol
 import torch
 import torch.nn.functional as F
 
-from ..errors import InputError
-from .products import Product, find_product, triton_kernels
+from ..errors import InputError, Unavailable
+from .products import Product, find_product
 from .rows import Activation, floats, row_slices
 from .rowwise import FP8_E4M3, FP8_E5M2, INT8
 from .storage import Parts, Storage
+from .triton_probe import triton_kernels
 
 # Up to so many rows a matrix is read back: the keys and values of text, image and speech, so that they lose
 # nothing and it costs next to nothing.
@@ -150,23 +151,25 @@ class Matmuls:
         if storage not in _ROWWISE:
             return ReadBack(f"{storage.name} has no products of its own", partial(unpack_by_parts, storage))
         kernels = triton_kernels(self.device)
-        unpack = partial(unpack_by_parts, storage) if isinstance(kernels, str) else kernels.unpack
+        unpack = partial(unpack_by_parts, storage) if isinstance(kernels, Unavailable) else kernels.unpack
         product = self._obstacle(storage) or find_product(_ROWWISE[storage], self.device)
         if isinstance(product, Product):
             return EightBit(product, ReadBack("few rows", unpack))
         if self.setting == "on":
             raise InputError(f"--quant_matmul on: {product}. Use --quant_matmul auto or off.")
-        return ReadBack(product, unpack)
+        return ReadBack(product.reason, unpack)
 
-    def _obstacle(self, storage: Storage) -> str | None:
+    def _obstacle(self, storage: Storage) -> Unavailable | None:
         """Why 8-bit products are out of the question, whatever the card."""
         if self.setting == "off":
-            return "asked for"
+            return Unavailable("asked for")
         if self.device.type != "cuda":
             device = {"cpu": "the CPU"}.get(self.device.type, self.device.type)
-            return f"{device} has no fast products of {storage.name}: weights are read back for each product"
+            return Unavailable(
+                f"{device} has no fast products of {storage.name}: weights are read back for each product"
+            )
         if self.setting == "auto" and self.dtype == torch.float32:
-            return "float32 is asked for, and activations in 8 bits would not keep it"
+            return Unavailable("float32 is asked for, and activations in 8 bits would not keep it")
         return None
 
 

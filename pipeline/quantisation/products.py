@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
-from importlib.util import find_spec
 from types import ModuleType
 
 import torch
 import torch.nn.functional as F
 
+from ..errors import Unavailable, in_short
 from .rows import Quantise, Rows, quantise_rows, row_slices
+from .triton_probe import triton_kernels
 
 # Sums that a Hopper card keeps in its tensor cores are a little coarser than those it moves out in between,
 # and faster; the rounding to fp8 is coarser by far (benchmarks/quantised.py measures both).
@@ -44,25 +45,7 @@ class Product:
 
 
 @cache
-def triton_kernels(device: torch.device) -> ModuleType | str:
-    """The module ``triton_rows``, or why it does not work here."""
-    if device.type != "cuda":
-        return f"Triton kernels need a CUDA card, this run uses {device.type}"
-    if find_spec("triton") is None:
-        return "the Python package triton is not installed"
-    try:  # Triton builds its launcher with a C compiler; whether there is one shows only now
-        from . import triton_rows
-
-        rows = triton_rows.quantise_rows(torch.ones(2, 64, device=device), torch.int8)
-        return triton_rows if (rows.values == 127).all() else "Triton computes wrong results here"
-    except torch.OutOfMemoryError:
-        raise
-    except Exception as error:
-        return f"Triton does not work here: {_sentence(error)}"
-
-
-@cache
-def find_product(weights: torch.dtype, device: torch.device) -> Product | str:
+def find_product(weights: torch.dtype, device: torch.device) -> Product | Unavailable:
     """The best product for weights of this dtype that works on a CUDA card, or why there is none.
 
     Args:
@@ -72,9 +55,11 @@ def find_product(weights: torch.dtype, device: torch.device) -> Product | str:
     return _int8_product(device, kernels) if weights == torch.int8 else _fp8_product(weights, device, kernels)
 
 
-def _fp8_product(weights: torch.dtype, device: torch.device, kernels: ModuleType | str) -> Product | str:
-    quantise = quantise_rows if isinstance(kernels, str) else kernels.quantise_rows
-    rescale = _rescale_by_parts if isinstance(kernels, str) else kernels.rescale
+def _fp8_product(
+    weights: torch.dtype, device: torch.device, kernels: ModuleType | Unavailable
+) -> Product | Unavailable:
+    quantise = quantise_rows if isinstance(kernels, Unavailable) else kernels.quantise_rows
+    rescale = _rescale_by_parts if isinstance(kernels, Unavailable) else kernels.rescale
     # PyTorch has row-wise scales on Linux, for e4m3, on some cards; single scales wherever there is fp8.
     ways = {
         "a scale for each row in the product itself": scaled_rows,
@@ -90,13 +75,14 @@ def _fp8_product(weights: torch.dtype, device: torch.device, kernels: ModuleType
     capability = torch.cuda.get_device_capability(device)
     if capability < (8, 9):
         card = ".".join(map(str, capability))
-        return f"fp8 products need a card of compute capability 8.9 (RTX 40xx, H100) or newer, this one has {card}"
-    return f"fp8 products do not work here: {obstacle}"
+        needed = "fp8 products need a card of compute capability 8.9 (RTX 40xx, H100) or newer"
+        return Unavailable(f"{needed}, this one has {card}")
+    return Unavailable(f"fp8 products do not work here: {obstacle}")
 
 
-def _int8_product(device: torch.device, kernels: ModuleType | str) -> Product | str:
+def _int8_product(device: torch.device, kernels: ModuleType | Unavailable) -> Product | Unavailable:
     obstacle, quantise = kernels, quantise_rows
-    if not isinstance(kernels, str):
+    if not isinstance(kernels, Unavailable):
         quantise = kernels.quantise_rows
         product = Product("int8", "Triton kernel", torch.int8, quantise, kernels.int8_product)
         obstacle = _obstacle(product, torch.int8, device)
@@ -104,7 +90,7 @@ def _int8_product(device: torch.device, kernels: ModuleType | str) -> Product | 
             return product
     product = Product("int8", f"PyTorch's own product, since {obstacle}", torch.int8, quantise, integer_sums)
     obstacle = _obstacle(product, torch.int8, device)
-    return product if obstacle is None else f"int8 products do not work here: {obstacle}"
+    return product if obstacle is None else Unavailable(f"int8 products do not work here: {obstacle}")
 
 
 def scaled_rows(
@@ -184,25 +170,25 @@ def gelu_product(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> t
 
 
 @cache
-def find_gelu_product(kernels: str, device: torch.device, dtype: torch.dtype) -> GeluProduct | str:
+def find_gelu_product(kernels: str, device: torch.device, dtype: torch.dtype) -> GeluProduct | Unavailable:
     """``gelu_product`` where it works, or why it is not used."""
     if kernels == "plain":
-        return "plain kernels are asked for"
+        return Unavailable("plain kernels are asked for")
     if device.type != "cuda" or dtype == torch.float32:
-        return "it needs a CUDA card and 16 bits"
+        return Unavailable("it needs a CUDA card and 16 bits")
     x = torch.linspace(-4, 4, 64, device=device, dtype=dtype).view(1, -1)
     weight, bias = torch.eye(64, device=device, dtype=dtype), torch.full((64,), 0.5, device=device, dtype=dtype)
     expected = F.gelu(x + bias, approximate="tanh")
     try:
         right = (gelu_product(x, weight, bias) - expected).abs().max() < 8 * torch.finfo(dtype).eps
-        return gelu_product if right else "it computes wrong results here"
+        return gelu_product if right else Unavailable("it computes wrong results here")
     except torch.OutOfMemoryError:
         raise
     except Exception as error:
-        return _sentence(error)
+        return Unavailable(in_short(error))
 
 
-def _obstacle(product: Product, weights: torch.dtype, device: torch.device) -> str | None:
+def _obstacle(product: Product, weights: torch.dtype, device: torch.device) -> Unavailable | None:
     """Why a product does not work on this device, or None: a small one is tried, with unlike rows and columns."""
     count, channels, outputs = 50, 128, 64
     # Made without random numbers: those of the caller must not move.
@@ -216,13 +202,8 @@ def _obstacle(product: Product, weights: torch.dtype, device: torch.device) -> s
         rows = product.quantise(x.to(torch.bfloat16), product.rows)
         found = product.function(rows, w.to(weights), scale, bias, torch.bfloat16)
         right = (found - expected).abs().max() < 0.05 * expected.abs().max()
-        return None if right else "it computes wrong results"
+        return None if right else Unavailable("it computes wrong results")
     except torch.OutOfMemoryError:
         raise
     except Exception as error:
-        return _sentence(error)
-
-
-def _sentence(error: Exception) -> str:
-    """The first line of what an exception says, without the full stop."""
-    return (str(error).strip().splitlines() or [repr(error)])[0][:200].rstrip(".")
+        return Unavailable(in_short(error))

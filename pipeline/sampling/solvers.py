@@ -2,16 +2,20 @@
 
 The model predicts a velocity, noise minus clean latents, on the straight path
 ``x_t = (1 - t) * x_0 + t * noise``; a schedule is a falling list of noise levels t in [0, 1].
+What is known of each solver without computing is in ``facts/solvers.py``.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 import numpy as np
 import torch
 
-from ..errors import InputError
+from ..errors import InputError, in_short
+from ..facts.solvers import SOLVERS
+from ..facts.words import listed
 
 TRAIN_TIMESTEPS = 1000
 DISTILLED_LEVELS = (0.999, 0.75, 0.5, 0.25)
@@ -45,28 +49,24 @@ def make_solver(name: str, steps: int, shift: float, generator: torch.Generator)
     """The solver called ``name``; a new one for every window, since some remember past steps.
 
     Args:
-        name: "euler", "flowmatch_distill", "unipc" or "lcm".
-        steps: number of steps; "flowmatch_distill" takes 4 only.
+        name: one of ``facts.solvers.SOLVERS``.
+        steps: number of steps; for a solver that was made for one number, that.
         shift: shift of the schedule, above 0.
         generator: CPU generator for the noise that "lcm" adds between steps.
 
     Raises:
-        InputError: a wrong number of steps, or no diffusers that has the solver.
+        InputError: a wrong number of steps, or a package that it needs is missing.
     """
-    if name == "euler":
-        return EulerSolver(euler_levels(steps, shift))
-    if name == "flowmatch_distill":
-        if steps != len(DISTILLED_LEVELS):
-            raise InputError(
-                f"--sample_solver flowmatch_distill was made for 4 steps; --sample_steps is {steps}. "
-                "Set --sample_steps 4, or use --sample_solver euler."
-            )
-        return EulerSolver(distilled_levels(shift))
-    if name == "unipc":
-        return _unipc(steps, shift)
-    if name == "lcm":
-        return _lcm(steps, shift, generator)
-    raise InputError(f"--sample_solver {name} is unknown; choose euler, flowmatch_distill, unipc or lcm.")
+    if name not in SOLVERS:
+        raise InputError(f"--sample_solver {name} is unknown; choose {listed(tuple(SOLVERS), 'or')}.")
+    facts = SOLVERS[name]
+    facts.check()
+    if facts.steps not in (None, steps):
+        raise InputError(
+            f"--sample_solver {name} was made for {facts.steps} steps; --sample_steps is {steps}. "
+            f"Set --sample_steps {facts.steps}, or use --sample_solver euler."
+        )
+    return MAKERS[name](steps, shift, generator)
 
 
 class EulerSolver:
@@ -92,7 +92,15 @@ class DiffusersSolver:
         return result[0][0]
 
 
-def _unipc(steps: int, shift: float) -> Solver:
+def _euler(steps: int, shift: float, generator: torch.Generator) -> Solver:
+    return EulerSolver(euler_levels(steps, shift))
+
+
+def _flowmatch_distill(steps: int, shift: float, generator: torch.Generator) -> Solver:
+    return EulerSolver(distilled_levels(shift))
+
+
+def _unipc(steps: int, shift: float, generator: torch.Generator) -> Solver:
     scheduler = _diffusers_class("UniPCMultistepScheduler", "unipc")(
         use_flow_sigmas=True, prediction_type="flow_prediction", flow_shift=shift
     )
@@ -114,6 +122,15 @@ def _diffusers_class(name: str, solver: str) -> type:
         return getattr(diffusers, name)
     except (ImportError, AttributeError) as error:
         raise InputError(
-            f"--sample_solver {solver} needs the Python package diffusers 0.35 or newer ({error}). "
-            "Install it with: pip install 'diffusers>=0.35', or use --sample_solver euler."
+            f"--sample_solver {solver}: diffusers does not work here ({in_short(error)}). "
+            "Install it anew, or use --sample_solver euler."
         ) from error
+
+
+# how each solver is made from the number of steps, the shift and a generator
+MAKERS: Mapping[str, Callable[[int, float, torch.Generator], Solver]] = {
+    "euler": _euler,
+    "flowmatch_distill": _flowmatch_distill,
+    "unipc": _unipc,
+    "lcm": _lcm,
+}

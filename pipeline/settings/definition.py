@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
 
+from ..facts.attention import ATTENTION, attention_help
+from ..facts.solvers import SOLVERS, solvers_help, steps_help
 from .roles import (
     CONTENT,
     FOLLOWS,
@@ -220,7 +222,7 @@ class Settings:
     )
     sample_steps: int | None = sampling_setting(
         None,
-        "denoising steps (left out: 40, or 4 with flowmatch_distill)",
+        f"denoising steps (left out: {steps_help()})",
         VIDEO | FRAMES | FOLLOWS | UPSTREAM,
         sampler=8,
         min=1,
@@ -236,10 +238,10 @@ class Settings:
     )
     sample_solver: str = sampling_setting(
         "euler",
-        "euler is upstream's; flowmatch_distill is for 4-step LoRAs; unipc and lcm need diffusers",
+        solvers_help(),
         VIDEO | FRAMES | UNSAID,
         sampler=10,
-        choices=("euler", "flowmatch_distill", "unipc", "lcm"),
+        choices=tuple(SOLVERS),
     )
     sample_text_guide_scale: float = sampling_setting(
         5.0, "guidance by the prompt; 1 is off and saves a pass", VIDEO | FRAMES | UPSTREAM, sampler=11, min=0
@@ -325,10 +327,10 @@ class Settings:
     )
     attention: str = speed_setting(
         "auto",
-        "attention kernel (auto: the fastest exact one; cudnn_fp8 and sage compute in 8 bits: faster, not exact)",
+        attention_help(),
         MODELS | MACHINE,
         loader=12,
-        choices=("auto", "sdpa", "cudnn", "cudnn_fp8", "flash", "sage"),
+        choices=("auto", *ATTENTION),
     )
     kernels: str = speed_setting(
         "auto",

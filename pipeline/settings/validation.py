@@ -14,11 +14,11 @@ from pathlib import Path
 
 from ..errors import InputError
 from ..facts.buckets import target_size
+from ..facts.solvers import SOLVERS, USUAL_STEPS
 from .definition import PIXELS_480, Settings, setting_infos, setting_types
 from .roles import SettingInfo, SettingType
 
 SHIFT_480, SHIFT_720 = 7.0, 11.0
-DISTILL_STEPS = 4
 TEACACHE_WARMUP_STEPS = 5
 RANDOM_SEEDS = 100_000_000
 
@@ -76,10 +76,11 @@ def _check_combinations(s: Settings) -> None:
         raise InputError(
             f"--motion_frame: {s.motion_frame} found, fewer than --frame_num ({s.frame_num}) expected; 9 is usual."
         )
-    if s.sample_solver == "flowmatch_distill" and s.sample_steps not in (None, DISTILL_STEPS):
+    steps = SOLVERS[s.sample_solver].steps
+    if steps is not None and s.sample_steps not in (None, steps):
         raise InputError(
-            f"--sample_steps: {s.sample_steps} found, but --sample_solver flowmatch_distill has exactly "
-            f"{DISTILL_STEPS} steps; give --sample_steps {DISTILL_STEPS} or --sample_solver euler."
+            f"--sample_steps: {s.sample_steps} found, but --sample_solver {s.sample_solver} has exactly "
+            f"{steps} steps; give --sample_steps {steps} or --sample_solver euler."
         )
     if s.num_persistent_param_in_dit is not None and s.blocks_to_swap is not None:
         raise InputError(
@@ -111,7 +112,7 @@ def resolve(settings: Settings) -> Settings:
         InputError: see ``validate``.
     """
     s = validate(settings)
-    steps = DISTILL_STEPS if s.sample_solver == "flowmatch_distill" else 40
+    steps = SOLVERS[s.sample_solver].steps or USUAL_STEPS
     height, width = target_size(s.size, 1, 1)  # a bucket's square
     shift = SHIFT_480 if height * width <= PIXELS_480 else SHIFT_720
     longest = s.max_frame_num

@@ -8,7 +8,6 @@ from infinitetalk.pipeline.commands import timing
 from infinitetalk.pipeline.commands.main import main
 from infinitetalk.pipeline.commands.timing import (
     FLOATS,
-    WAN_14B,
     Measured,
     Sizes,
     describe,
@@ -16,8 +15,11 @@ from infinitetalk.pipeline.commands.timing import (
     predict,
     transformer_size,
 )
+from infinitetalk.pipeline.errors import Unavailable
+from infinitetalk.pipeline.facts.model_sizes import WAN_14B
+from infinitetalk.pipeline.models.vae.model import wan_vae
 from infinitetalk.pipeline.settings.presets import preset_names
-from infinitetalk.tests.support.random_checkpoint import TINY
+from infinitetalk.tests.support.random_checkpoint import TINY, vae_table
 
 CPU = torch.device("cpu")
 SMALL = dataclasses.replace(
@@ -72,7 +74,7 @@ def test_sizes_are_the_real_ones():
 
 
 def test_what_does_not_run_is_said_and_not_predicted():
-    lacking = card(block={FLOATS: 0.1, "fp8": "the card's memory does not suffice"})
+    lacking = card(block={FLOATS: 0.1, "fp8": Unavailable("the card's memory does not suffice")})
     assert predict(lacking, "01_ultra_fast") is None
     text = describe(lacking)
     assert "a block in fp8        the card's memory does not suffice" in text
@@ -84,7 +86,7 @@ def test_advice_tells_what_is_exact_and_what_is_not():
     assert "--attention flash: faster here than sdpa, which is the default, and as exact." in text
     assert "--attention sage: 2.00 times as fast as flash, in 8 bits" in text and "cudnn_fp8:" not in text
     assert "--quant fp8: a block 2.00 times as fast as in 16 bits" in text
-    text = describe(card(attention={"sdpa": 0.04, "cudnn_fp8": 0.03, "sage": "not installed"}))
+    text = describe(card(attention={"sdpa": 0.04, "cudnn_fp8": 0.03, "sage": Unavailable("not installed")}))
     assert "--attention cudnn_fp8: 1.33 times as fast as sdpa, in 8 bits" in text
     plain = card(attention={"sdpa": 0.04, "sage": 0.039}, block={FLOATS: 0.1, "fp8": 0.1})
     assert describe(plain).endswith("The defaults are the fastest ways here.")
@@ -94,7 +96,15 @@ def test_predictions_are_of_the_default_attention():
     """However fast another one is."""
     alone = predict(card(attention={"sdpa": 0.04}), "06_720p_high_res")
     assert predict(card(attention={"sdpa": 0.04, "cudnn_fp8": 0.01}), "06_720p_high_res") == alone
-    assert predict(card(attention={"sdpa": "does not fit", "sage": 0.01}), "06_720p_high_res") is None
+    assert predict(card(attention={"sdpa": Unavailable("does not fit"), "sage": 0.01}), "06_720p_high_res") is None
+
+
+def test_the_vae_that_is_timed_has_the_sizes_of_the_real_one():
+    with torch.device("meta"):
+        made = wan_vae(96).state_dict()
+    published = vae_table(dataclasses.replace(TINY, vae_dim=96))
+    assert {name: tuple(tensor.shape) for name, tensor in made.items()} == {n: s.shape for n, s in published.items()}
+    assert timing._random_vae(8, CPU).decode(torch.randn(16, 2, 4, 4)).isfinite().all()
 
 
 def test_an_error_of_a_kernel_is_a_line(monkeypatch):
@@ -102,4 +112,4 @@ def test_an_error_of_a_kernel_is_a_line(monkeypatch):
         raise RuntimeError("no kernel image\nmore")
 
     monkeypatch.setattr(timing, "_decoding", broken)
-    assert measure(CPU, SIZES).decoding == "no kernel image"
+    assert measure(CPU, SIZES).decoding == Unavailable("no kernel image")

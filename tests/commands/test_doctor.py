@@ -3,9 +3,10 @@
 import av
 import pytest
 import torch
-from infinitetalk.pipeline.commands import doctor, ways
+from infinitetalk.pipeline.commands import ways
 from infinitetalk.pipeline.commands.doctor import BAD, FINE, MISSING, Finding, describe, examine
 from infinitetalk.pipeline.commands.main import main
+from infinitetalk.pipeline.facts import packages
 
 
 def found(name):
@@ -31,8 +32,8 @@ def test_quick_leaves_out_what_needs_pytorch():
 
 
 def test_without_pytorch_or_pyav_it_says_so(monkeypatch):
-    there = doctor.find_spec
-    monkeypatch.setattr(doctor, "find_spec", lambda name: None if name in ("torch", "av") else there(name))
+    there = packages.find_spec
+    monkeypatch.setattr(packages, "find_spec", lambda name: None if name in ("torch", "av") else there(name))
     assert found("torch").mark == found("PyAV").mark == BAD
 
 
@@ -51,11 +52,16 @@ def test_with_a_card_each_way_is_tried():
 
 
 def test_a_missing_package_is_named_with_its_use(monkeypatch):
-    there = doctor.find_spec
-    monkeypatch.setattr(doctor, "find_spec", lambda name: None if name in ("soxr", "diffusers") else there(name))
+    there = packages.find_spec
+    monkeypatch.setattr(packages, "find_spec", lambda name: None if name in ("soxr", "diffusers") else there(name))
     assert found("soxr") == Finding(BAD, "soxr", "not installed: pip install soxr (for resampling speech)")
     assert found("diffusers").mark == MISSING and "--sample_solver unipc" in found("diffusers").found
     assert describe(examine()).endswith("to mend first: soxr")
+
+
+def test_an_old_package_is_told_with_what_is_needed(monkeypatch):
+    monkeypatch.setattr(packages, "version", lambda name: "0.34.0")
+    assert found("diffusers").mark == MISSING and "0.34.0, 0.35 or newer is needed" in found("diffusers").found
 
 
 def test_a_pyav_that_cannot_write(monkeypatch):

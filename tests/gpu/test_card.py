@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 from infinitetalk.pipeline import Generator, Job, Settings
-from infinitetalk.pipeline.commands.timing import WAN_14B, transformer_size
+from infinitetalk.pipeline.commands.timing import transformer_size
+from infinitetalk.pipeline.facts.model_sizes import WAN_14B
 from infinitetalk.pipeline.models.transformer.files import weight_dtype
 from infinitetalk.pipeline.models.transformer.linear import Linear
 from infinitetalk.pipeline.models.transformer.loading import QUANTISERS

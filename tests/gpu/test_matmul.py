@@ -5,13 +5,15 @@ from functools import partial
 import pytest
 import torch
 import torch.nn.functional as F
+from infinitetalk.pipeline.errors import Unavailable
 from infinitetalk.pipeline.quantisation import products
 from infinitetalk.pipeline.quantisation.gguf import STORAGES
 from infinitetalk.pipeline.quantisation.matmul import Activation, EightBit, choose_matmuls, unpack_by_parts
-from infinitetalk.pipeline.quantisation.products import find_product, triton_kernels
+from infinitetalk.pipeline.quantisation.products import find_product
 from infinitetalk.pipeline.quantisation.rows import Rows, quantise_rows
 from infinitetalk.pipeline.quantisation.rowwise import FP8_E4M3, FP8_E5M2, INT8, pack_fp8, pack_int8, packed_rows
 from infinitetalk.pipeline.quantisation.storage import Packed
+from infinitetalk.pipeline.quantisation.triton_probe import triton_kernels
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA card")
 CARD = torch.device("cuda")
@@ -32,8 +34,8 @@ def exact_float32():
 @pytest.fixture(scope="module")
 def kernels():
     found = triton_kernels(CARD)
-    if isinstance(found, str):
-        pytest.skip(found)
+    if isinstance(found, Unavailable):
+        pytest.skip(found.reason)
     return found
 
 
@@ -155,7 +157,7 @@ def test_what_the_card_can_is_used_and_said():
         assert (fp8.name, "8.9" in fp8.reason) == ("weight-only", True)
     if CAPABILITY >= (8, 0):
         assert isinstance(int8, EightBit)
-        assert int8.reason == "Triton kernel" or isinstance(triton_kernels(CARD), str)
+        assert int8.reason == "Triton kernel" or isinstance(triton_kernels(CARD), Unavailable)
     for storage in (FP8_E4M3, FP8_E5M2, INT8):
         assert choose_matmuls("off", CARD, torch.bfloat16).of(storage).name == "weight-only"
 

@@ -5,7 +5,7 @@ import sys
 import pytest
 import torch
 from infinitetalk.pipeline.errors import InputError
-from infinitetalk.pipeline.models.transformer import attention as module
+from infinitetalk.pipeline.facts import packages
 from infinitetalk.pipeline.models.transformer.attention import choose_attention
 from infinitetalk.pipeline.models.transformer.fp8_attention import E4M3, LARGEST, scale_of, scaled_cast
 
@@ -13,10 +13,10 @@ CPU, CARD = torch.device("cpu"), torch.device("cuda", 0)
 ON_A_CARD = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA card")
 
 
-def card(monkeypatch, capability, packages=()):
+def card(monkeypatch, capability, installed=()):
     """As if there were a card of this compute capability, with these packages installed."""
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
-    monkeypatch.setattr(module, "find_spec", lambda name: name if name in packages else None)
+    monkeypatch.setattr(packages, "find_spec", lambda name: name if name in installed else None)
 
 
 @pytest.mark.parametrize("name", ["cudnn", "cudnn_fp8", "flash", "sage"])
@@ -33,7 +33,7 @@ def test_a_card_and_sixteen_bits_are_needed(name):
 )
 def test_a_missing_package_is_named(monkeypatch, name, package):
     card(monkeypatch, (9, 0))
-    with pytest.raises(InputError, match=f"--attention {name} needs the Python package {package}, which is not"):
+    with pytest.raises(InputError, match=f"--attention {name}: the Python package {package} is not installed"):
         choose_attention(name, CARD, torch.bfloat16)
 
 

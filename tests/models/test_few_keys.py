@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
+from infinitetalk.pipeline.errors import Unavailable
 from infinitetalk.pipeline.models.transformer import few_keys
 from infinitetalk.pipeline.models.transformer.attention import choose_attention
 from infinitetalk.pipeline.models.transformer.block import AudioCrossAttention, Operations, TransformerConfig
@@ -106,7 +107,7 @@ def test_what_cannot_give_scores_in_float32_does_without():
     chosen = choose_few_keys("auto", CPU, torch.float32)
     assert (chosen.name, chosen.reason) == ("plain", "fused ones are for 16 bits")
     assert choose_few_keys("plain", CPU, torch.float32).reason == "asked for"
-    assert "no products of 16 bits" in choose_few_keys("auto", CPU, torch.bfloat16)
+    assert "no products of 16 bits" in choose_few_keys("auto", CPU, torch.bfloat16).reason
 
 
 def compare_kernels(device, dtype):
@@ -170,7 +171,11 @@ def try_out(dtype):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(few_keys, "float_scores", scores)
-        for both, expected in ((fused.sum_of_two, None), (None, None), (spoilt, "it computes wrong results here")):
+        for both, expected in (
+            (fused.sum_of_two, None),
+            (None, None),
+            (spoilt, Unavailable("it computes wrong results here")),
+        ):
             ways = few_keys.FewKeys("", "", fused.fold, fused.weigh, both)
             assert few_keys._obstacle(ways, CPU, dtype) == expected
 
@@ -187,8 +192,8 @@ def test_fused_kernels_equal_plain_pytorch_on_the_card():
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_few_keys_rounds_no_worse_than_the_formula_on_the_card(dtype, kernels):
     found = choose_few_keys(kernels, CARD, dtype)
-    if isinstance(found, str):
-        pytest.skip(found)
+    if isinstance(found, Unavailable):
+        pytest.skip(found.reason)
     layer, x, audio = case(CARD, dtype)
     found = both(layer, x, audio, operations(CARD, dtype, kernels))
     layer, x, audio = (value.double().cpu() for value in (layer, x, audio))

@@ -11,9 +11,10 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from infinitetalk.pipeline.commands.main import main
-from infinitetalk.pipeline.commands.timing import WAN_14B, transformer_size
+from infinitetalk.pipeline.commands.timing import transformer_size
 from infinitetalk.pipeline.errors import InputError
 from infinitetalk.pipeline.facts.buckets import target_size
+from infinitetalk.pipeline.facts.model_sizes import WAN_14B
 from infinitetalk.pipeline.job.job import BUNDLED
 from infinitetalk.pipeline.planning.machine import choose_dtype, choose_vae, free_memory
 from infinitetalk.pipeline.planning.memory import (

@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from infinitetalk.pipeline.checkpoints.locate import find_transformer_files
-from infinitetalk.pipeline.errors import InputError
+from infinitetalk.pipeline.errors import InputError, Unavailable
 from infinitetalk.pipeline.facts.storages import StorageFacts
 from infinitetalk.pipeline.models.transformer.weights import open_weights
 from infinitetalk.pipeline.quantisation import matmul, products, rows
@@ -25,11 +25,11 @@ from infinitetalk.pipeline.quantisation.products import (
     find_gelu_product,
     integer_sums,
     scaled_after,
-    triton_kernels,
 )
 from infinitetalk.pipeline.quantisation.rows import Rows, quantise_rows
 from infinitetalk.pipeline.quantisation.rowwise import FP8_E4M3, FP8_E5M2, INT8, pack_fp8, pack_int8, packed_rows
 from infinitetalk.pipeline.quantisation.storage import PLAIN, SideBranch, Storage
+from infinitetalk.pipeline.quantisation.triton_probe import triton_kernels
 from infinitetalk.pipeline.settings.definition import Settings
 
 CPU = torch.device("cpu")
@@ -242,9 +242,9 @@ def test_the_choice_on_a_cpu():
 def test_the_choice_on_a_card(monkeypatch):
     """Of a card that has int8 products and no fp8 ones, such as an RTX 30xx."""
     card = torch.device("cuda")
-    found = {torch.int8: INT8_PRODUCT, FP8: "no fp8 here", torch.float8_e5m2: "no fp8 here"}
+    found = {torch.int8: INT8_PRODUCT, FP8: Unavailable("no fp8 here"), torch.float8_e5m2: Unavailable("no fp8 here")}
     monkeypatch.setattr(matmul, "find_product", lambda weights, device: found[weights])
-    monkeypatch.setattr(matmul, "triton_kernels", lambda device: "no Triton here")
+    monkeypatch.setattr(matmul, "triton_kernels", lambda device: Unavailable("no Triton here"))
     auto, on = (choose_matmuls(setting, card, torch.bfloat16) for setting in ("auto", "on"))
     assert isinstance(auto.of(INT8), EightBit) and isinstance(on.of(INT8), EightBit)
     assert (auto.of(FP8_E4M3).name, auto.of(FP8_E4M3).reason) == ("weight-only", "no fp8 here")
@@ -258,18 +258,18 @@ def test_the_choice_on_a_card(monkeypatch):
 
 def test_products_are_tried_before_they_are_used(monkeypatch):
     """A CPU stands for a card here: it has int8 sums and single fp8 scales, but no row-wise ones."""
-    before = torch.get_rng_state()
-    int8 = products._int8_product(CPU, "no Triton")
+    before, none = torch.get_rng_state(), Unavailable("no Triton")
+    int8 = products._int8_product(CPU, none)
     assert int8.function is integer_sums and int8.reason == "PyTorch's own product, since no Triton"
-    fp8 = products._fp8_product(FP8, CPU, "no Triton")
+    fp8 = products._fp8_product(FP8, CPU, none)
     assert fp8.function.func is scaled_after and "single scales only" in fp8.reason
     assert torch.equal(torch.get_rng_state(), before)
     right = products._int_mm
     monkeypatch.setattr(products, "_int_mm", lambda a, b: right(a, b).roll(1, dims=1))
-    assert products._int8_product(CPU, "no Triton") == "int8 products do not work here: it computes wrong results"
+    assert products._int8_product(CPU, none).reason == "int8 products do not work here: it computes wrong results"
     monkeypatch.delattr(torch, "_int_mm")
     monkeypatch.setattr(products, "_int_mm", right)
-    assert "has no attribute" in products._int8_product(CPU, "no Triton")
+    assert "has no attribute" in products._int8_product(CPU, none).reason
 
     def out_of_memory(a, b):
         raise torch.OutOfMemoryError("CUDA out of memory")
@@ -277,11 +277,11 @@ def test_products_are_tried_before_they_are_used(monkeypatch):
     # What happens to be free may not decide how products are computed.
     monkeypatch.setattr(products, "_int_mm", out_of_memory)
     with pytest.raises(torch.OutOfMemoryError):
-        products._int8_product(CPU, "no Triton")
+        products._int8_product(CPU, none)
 
 
 def test_triton_kernels_need_a_card():
-    assert triton_kernels(CPU) == "Triton kernels need a CUDA card, this run uses cpu"
+    assert triton_kernels(CPU).reason == "Triton kernels need a CUDA card, this run uses cpu"
 
 
 def compare_kernels(device, tiles):
@@ -325,7 +325,7 @@ def compare_kernels(device, tiles):
 
 def test_gelu_comes_with_the_product_only_where_it_is_the_same_gelu():
     for dtype in (torch.float32, torch.bfloat16):
-        assert "a CUDA card" in find_gelu_product("auto", CPU, dtype)  # a CPU's is by the error function
+        assert "a CUDA card" in find_gelu_product("auto", CPU, dtype).reason  # a CPU's is by the error function
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA card")
@@ -339,7 +339,7 @@ def test_gelu_in_the_product_rounds_no_worse_on_the_card(dtype):
     expected = F.gelu(F.linear(x.double(), weight.double(), bias.double()), approximate="tanh")
     usual = F.gelu(F.linear(x, weight, bias), approximate="tanh")
     assert relative_error(found(x, weight, bias), expected) <= 1.1 * relative_error(usual, expected)
-    assert find_gelu_product("plain", torch.device("cuda"), dtype) == "plain kernels are asked for"
+    assert find_gelu_product("plain", torch.device("cuda"), dtype).reason == "plain kernels are asked for"
 
 
 INTERPRETED = """

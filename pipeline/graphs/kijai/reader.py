@@ -9,8 +9,9 @@ once. Knows samplers and schedules; ``kijai_model`` and ``kijai_inputs`` know wh
 from __future__ import annotations
 
 from ...export.exported import Exported, Files
+from ...facts.solvers import SOLVERS
 from ...settings.definition import Settings
-from ...settings.validation import DISTILL_STEPS, validate
+from ...settings.validation import validate
 from ..foreign import conditioning, media
 from ..foreign.conditioning import of_kind
 from ..graph import Graph, Node, feeding, linked, number, refusal, text, value, whole
@@ -22,16 +23,8 @@ from .widgets import KIJAI_ORDERS
 SAMPLERS = ("WanVideoSampler", "WanVideoSamplerv2", "WanVideoSamplerFromSettings")
 
 # their scheduler -> our solver, and what differs
-_SOLVERS: dict[str, tuple[str, str]] = {
-    "flowmatch_distill": ("flowmatch_distill", ""),
-    "multitalk": ("euler", "upstream's schedule, which the graph runs with 4 steps whatever steps says"),
-    "euler": (
-        "euler",
-        "the same solver; the graph shifts its smallest noise level twice, upstream and this command once",
-    ),
-    "unipc": ("unipc", "the same solver as the library diffusers has it; noise levels differ slightly"),
-    "lcm": ("lcm", "the same solver as the library diffusers has it, on upstream's noise levels"),
-}
+_SOLVERS = {theirs: (row.name, told) for row in SOLVERS.values() for theirs, told in row.kijai.items()}
+_MULTITALK_STEPS = 4  # of their schedule of this name
 _NO_EQUIVALENT = {
     "samples": "starting from the latents of another video",
     "sigmas": "noise levels by hand",
@@ -125,7 +118,7 @@ def _sampling(graph: Graph, parts: tuple[Node, ...], notes: list[str]) -> dict[s
     if control != "fixed":
         notes.append(f"{sampler}: the seed changes after every run ({control}); this is the one that would run next.")
     return {
-        "sample_steps": DISTILL_STEPS if scheduler == "multitalk" else steps,
+        "sample_steps": _MULTITALK_STEPS if scheduler == "multitalk" else steps,
         "sample_solver": solver,
         "sample_shift": float(number(graph, _holder(parts, "shift"), "shift")),
         "sample_text_guide_scale": float(number(graph, sampler, "cfg")),

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ...export.exported import Files
-from ...settings.validation import DISTILL_STEPS
+from ...facts.solvers import SOLVERS
 from ..foreign.conditioning import of_kind, quantisation
 from ..graph import Graph, Node, linked, number, refusal, text, value, whole
 from ..orders import CONTROL, Order
@@ -40,7 +40,7 @@ ORDERS: dict[str, tuple[Order, ...]] = {
     "ModelSamplingSD3": ({"shift": float},),
 }
 _KINDS = ("KSampler", "KSamplerAdvanced", "SamplerCustom", "SamplerCustomAdvanced")
-_SAMPLERS = {"euler": "euler", "uni_pc": "unipc", "uni_pc_bh2": "unipc", "lcm": "lcm"}
+_SAMPLERS = {theirs: row.name for row in SOLVERS.values() for theirs in row.comfy}
 _EVEN = ("simple", "sgm_uniform")  # schedules of the noise levels 1, 1 - 1/n, ..., 1/n before the shift
 _SCHEDULES = (*_EVEN, "normal")
 _WAN_SHIFT = 8.0  # core's for Wan 2.1 where no node sets one
@@ -137,7 +137,7 @@ def _solver(graph: Graph, node: Node, sampler: str, scheduler: str, steps: int, 
         offered = ", ".join(_SCHEDULES)
         raise refusal(graph, node, f"scheduler {scheduler} has no equivalent here; choose one of {offered}")
     solver = _SAMPLERS[sampler]
-    if solver == "euler" and scheduler in _EVEN and steps == DISTILL_STEPS:
+    if solver == "euler" and scheduler in _EVEN and steps == SOLVERS["flowmatch_distill"].steps:
         notes.append(
             f"{node}: euler with {scheduler} in 4 steps became --sample_solver flowmatch_distill: the same solver on "
             "nearly the same noise levels."

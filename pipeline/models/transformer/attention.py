@@ -2,33 +2,26 @@
 
 ``choose_attention`` looks once at what was asked for, the device and what is installed, and
 returns the function with the reason for the choice. Plain PyTorch SDPA is always there and is
-what every other backend is tested against.
+what every other backend is tested against. What is known of each without trying it is in
+``facts/attention.py``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from importlib.util import find_spec
-from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ...errors import InputError
+from ...facts.attention import ATTENTION, automatic_attention
 from ...quantisation.rows import Activation, Rows
 
-if TYPE_CHECKING:
-    from .fp8_attention import Fp8Attention
-
-# what is imported, and the package that it comes with
-MODULES = {
-    "flash": ("flash_attn", "flash-attn"),
-    "sage": ("sageattention", "sageattention"),
-    "cudnn_fp8": ("cudnn", "nvidia-cudnn-frontend"),
-}
 AttentionFunction = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+EightBitFunction = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], Rows]
+Made = tuple[AttentionFunction, EightBitFunction | None]  # as in ``Attention``
 
 
 @dataclass(frozen=True)
@@ -42,7 +35,7 @@ class Attention:
     name: str
     reason: str
     function: AttentionFunction
-    eight_bit: Callable[[torch.Tensor, torch.Tensor, torch.Tensor], Rows] | None = None
+    eight_bit: EightBitFunction | None = None
 
     def __call__(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
         return self.function(q, k, v)
@@ -62,43 +55,26 @@ def choose_attention(name: str, device: torch.device, dtype: torch.dtype) -> Att
     """The backend called ``name``, or for "auto" the fastest exact one for this device.
 
     Args:
-        name: "auto", "sdpa", "cudnn", "cudnn_fp8" (package nvidia-cudnn-frontend), "flash" (package flash-attn) or
-            "sage" (package sageattention).
+        name: "auto", or one of ``facts.attention.ATTENTION``.
 
     Raises:
         InputError: the backend cannot run here; says why.
     """
-    half = dtype in (torch.float16, torch.bfloat16)
+    fits = device.type == "cuda" and dtype in (torch.float16, torch.bfloat16)
     if name == "auto":
-        if device.type == "cuda" and half and torch.cuda.get_device_capability(device) == (9, 0):
-            return Attention("cudnn", "Hopper card, 16-bit: cuDNN is the fastest exact kernel there", _cudnn)
-        return Attention("sdpa", "PyTorch picks its own kernel", _sdpa)
-    if name == "sdpa":
-        return Attention("sdpa", "asked for", _sdpa)
-    needs = f"--attention {name} needs a CUDA card and 16-bit weights"
-    if device.type != "cuda" or not half:
-        raise InputError(f"{needs}; this run uses {device.type} with {dtype}. Use --attention sdpa.")
-    if name == "cudnn":
-        return Attention("cudnn", "asked for", _cudnn)
-    module, package = MODULES[name]
-    if find_spec(module) is None:
-        raise InputError(f"--attention {name} needs the Python package {package}, which is not installed here.")
-    if name == "cudnn_fp8":
-        function = _cudnn_fp8(device)
-        return Attention(name, "asked for; self-attention in 8 bits, not exact", function, function.rows)
-    return Attention(name, "asked for", {"flash": _flash, "sage": _sage}[name])
-
-
-def _cudnn_fp8(device: torch.device) -> Fp8Attention:
-    major, minor = torch.cuda.get_device_capability(device)
-    if (major, minor) != (9, 0) and major != 10:
+        facts = automatic_attention(torch.cuda.get_device_capability(device) if fits else None)
+        return Attention(facts.name, facts.automatic, *BACKENDS[facts.name](device))
+    facts = ATTENTION[name]
+    if facts.needs_card and not fits:
         raise InputError(
-            "--attention cudnn_fp8 needs a Hopper or data-centre Blackwell card (compute capability 9.0 or 10.x); "
-            f"this one has {major}.{minor}. Use --attention auto."
+            f"--attention {name} needs a CUDA card and 16-bit weights; this run uses {device.type} with {dtype}. "
+            "Use --attention sdpa."
         )
-    from .fp8_attention import Fp8Attention
-
-    return Fp8Attention(device, otherwise=_cudnn)
+    facts.check_package()
+    if facts.capabilities:
+        facts.check_card(torch.cuda.get_device_capability(device))
+    reason = "asked for" if facts.exact else f"asked for; in {facts.bits} bits, not exact"
+    return Attention(name, reason, *BACKENDS[name](device))
 
 
 def _sdpa(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
@@ -123,3 +99,20 @@ def _sage(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
     from sageattention import sageattn
 
     return sageattn(q, k, v, tensor_layout="NHD")
+
+
+def _cudnn_fp8(device: torch.device) -> Made:
+    from .fp8_attention import Fp8Attention
+
+    function = Fp8Attention(device, otherwise=_cudnn)
+    return function, function.rows
+
+
+# how each backend is made for a device
+BACKENDS: Mapping[str, Callable[[torch.device], Made]] = {
+    "sdpa": lambda device: (_sdpa, None),
+    "cudnn": lambda device: (_cudnn, None),
+    "cudnn_fp8": _cudnn_fp8,
+    "flash": lambda device: (_flash, None),
+    "sage": lambda device: (_sage, None),
+}

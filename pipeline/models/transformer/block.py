@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from ...facts.model_sizes import TransformerConfig
 from ...quantisation.matmul import WEIGHT_ONLY, Matmuls
 from ...quantisation.products import GeluProduct
 from ...quantisation.rows import Activation, token_slices
@@ -24,31 +25,6 @@ TEXT_TOKENS = 512  # a prompt and its padding
 # Layers of cross-attention that are needed once for each text and image, not at every step.
 TEXT_LAYERS = ("k", "v", "norm_k")
 IMAGE_LAYERS = ("k_img", "v_img", "norm_k_img")
-
-
-@dataclass(frozen=True)
-class TransformerConfig:
-    """Sizes of a transformer; all but ``num_heads`` can be read off the tensors' shapes."""
-
-    dim: int
-    ffn_dim: int
-    num_heads: int
-    num_layers: int
-    in_channels: int
-    out_channels: int
-    patch_size: tuple[int, int, int]
-    freq_dim: int
-    text_dim: int
-    image_dim: int
-    audio_dim: int
-    audio_hidden: int
-    audio_tokens: int
-    audio_features: int
-    eps: float = 1e-6
-
-    @property
-    def head_dim(self) -> int:
-        return self.dim // self.num_heads
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,8 @@ from functools import cache
 import torch
 import torch.nn.functional as F
 
-from .pointwise import triton_obstacle
+from ...errors import Unavailable, in_short
+from ...quantisation.triton_probe import triton_kernels
 
 
 @dataclass(frozen=True)
@@ -105,30 +106,33 @@ def folding_pays(dim: int, columns: int, pixels: int) -> bool:
 
 
 @cache
-def choose_few_keys(kernels: str, device: torch.device, dtype: torch.dtype) -> FewKeys | str:
+def choose_few_keys(kernels: str, device: torch.device, dtype: torch.dtype) -> FewKeys | Unavailable:
     """The fastest way that works here, or why there is none.
 
     Args:
         kernels: "plain", "triton" or "auto", as in ``pointwise.choose_pointwise``.
     """
     if device.type == "cpu" and dtype != torch.float32:
-        return "PyTorch has no products of 16 bits with float32 results on a CPU"
+        return Unavailable("PyTorch has no products of 16 bits with float32 results on a CPU")
     plain = FewKeys("plain", "asked for", fold, weigh)
     obstacle = _obstacle(plain, device, dtype)
     if obstacle is not None:  # torch.bmm has had ``out_dtype`` since 2.8
-        return f"PyTorch {torch.__version__}: {obstacle}"
+        return Unavailable(f"PyTorch {torch.__version__}: {obstacle}")
     if kernels == "plain":
         return plain
-    obstacle = "fused ones are for 16 bits" if dtype == torch.float32 else triton_obstacle(device)
-    if obstacle is None:
-        from . import few_keys_triton as fused
+    if dtype == torch.float32:
+        return replace(plain, reason="fused ones are for 16 bits")
+    triton = triton_kernels(device)
+    if isinstance(triton, Unavailable):
+        return replace(plain, reason=triton.reason)
+    from . import few_keys_triton as fused
 
-        fast = FewKeys("triton", "a CUDA card with Triton", fused.fold, fused.weigh, fused.sum_of_two)
-        obstacle = _obstacle(fast, device, dtype)
-    return fast if obstacle is None else replace(plain, reason=obstacle)
+    fast = FewKeys("triton", "a CUDA card with Triton", fused.fold, fused.weigh, fused.sum_of_two)
+    obstacle = _obstacle(fast, device, dtype)
+    return fast if obstacle is None else replace(plain, reason=obstacle.reason)
 
 
-def _obstacle(ways: FewKeys, device: torch.device, dtype: torch.dtype) -> str | None:
+def _obstacle(ways: FewKeys, device: torch.device, dtype: torch.dtype) -> Unavailable | None:
     """Why this does not work on this device, or None: it is tried on little, with the real model's heads."""
     frames, pixels, tokens, heads, width, channels = 2, 70, 32, 2, 128, 320
 
@@ -149,11 +153,11 @@ def _obstacle(ways: FewKeys, device: torch.device, dtype: torch.dtype) -> str | 
             padded = torch.cat([first, first[:, -1:].expand(-1, 9, -1, -1)], dim=1)
             exact = sum(_attend(q.float(), *text[:, None].float()) for text in (padded, second))
             error = max(error, _relative(ways.sum_of_two(q[0], first, 10, second)[None], exact))
-        return None if error < 0.05 else "it computes wrong results here"
+        return None if error < 0.05 else Unavailable("it computes wrong results here")
     except torch.OutOfMemoryError:
         raise
     except Exception as error:
-        return (str(error).strip().splitlines() or [repr(error)])[0][:100]
+        return Unavailable(in_short(error))
 
 
 def _attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:

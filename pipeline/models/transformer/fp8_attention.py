@@ -17,9 +17,9 @@ from typing import Any
 
 import torch
 
-from ...errors import InputError
+from ...errors import InputError, Unavailable, in_short
 from ...quantisation.rows import Rows
-from .pointwise import choose_pointwise
+from ...quantisation.triton_probe import triton_kernels
 
 E4M3 = torch.float8_e4m3fn
 LARGEST = torch.finfo(E4M3).max
@@ -75,7 +75,7 @@ class Fp8Attention:
         self._otherwise = otherwise
         self._graphs: dict[torch.Size, _Graph] = {}
         self.cast: ScaledCast = scaled_cast
-        if choose_pointwise("auto", device).name == "triton":
+        if not isinstance(triton_kernels(device), Unavailable):
             from .pointwise_triton import scaled_cast as fused
 
             self.cast = fused
@@ -179,5 +179,4 @@ class Fp8Attention:
 def _refusal(error: Exception) -> InputError:
     if isinstance(error, InputError):
         return error
-    reason = (str(error).strip() or repr(error)).splitlines()[0]
-    return InputError(f"--attention cudnn_fp8 does not work here ({reason}). Use --attention auto.")
+    return InputError(f"--attention cudnn_fp8 does not work here ({in_short(error)}). Use --attention auto.")

@@ -10,14 +10,14 @@ after rounding to the dtype of the floats that are not kept then; the plain ones
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 
-from ...errors import InputError
+from ...errors import InputError, Unavailable
 from ...quantisation.rows import Activation, row_slices
+from ...quantisation.triton_probe import triton_kernels
 from .rope import rotate
 
 
@@ -76,30 +76,14 @@ def choose_pointwise(name: str, device: torch.device) -> Pointwise:
     """
     if name == "plain":
         return PlainPointwise("asked for")
-    obstacle = triton_obstacle(device)
-    if obstacle is None:
+    fused = triton_kernels(device)
+    if not isinstance(fused, Unavailable):
         from .pointwise_triton import TritonPointwise
 
         return TritonPointwise("asked for" if name == "triton" else "a CUDA card with Triton")
     if name == "triton":
-        raise InputError(f"--kernels triton: {obstacle}. Use --kernels plain.")
-    return PlainPointwise(obstacle)
-
-
-def triton_obstacle(device: torch.device) -> str | None:
-    """Why the Triton kernels cannot run, or None."""
-    if device.type != "cuda":
-        return f"fused ones need a CUDA card, this run uses {device.type}"
-    if find_spec("triton") is None:
-        return "the Python package triton is not installed"
-    from .pointwise_triton import TritonPointwise
-
-    try:  # Triton builds its launcher with a C compiler; whether there is one shows only now
-        x = torch.zeros(2, 64, device=device)
-        TritonPointwise("").norm(x, x[0], x[0], 1e-6)
-    except Exception as error:
-        return f"Triton does not work here ({str(error).strip().splitlines()[-1] if str(error).strip() else error!r})"
-    return None
+        raise InputError(f"--kernels triton: {fused.reason}. Use --kernels plain.")
+    return PlainPointwise(fused.reason)
 
 
 class PlainPointwise:

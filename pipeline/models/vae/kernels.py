@@ -12,7 +12,8 @@ from typing import Protocol
 import torch
 import torch.nn.functional as F
 
-from ..transformer.pointwise import triton_obstacle
+from ...errors import Unavailable
+from ...quantisation.triton_probe import triton_kernels
 
 EPS = 1e-12  # of torch.nn.functional.normalize
 
@@ -66,9 +67,9 @@ def choose_vae_kernels(name: str, device: torch.device) -> VaeKernels:
     """
     if name == "plain":
         return PlainVaeKernels("asked for")
-    obstacle = triton_obstacle(device)
-    if obstacle is not None:
-        return PlainVaeKernels(obstacle)
+    fused = triton_kernels(device)
+    if isinstance(fused, Unavailable):
+        return PlainVaeKernels(fused.reason)
     from .kernels_triton import TritonVaeKernels
 
     return TritonVaeKernels("asked for" if name == "triton" else "a CUDA card with Triton")

@@ -215,11 +215,46 @@ def load_vae(
             "(Wan2.1_VAE.pth)."
         )
     fill(vae, tensors, WHAT, dtype=dtype, device=device)
-    for parameter in vae.parameters():  # kernels in the order of the features, see vae_layers
+    return in_working_order(vae)
+
+
+def in_working_order(vae: WanVAE) -> WanVAE:
+    """The same, its kernels in memory in the order of the features (see ``layers``)."""
+    for parameter in vae.parameters():
         if parameter.dim() >= 4:
             layout = torch.channels_last_3d if parameter.dim() == 5 else torch.channels_last
             parameter.data = parameter.data.contiguous(memory_format=layout)
     return vae.eval()
+
+
+def wan_vae(width: int, kernels: VaeKernels = PLAIN) -> WanVAE:
+    """The Wan 2.1 VAE as it was published, on the current device and without weights.
+
+    Args:
+        width: channels of the finest features.
+    """
+    z_dim, d = len(LATENT_MEAN), width
+
+    def residual(in_dim: int, out_dim: int, count: int) -> list[Layer]:
+        return [ResidualBlock(in_dim if number == 0 else out_dim, out_dim) for number in range(count)]
+
+    def middle() -> list[Layer]:
+        return [ResidualBlock(4 * d, 4 * d), AttentionBlock(4 * d), ResidualBlock(4 * d, 4 * d)]
+
+    down = [
+        *(*residual(d, d, 2), Downsample(d, d, over_time=False)),
+        *(*residual(d, 2 * d, 2), Downsample(2 * d, 2 * d, over_time=True)),
+        *(*residual(2 * d, 4 * d, 2), Downsample(4 * d, 4 * d, over_time=True)),
+        *residual(4 * d, 4 * d, 2),
+    ]
+    up = [
+        *(*residual(4 * d, 4 * d, 3), Upsample(4 * d, 2 * d, over_time=True)),
+        *(*residual(2 * d, 4 * d, 3), Upsample(4 * d, 2 * d, over_time=True)),
+        *(*residual(2 * d, 2 * d, 3), Upsample(2 * d, d, over_time=False)),
+        *residual(d, d, 3),
+    ]
+    encoder = Coder(3, 2 * z_dim, {"downsamples": down, "middle": middle()})
+    return WanVAE(encoder, Coder(z_dim, 3, {"middle": middle(), "upsamples": up}), z_dim, kernels)
 
 
 def _check_kind(tensors: Tensors) -> int:

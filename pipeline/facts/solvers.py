@@ -1,0 +1,92 @@
+"""The solvers of ``--sample_solver``: a row for each, with all that is known of it without PyTorch.
+
+What walks the noise levels is in ``sampling/solvers.py``, by the same names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from .packages import Package
+from .words import listed
+
+USUAL_STEPS = 40  # upstream's for its own schedule
+_DIFFUSERS = Package("diffusers", "diffusers", oldest="0.35")
+
+
+@dataclass(frozen=True)
+class SolverFacts:
+    """One solver.
+
+    Attributes:
+        help: what it is, for people, after its name; empty where the package that it needs says enough.
+        package: what it needs; None for nothing beyond the engine.
+        steps: the only number of steps that it was made for; None for any.
+        upstream: whether MeiGen's own command has it.
+        kijai: schedulers of ComfyUI-WanVideoWrapper that it stands for, and what differs ("" for nothing).
+        comfy: samplers of ComfyUI's own nodes that it stands for.
+    """
+
+    name: str
+    help: str = ""
+    package: Package | None = None
+    steps: int | None = None
+    upstream: bool = False
+    kijai: Mapping[str, str] = field(default_factory=dict)
+    comfy: tuple[str, ...] = ()
+
+    def check(self) -> None:
+        """Raises InputError: the package that it needs is missing or too old."""
+        if self.package is not None:
+            self.package.require(f"--sample_solver {self.name}", "--sample_solver euler")
+
+
+_ROWS = (
+    SolverFacts(
+        "euler",
+        "is upstream's",
+        upstream=True,
+        kijai={
+            "multitalk": "upstream's schedule, which the graph runs with 4 steps whatever steps says",
+            "euler": "the same solver; the graph shifts its smallest noise level twice, upstream and this command once",
+        },
+        comfy=("euler",),
+    ),
+    SolverFacts("flowmatch_distill", "is for 4-step LoRAs", steps=4, kijai={"flowmatch_distill": ""}),
+    SolverFacts(
+        "unipc",
+        package=_DIFFUSERS,
+        kijai={"unipc": "the same solver as the library diffusers has it; noise levels differ slightly"},
+        comfy=("uni_pc", "uni_pc_bh2"),
+    ),
+    SolverFacts(
+        "lcm",
+        package=_DIFFUSERS,
+        kijai={"lcm": "the same solver as the library diffusers has it, on upstream's noise levels"},
+        comfy=("lcm",),
+    ),
+)
+SOLVERS: Mapping[str, SolverFacts] = {row.name: row for row in _ROWS}
+
+
+def by_package() -> dict[Package, list[str]]:
+    """The names of the solvers that need a package, by package."""
+    found: dict[Package, list[str]] = {}
+    for row in SOLVERS.values():
+        if row.package is not None:
+            found.setdefault(row.package, []).append(row.name)
+    return found
+
+
+def solvers_help() -> str:
+    """One line about all of them."""
+    told = [f"{row.name} {row.help}" for row in SOLVERS.values() if row.help]
+    for package, names in by_package().items():
+        told.append(f"{listed(names)} {'need' if len(names) > 1 else 'needs'} {package.name}")
+    return "; ".join(told)
+
+
+def steps_help() -> str:
+    """The number of steps where none is set, in words."""
+    return "".join([f"{USUAL_STEPS}", *(f", or {row.steps} with {row.name}" for row in SOLVERS.values() if row.steps)])

@@ -1,0 +1,143 @@
+"""The tables of solvers and attention backends, and the code of each: both sides agree, and a row is enough."""
+
+import filecmp
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from infinitetalk.pipeline.errors import InputError
+from infinitetalk.pipeline.facts import packages
+from infinitetalk.pipeline.facts.attention import ATTENTION, PLAIN, attention_help, automatic_attention, extra_vectors
+from infinitetalk.pipeline.facts.packages import Package
+from infinitetalk.pipeline.facts.solvers import SOLVERS, solvers_help, steps_help
+from infinitetalk.pipeline.models.transformer.attention import BACKENDS
+from infinitetalk.pipeline.sampling.solvers import DISTILLED_LEVELS, MAKERS
+from infinitetalk.pipeline.settings.definition import setting_infos
+
+ENGINE = Path(packages.__file__).parents[1]
+
+
+def test_every_row_has_its_code_and_all_code_has_a_row():
+    assert list(SOLVERS) == list(MAKERS) == [row.name for row in SOLVERS.values()]
+    assert list(ATTENTION) == list(BACKENDS) == [row.name for row in ATTENTION.values()]
+    assert SOLVERS["flowmatch_distill"].steps == len(DISTILLED_LEVELS)
+
+
+def test_settings_offer_the_rows():
+    infos = setting_infos()
+    assert infos["sample_solver"].choices == ("euler", "flowmatch_distill", "unipc", "lcm")
+    assert infos["attention"].choices == ("auto", "sdpa", "cudnn", "cudnn_fp8", "flash", "sage")
+    assert solvers_help() == "euler is upstream's; flowmatch_distill is for 4-step LoRAs; unipc and lcm need diffusers"
+    assert steps_help() == "40, or 4 with flowmatch_distill"
+    assert "cudnn_fp8 and sage compute in 8 bits" in attention_help()
+
+
+def test_what_is_taken_unasked_is_exact_and_needs_no_package():
+    for row in ATTENTION.values():
+        assert bool(row.automatic) == bool(row.fastest_on or row is PLAIN)
+        assert not row.automatic or (row.exact and row.package is None and extra_vectors(row.name) == 0)
+        assert row.exact or extra_vectors(row.name) > 0
+    taken = {capability: automatic_attention(capability).name for capability in (None, (8, 9), (9, 0), (10, 0))}
+    assert taken == {None: "sdpa", (8, 9): "sdpa", (9, 0): "cudnn", (10, 0): "sdpa"}
+    assert extra_vectors("auto") == 0
+
+
+def test_a_scheduler_of_another_pack_has_one_meaning():
+    for theirs in ([name for row in SOLVERS.values() for name in names(row)] for names in (kijai, comfy)):
+        assert len(theirs) == len(set(theirs))
+
+
+def kijai(row):
+    return row.kijai
+
+
+def comfy(row):
+    return row.comfy
+
+
+OLD = "is 0.34.9, 0.35 or newer is needed"
+VERSIONS = {"0.35": "", "1.0.2": "", "0.36.0.dev0": "", "0.34.9": OLD, None: "is not installed"}
+
+
+@pytest.mark.parametrize(("version", "refused"), VERSIONS.items())
+def test_a_package_must_be_there_and_new_enough(monkeypatch, version, refused):
+    monkeypatch.setattr(packages, "find_spec", lambda name: version)
+    monkeypatch.setattr(packages, "version", lambda name: version)
+    package = Package("some_module", "some-package", oldest="0.35")
+    if not refused:
+        assert package.obstacle() is None
+        return
+    with pytest.raises(
+        InputError, match=f"--flag: the Python package some-package {refused}.*'some-package>=0.35', or"
+    ):
+        package.require("--flag", "another")
+
+
+# A solver that goes back half a step, and an attention that is PyTorch's own: two edits each.
+NEW = {
+    "facts/solvers.py": ("_ROWS = (\n", '    SolverFacts("midway", "goes half as far", steps=3, comfy=("dpm_2",)),\n'),
+    "sampling/solvers.py": (
+        "Callable[[int, float, torch.Generator], Solver]] = {\n",
+        '    "midway": lambda steps, shift, generator: EulerSolver(euler_levels(steps, shift) / 2),\n',
+    ),
+    "facts/attention.py": (
+        "_ROWS = (\n",
+        '    AttentionFacts("mirror", needs_card=False, package=Package("json", "json"), bits=8, vectors=7),\n',
+    ),
+    "models/transformer/attention.py": (
+        "Callable[[torch.device], Made]] = {\n",
+        '    "mirror": lambda device: (lambda q, k, v: -_sdpa(q, k, v), None),\n',
+    ),
+}
+USE = """
+import torch
+from infinitetalk.pipeline.commands import doctor, ways
+from infinitetalk.pipeline.errors import InputError
+from infinitetalk.pipeline.graphs.native import sampling
+from infinitetalk.pipeline.models.transformer.attention import choose_attention
+from infinitetalk.pipeline.planning.machine import choose_operations, choose_vae, describe_computation
+from infinitetalk.pipeline.sampling.solvers import make_solver
+from infinitetalk.pipeline.settings.flags import build_parser, parse
+from infinitetalk.pipeline.settings.validation import resolve
+
+settings = resolve(parse(["--sample_solver", "midway", "--attention", "mirror"]))
+assert settings.sample_steps == 3
+try:
+    resolve(parse(["--sample_solver", "midway", "--sample_steps", "5"]))
+except InputError as error:
+    assert "has exactly 3 steps" in str(error)
+else:
+    raise AssertionError("five steps")
+text = " ".join(build_parser().format_help().split())
+assert "midway goes half as far" in text and "mirror, cudnn_fp8 and sage compute in" in text
+cpu = torch.device("cpu")
+operations = choose_operations(settings, cpu, torch.float32)
+plan = describe_computation(cpu, torch.float32, operations, choose_vae(settings, cpu))
+assert "attention by mirror (asked for; in 8 bits, not exact)" in plan, plan
+solver = make_solver("midway", 3, 7.0, torch.Generator())
+x = torch.ones(2)
+assert torch.equal(solver.step(0, x, x), x - float(solver.levels[0] - solver.levels[1])), solver.levels
+q = torch.randn(1, 5, 2, 8)
+assert torch.equal(choose_attention("mirror", cpu, q.dtype)(q, q, q), -choose_attention("sdpa", cpu, q.dtype)(q, q, q))
+assert sampling._SAMPLERS["dpm_2"] == "midway"
+assert ways._attention("mirror", cpu, q.dtype).found.startswith("works; differs")
+assert any(found.what == "json" and "mirror" not in found.found for found in doctor.examine(quick=True))
+"""
+
+
+def test_a_new_solver_or_backend_is_a_row_and_its_code(tmp_path):
+    engine = tmp_path / "infinitetalk" / "pipeline"
+    shutil.copytree(ENGINE, engine, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ENGINE.parent / "__init__.py", engine.parent)
+    for path, (place, line) in NEW.items():
+        text = (engine / path).read_text("utf-8")
+        assert text.count(place) == 1, path
+        (engine / path).write_text(text.replace(place, place + line), "utf-8")
+    files = [path.relative_to(ENGINE).as_posix() for path in ENGINE.rglob("*.*") if "__pycache__" not in path.parts]
+    changed = filecmp.cmpfiles(ENGINE, engine, files, shallow=False)[1]
+    assert sorted(changed) == sorted(NEW)  # two for each
+    environment = {"PYTHONPATH": str(tmp_path), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, "-c", USE], env=environment, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr[-2000:]
