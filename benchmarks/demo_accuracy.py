@@ -82,7 +82,7 @@ def frames(generator: Generator, settings: Settings) -> torch.Tensor:
 def on_a_cpu(settings: Settings, tell: Tell, follows: Callable[[torch.Tensor], float], parts: bool) -> None:
     steps, generator = settings.sample_steps, Generator(settings)
     whole = frames(generator, settings)
-    model, matmuls = generator._transformer[0], choose_matmuls("off", torch.device("cpu"), torch.float32)
+    model, matmuls = generator.models.transformer, choose_matmuls("off", torch.device("cpu"), torch.float32)
     tell(f"{steps} steps, float32: mouth and speech, r", follows(whole))
     groups = {group: pattern for group, pattern in GROUPS.items() if group not in ("all", "the last block")}
     for quant in ("fp8", "int8"):
@@ -107,7 +107,7 @@ def on_a_card(settings: Settings, tell: Tell, follows: Callable[[torch.Tensor], 
     settings = settings.replace(dtype="bf16")
     generator = Generator(settings)
     half = frames(generator, settings)
-    model = generator._transformer[0]
+    model = generator.models.transformer
     device, usual = model.device, model.operations
 
     def tried(name: str, quant: str | None, matmuls: str, attention: str | None) -> None:
@@ -151,7 +151,7 @@ class Partly:
 
 def where_it_rounds(generator: Generator, settings: Settings, tell: Tell, half: torch.Tensor) -> None:
     """8-bit attention in some blocks or steps, against none."""
-    model, steps = generator._transformer[0], settings.sample_steps
+    model, steps = generator.models.transformer, settings.sample_steps
     usual, total = model.operations, len(model.blocks)
     try:
         eight_bit = choose_attention("cudnn_fp8", model.device, torch.bfloat16)

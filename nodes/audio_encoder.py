@@ -36,8 +36,8 @@ class InfiniteTalkAudioEncoder(io.ComfyNode):
     @classmethod
     def execute(cls, audio: dict, wav2vec_dir: str) -> io.NodeOutput:
         from ..pipeline.media.audio import SAMPLE_RATE, Sound
+        from ..pipeline.models.speech import encode_speech
         from ..pipeline.models.speech_encoder import load_speech_encoder
-        from ..pipeline.run.speech import encode_speech
         from .comfy import host
 
         waveform = audio["waveform"]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from comfy_api.latest import io
 
 if TYPE_CHECKING:
-    from ...pipeline.run.speech import EncodedSpeech
+    from ...pipeline.models.speech import EncodedSpeech
 
 PresetSocket = io.Custom("INFINITETALK_PRESET")
 LoraSocket = io.Custom("INFINITETALK_LORA")

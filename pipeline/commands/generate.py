@@ -15,8 +15,8 @@ from ..job.job import load_job, output_path
 from ..run.progress import ConsoleProgress, Loading, no_progress
 from ..settings.definition import ONE_GPU
 from ..settings.flags import Parser, build_parser, settings_from
-from ..settings.validation import resolve, warnings_for
-from .console import note, say
+from ..settings.validation import resolve
+from .console import say
 
 
 def parser() -> Parser:
@@ -33,17 +33,15 @@ def run(args: argparse.Namespace) -> int:
     settings = resolve(settings_from(args))
     if os.environ.get("WORLD_SIZE", "1") != "1":
         raise InputError(f"torchrun started {os.environ['WORLD_SIZE']} processes, but {ONE_GPU}")
-    for sentence in warnings_for(settings):
-        note(f"warning: {sentence}")
     if settings.resume and settings.save_file is None:
         raise InputError("--resume needs --save_file: the name of the video to go on with.")
     job = load_job(settings)
     settings = settings.replace(save_file=output_path(settings, job, datetime.now()))
     if settings.dry_run:
-        from ..planning.run_plan import plan_run
-        from ..planning.windows import describe
+        from ..planning.describe import describe
+        from ..planning.run_plan import plan_models, plan_run
 
-        say(describe(plan_run(settings, job)))
+        say(describe(plan_run(plan_models(settings), settings, job)))
         return 0
 
     progress = no_progress if settings.quiet else ConsoleProgress(sys.stderr)

@@ -34,8 +34,8 @@ from ..models.transformer.rope import rope_table
 from ..models.vae.kernels import choose_vae_kernels
 from ..models.vae.model import WanVAE, in_working_order, wan_vae
 from ..planning.machine import choose_dtype, choose_operations, choose_vae, free_memory
-from ..planning.memory import IMAGE_TOKENS
-from ..planning.windows import latent_frames, plan_memory, tokens_per_window
+from ..planning.memory import IMAGE_TOKENS, plan_memory
+from ..planning.windows import latent_frames, tokens_per_window
 from ..sampling.guidance import branches_of_steps
 from ..settings.definition import Settings
 from ..settings.presets import preset_names, settings_with_preset

@@ -21,7 +21,7 @@ from ..settings.definition import NEGATIVE_PROMPT, Settings
 if TYPE_CHECKING:
     from ..media.audio import Sound
     from ..media.reference import Footage
-    from ..run.speech import EncodedSpeech
+    from ..models.speech import EncodedSpeech
 
 ENTRIES = ("prompt", "negative_prompt", "cond_video", "cond_audio", "audio_type", "bbox")
 SPEAKERS = ("person1", "person2")

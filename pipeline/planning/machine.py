@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+import av
 import torch
 
 from ..errors import InputError, Unavailable
@@ -11,12 +14,42 @@ from ..models.transformer.attention import choose_attention
 from ..models.transformer.block import Operations
 from ..models.transformer.few_keys import choose_few_keys
 from ..models.transformer.pointwise import choose_pointwise
+from ..models.vae.kernels import VaeKernels, choose_vae_kernels
 from ..quantisation.matmul import choose_matmuls
 from ..quantisation.products import find_gelu_product
 from ..settings.definition import Settings
+from ..version import __version__
 from .memory import VAE_TILES, VaePlan
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where, in what and by which implementations models compute. Follows from settings and the device alone.
+
+    Attributes:
+        dtype: of transformer and text encoder.
+        operations: of the transformer.
+        vae_kernels: of the VAE.
+    """
+
+    device: torch.device
+    dtype: torch.dtype
+    operations: Operations
+    vae_kernels: VaeKernels
+
+
+def choose_machine(settings: Settings) -> Machine:
+    """What the settings ask for, or the best that works here.
+
+    Raises:
+        InputError: a card or an implementation is asked for that is not there.
+    """
+    device = choose_device(settings.device)
+    dtype = choose_dtype(settings.dtype, device)
+    operations = choose_operations(settings, device, dtype)
+    return Machine(device, dtype, operations, choose_vae_kernels(settings.kernels, device))
 
 
 def choose_device(name: str) -> torch.device:
@@ -100,12 +133,36 @@ def free_memory(device: torch.device, limit: float | None = None) -> int | None:
     return free if limit is None else max(0, min(free, int(limit * GIB) - used))
 
 
-def describe_computation(device: torch.device, dtype: torch.dtype, operations: Operations, vae: VaePlan) -> str:
+def describe_computation(machine: Machine, vae: VaePlan) -> str:
     """Where and with what a run computes, and why, for people."""
+    device, attend, pointwise = machine.device, machine.operations.attend, machine.operations.pointwise
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "the CPU"
-    attend, pointwise = operations.attend, operations.pointwise
     return (
-        f"{name} in {str(dtype).removeprefix('torch.')}, attention by {attend.name} ({attend.reason}), "
-        f"kernels: {pointwise.name} ({pointwise.reason}), the VAE in {str(vae.dtype).removeprefix('torch.')}"
+        f"{name} in {_name(machine.dtype)}, attention by {attend.name} ({attend.reason}), "
+        f"kernels: {pointwise.name} ({pointwise.reason}), the VAE in {_name(vae.dtype)}"
         + (f", {vae.tiles} tiles" if vae.tiles > 1 else "")
     )
+
+
+def computes(machine: Machine, vae: VaePlan, products: str) -> dict[str, str]:
+    """What besides settings and files decides the last bits of a video, by name.
+
+    Args:
+        products: how the transformer's matrices are multiplied.
+    """
+    return {
+        "device": machine.device.type,
+        "dtype": _name(machine.dtype),
+        "VAE's dtype": _name(vae.dtype),
+        "VAE's tiles": str(vae.tiles),
+        "attention": machine.operations.attend.name,
+        "kernels": machine.operations.pointwise.name,
+        "products": products,
+        "infinitetalk": __version__,
+        "torch": torch.__version__,
+        "av": av.__version__,
+    }
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")

@@ -16,6 +16,9 @@ from ..models.transformer.block import TEXT_TOKENS
 from ..models.transformer.matrices import TransformerSize
 from ..models.vae.tiles import grid
 from ..quantisation.rows import token_slices
+from ..sampling.guidance import guidance_branches
+from ..settings.definition import Settings
+from .windows import tokens_per_window
 
 IMAGE_TOKENS = 257
 # What a block holds at its worst moment, in vectors of width dim for every token: the residual stream, the input in
@@ -178,3 +181,31 @@ def place_blocks(
     else:
         resident = max((n for n in range(size.blocks + 1) if fits(Placement(n, False))), default=0)
     return Placement(resident, resident == size.blocks and fits(Placement(resident, True)))
+
+
+def plan_memory(
+    size: TransformerSize,
+    settings: Settings,
+    height: int,
+    width: int,
+    itemsize: int,
+    free: int | None,
+    vae: VaePlan,
+) -> tuple[Placement, MemoryEstimate]:
+    """What of the transformer stays on the device, and what the run needs then.
+
+    Args:
+        settings: resolved.
+        height, width: of the video, in pixels.
+        itemsize: bytes of a weight and of an activation.
+        free: bytes that are free on the device; None if that does not matter.
+    """
+    tokens = tokens_per_window(settings.frame_num, height, width)
+    passes = len(guidance_branches(settings.sample_text_guide_scale, settings.sample_audio_guide_scale))
+
+    def estimate(placement: Placement) -> MemoryEstimate:
+        counts = size, placement, tokens, passes, height * width, itemsize
+        return estimate_memory(*counts, settings.use_teacache, vae, bool(settings.offload_model), settings.attention)
+
+    placement = place_blocks(size, settings.num_persistent_param_in_dit, settings.blocks_to_swap, estimate, free)
+    return placement, estimate(placement)

@@ -1,17 +1,29 @@
-"""Sentences about inputs that work, but cannot give what one would hope for.
+"""Sentences about settings and inputs that work, but cannot give what one would hope for.
 
 Knows decoded inputs; files that do not work at all are refused by those who read them.
 """
 
 from __future__ import annotations
 
-import numpy as np
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from ..job.job import Job
-from ..media.reference import Reference
+if TYPE_CHECKING:
+    import numpy as np
+
+    from ..job.job import Job
+    from ..media.reference import Reference
 
 FAINT = 1e-3  # of full scale: speech is at -23 LUFS by then, only silence is left as it was
 SMALL = 4  # enlarged so many times, a face has no features left
+
+
+@dataclass(frozen=True)
+class Notice:
+    """A sentence that the user should read; ``warning`` if the video may not be what was wished for."""
+
+    text: str
+    warning: bool = field(default=False, compare=False)
 
 
 def input_notices(job: Job, speech: np.ndarray, reference: Reference, size: tuple[int, int]) -> tuple[str, ...]:
@@ -32,3 +44,11 @@ def input_notices(job: Job, speech: np.ndarray, reference: Reference, size: tupl
             "a larger picture gives a sharper video."
         )
     return tuple(notices)
+
+
+def cut_notice(speech_seconds: float, seconds: float) -> tuple[str, ...]:
+    """What to tell when the video ends before the speech does, both to whole frames."""
+    if seconds >= speech_seconds:
+        return ()
+    ends = f"--max_frame_num or --mode clip ends the video after {seconds:.2f} s"
+    return (f"{ends}; the speech lasts {speech_seconds:.2f} s.",)

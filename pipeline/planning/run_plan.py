@@ -1,61 +1,198 @@
-"""Check everything that a run would use, and plan it, without computing anything.
+"""What a run will do, decided once: files, machine, matrices, windows, memory, every refusal and every notice.
 
-Opens every file as far as telling what it is; loads no weights. Imports the engine's parts, so it
-is imported only when it is needed.
+A dry run prints it (``describe``), a run executes it, ComfyUI's nodes ask it, so that all refuse the same things with
+the same words. Opens every file as far as telling what it is; loads no weights and computes nothing.
 """
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
 import torch
 
-from ..checkpoints.locate import check_model_files, find_model_files
+from ..checkpoints.locate import ModelFiles, check_model_files, find_model_files
 from ..facts.buckets import target_size
+from ..facts.sizes import GIB
 from ..job.job import Job
-from ..media.audio import frame_count, open_audio
-from ..media.reference import open_reference
+from ..media.audio import FPS, Audio, frame_count, open_audio
+from ..media.reference import Reference, open_reference
 from ..media.speech import speech_for_model
-from ..models.transformer.weights import open_weights
+from ..models.speech import EncodedSpeech
+from ..models.transformer.weights import TransformerWeights, open_weights
+from ..residency.host_memory import host_memory_notice
 from ..sampling.guidance import branches_of_steps
 from ..sampling.solvers import make_solver
 from ..settings.definition import Settings
-from .machine import choose_device, choose_dtype, choose_operations, choose_vae, describe_computation, free_memory
-from .windows import Plan, plan_memory, tokens_per_window, window_plan
+from ..settings.validation import warnings_for
+from .machine import Machine, choose_machine, choose_vae, computes, free_memory
+from .memory import MARGIN, MemoryEstimate, Placement, VaePlan, host_bytes, plan_memory
+from .notices import Notice, cut_notice, input_notices
+from .windows import WindowSpan, tokens_per_window, window_plan
 
 
-def plan_run(settings: Settings, job: Job) -> Plan:
-    """The plan of this run.
+@dataclass(frozen=True)
+class ModelsPlan:
+    """Which models, and how they run: what holds for every video that is made with them.
+
+    Attributes:
+        settings: resolved.
+        keep: whether all weights wait in host memory between videos.
+    """
+
+    settings: Settings
+    files: ModelFiles
+    machine: Machine
+    weights: TransformerWeights
+    keep: bool = False
+
+    def computes(self, settings: Settings) -> dict[str, str]:
+        """What besides settings and files decides the last bits of a video with these settings, by name."""
+        return computes(self.machine, choose_vae(settings, self.machine.device), self.weights.products)
+
+    def place(
+        self, settings: Settings, size: tuple[int, int], vae: VaePlan, free: int | None
+    ) -> tuple[Placement, MemoryEstimate]:
+        """What of the transformer stays on the device in a video of this size, and what the video needs then.
+
+        Args:
+            free: bytes that are free on the device; None if that does not matter.
+        """
+        return plan_memory(self.weights.size, settings, *size, self.machine.dtype.itemsize, free, vae)
+
+
+@dataclass(frozen=True)
+class RunPlan:
+    """One video: everything that is decided before the work begins.
+
+    Attributes:
+        settings: of this video, resolved.
+        audio: the sound as it was recorded.
+        speech: as the model hears it, float32 [samples], mono, 16 kHz, -23 LUFS.
+        size: of the video, (height, width) in pixels.
+        passes: through the transformer, in each step.
+        notices: what the user should read before the work begins.
+    """
+
+    models: ModelsPlan
+    settings: Settings
+    job: Job
+    reference: Reference
+    audio: Audio
+    speech: np.ndarray
+    size: tuple[int, int]
+    spans: tuple[WindowSpan, ...]
+    passes: tuple[int, ...]
+    vae: VaePlan
+    placement: Placement
+    memory: MemoryEstimate
+    notices: tuple[Notice, ...]
+
+    @property
+    def frames(self) -> int:
+        """Frames of the video."""
+        return self.spans[-1].start + self.spans[-1].keep_to
+
+    @property
+    def tokens(self) -> int:
+        """Of a window."""
+        return tokens_per_window(self.settings.frame_num, *self.size)
+
+    @property
+    def forwards(self) -> int:
+        """Passes through the transformer, all windows together."""
+        return len(self.spans) * sum(self.passes)
+
+    @property
+    def wanted(self) -> int:
+        """Bytes on the device with which all of the transformer could stay there, or as many as may be used."""
+        _, ideal = self.models.place(self.settings, self.size, self.vae, None)
+        limit = math.inf if self.settings.vram_limit is None else int(self.settings.vram_limit * GIB)
+        return min(ideal.peak + MARGIN, limit)
+
+    def placed(self, free: int | None) -> RunPlan:
+        """The same with so many bytes free on the device, which decides what stays there and no frame."""
+        placement, memory = self.models.place(self.settings, self.size, self.vae, free)
+        return replace(self, placement=placement, memory=memory)
+
+
+def plan_models(settings: Settings, keep: bool = False) -> ModelsPlan:
+    """Which models, and how they run.
 
     Args:
         settings: resolved.
+        keep: whether all weights are to wait in host memory between videos.
 
     Raises:
-        InputError: something that the run needs is missing or of another kind.
+        InputError: files are missing, of another kind or do not go together, or the settings ask for what this
+            machine cannot give.
     """
-    device = choose_device(settings.device)
-    dtype = choose_dtype(settings.dtype, device)
-    operations = choose_operations(settings, device, dtype)
-    make_solver(settings.sample_solver, settings.sample_steps, settings.sample_shift, torch.Generator())
+    machine = choose_machine(settings)
     files = find_model_files(settings)
     check_model_files(files)
-    weights = open_weights(settings, files.transformer, operations.matmuls, dtype)
+    weights = open_weights(settings, files.transformer, machine.operations.matmuls, machine.dtype)
+    return ModelsPlan(settings, files, machine, weights, keep and machine.device.type != "cpu")
 
-    speech_frames = frame_count(len(speech_for_model(open_audio(job.speech))))
+
+def plan_run(models: ModelsPlan, settings: Settings, job: Job, loaded: bool = False) -> RunPlan:
+    """One video with these models.
+
+    Args:
+        settings: of this video, resolved.
+        loaded: whether the transformer is there from an earlier video, so that nothing is to be said of loading it.
+
+    Raises:
+        InputError: the picture or the sound cannot be used, or a package that the settings need is missing.
+    """
+    make_solver(settings.sample_solver, settings.sample_steps, settings.sample_shift, torch.Generator())
     reference = open_reference(job.reference)
-    height, width = target_size(settings.size, reference.height, reference.width)
+    audio, speech = _speech(job)
+    frames = frame_count(len(speech))
+    spans = window_plan(frames, settings.frame_num, settings.motion_frame, settings.max_frame_num)
+    size = target_size(settings.size, reference.height, reference.width)
     scales = settings.sample_text_guide_scale, settings.sample_audio_guide_scale
     branches = branches_of_steps(settings.sample_steps, *scales, settings.sample_audio_guide_steps)
-    free, vae = free_memory(device, settings.vram_limit), choose_vae(settings, device)
-    placement, memory = plan_memory(weights.size, settings, height, width, dtype.itemsize, free, vae)
-    return Plan(
-        computes=describe_computation(device, dtype, operations, vae),
-        height=height,
-        width=width,
-        speech_frames=speech_frames,
-        spans=window_plan(speech_frames, settings.frame_num, settings.motion_frame, settings.max_frame_num),
-        passes=tuple(map(len, branches)),
-        tokens=tokens_per_window(settings.frame_num, height, width),
-        memory=memory,
-        placement=placement,
-        blocks=weights.size.blocks,
-        weights=weights.notices,
+    vae = choose_vae(settings, models.machine.device)
+    placement, memory = models.place(settings, size, vae, free_memory(models.machine.device, settings.vram_limit))
+    warnings = (
+        *warnings_for(settings),
+        *input_notices(job, speech, reference, size),
+        *cut_notice(frames / FPS, (spans[-1].start + spans[-1].keep_to) / FPS),
     )
+    return RunPlan(
+        models=models,
+        settings=settings,
+        job=job,
+        reference=reference,
+        audio=audio,
+        speech=speech,
+        size=size,
+        spans=spans,
+        passes=tuple(map(len, branches)),
+        vae=vae,
+        placement=placement,
+        memory=memory,
+        notices=(
+            *(Notice(text, warning=True) for text in warnings),
+            *(() if loaded else _loading_notices(models, placement)),
+        ),
+    )
+
+
+def _speech(job: Job) -> tuple[Audio, np.ndarray]:
+    """The sound as it was recorded, and as the model hears it."""
+    if isinstance(job.speech, EncodedSpeech):
+        return job.speech.audio, job.speech.samples
+    audio = open_audio(job.speech)
+    return audio, speech_for_model(audio)
+
+
+def _loading_notices(models: ModelsPlan, placement: Placement) -> tuple[Notice, ...]:
+    """How matrices are kept, what LoRAs do to them, and whether host memory holds what waits there."""
+    notices = [Notice(text) for text in models.weights.notices]
+    if models.machine.device.type != "cpu":
+        offload = bool(models.settings.offload_model) or models.keep
+        short = host_memory_notice(host_bytes(models.weights.size, placement, offload), models.weights.made)
+        notices += [Notice(short, warning=True)] if short else []
+    return tuple(notices)

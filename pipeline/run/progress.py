@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TextIO
 
+from ..planning.notices import Notice
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -33,11 +35,10 @@ class BlockLoaded:
 
 
 @dataclass(frozen=True)
-class Notice:
-    """A sentence that the user should read; ``warning`` if the video may not be what was wished for."""
+class Fact:
+    """What turned out during the run and can be told only then: what stayed on the card, what it took."""
 
     text: str
-    warning: bool = field(default=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -119,7 +120,7 @@ class Kept:
     seed: int
 
 
-Preparing = Loading | BlockLoaded | Notice | RunStarted
+Preparing = Loading | BlockLoaded | Notice | Fact | RunStarted
 Making = WindowStarted | Working | Step | Decoding | Decoded | WindowDone
 Event = Preparing | Making | Finished | Kept
 
@@ -164,7 +165,9 @@ class Narrator:
                 return [Line(f"{what} ...", True)]
             case BlockLoaded(done, count):
                 return [Line(f"loading the transformer: block {done}/{count}", False)]
-            case Notice(text):
+            case Notice(text, warning):
+                return [Line(f"{'warning' if warning else 'note'}: {text}", True)]
+            case Fact(text):
                 return [Line(f"note: {text}", True)]
             case RunStarted():
                 return self._run_started(event)

@@ -107,6 +107,19 @@ class Window:
     frames: torch.Tensor
 
 
+@dataclass(frozen=True)
+class Before:
+    """What an earlier run has made of a video.
+
+    Attributes:
+        windows: how many.
+        motion: the frames that the next one starts from, [3, n, H, W] in [-1, 1]; None if there are no windows.
+    """
+
+    windows: int = 0
+    motion: torch.Tensor | None = None
+
+
 NoiseSource = Callable[[int, tuple[int, ...]], torch.Tensor]
 
 
@@ -319,19 +332,17 @@ def stream(
     spans: tuple[WindowSpan, ...],
     progress: Progress = no_progress,
     noise: NoiseSource | None = None,
-    done: int = 0,
-    motion: torch.Tensor | None = None,
+    before: Before = Before(),
 ) -> Iterator[tuple[Window, torch.Tensor]]:
     """The windows of a video, one after the other, each with the motion frames that the next one starts from.
 
     Args:
-        done: windows that were made before; the stream goes on after them.
-        motion: the motion frames of the last of these.
+        before: what there is of the video; the stream goes on after that.
 
     See ``Streamer`` for the others.
     """
     streamer = Streamer(models, inputs, settings, spans, progress, noise)
-    motion = None if motion is None else motion.to(models.device)
-    for span in spans[done:]:
+    motion = None if before.motion is None else before.motion.to(models.device)
+    for span in spans[before.windows :]:
         window, motion = streamer.window(span, motion)
         yield window, motion

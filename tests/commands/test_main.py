@@ -181,11 +181,6 @@ def test_quiet_listens_to_nothing(inputs, capsys):
     assert capsys.readouterr().out == "out.mp4\n"
 
 
-def test_a_warning_does_not_stop_the_run(inputs, capsys):
-    assert main([*INPUTS, "--save_file", "out", "--use_teacache", "--sample_steps", "4"]) == 0
-    assert capsys.readouterr().err.startswith("warning: --use_teacache cannot speed up 4 steps")
-
-
 def test_an_existing_video_is_kept_unless_overwrite(inputs, capsys):
     Path("out.mp4").write_bytes(b"")
     assert "--overwrite" in error_of(capsys, [*INPUTS, "--save_file", "out"])

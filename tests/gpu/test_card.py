@@ -13,11 +13,11 @@ from infinitetalk.pipeline.models.transformer.files import weight_dtype
 from infinitetalk.pipeline.models.transformer.linear import Linear
 from infinitetalk.pipeline.models.transformer.loading import QUANTISERS
 from infinitetalk.pipeline.models.transformer.model import Context, WanTransformer
+from infinitetalk.pipeline.planning import run_plan
 from infinitetalk.pipeline.planning.machine import choose_operations
-from infinitetalk.pipeline.planning.memory import Placement, estimate_memory
-from infinitetalk.pipeline.planning.windows import plan_memory, tokens_per_window
+from infinitetalk.pipeline.planning.memory import Placement, estimate_memory, plan_memory
+from infinitetalk.pipeline.planning.windows import tokens_per_window
 from infinitetalk.pipeline.residency import slab
-from infinitetalk.pipeline.run import generator
 from infinitetalk.tests.support import random_checkpoint
 from torch import nn
 
@@ -56,7 +56,7 @@ def test_neither_do_contexts_that_are_copied_in_and_blocks_read_from_their_file(
     weights, monkeypatch, quant, placement, host_memory
 ):
     expected = video(weights, quant=quant)
-    monkeypatch.setattr(generator, "plan_memory", lambda *_: (placement, plan_memory(*_)[1]))
+    monkeypatch.setattr(run_plan, "plan_memory", lambda *_: (placement, plan_memory(*_)[1]))
     monkeypatch.setattr(slab, "available_host_memory", lambda: host_memory)
     assert torch.equal(video(weights, quant=quant), expected)
 
@@ -66,7 +66,7 @@ def test_another_prompt_and_fewer_blocks_that_stay_in_one_generator(weights, mon
     made = Generator(Settings(ckpt_dir=weights.ckpt_dir, **files, **{**SMALL, "device": "cuda"}))
     other = Job(JOB.reference, JOB.speech, "Somebody else talks.")
     expected = [torch.cat([window.frames for window in made.windows(job)]) for job in (JOB, other)]
-    monkeypatch.setattr(generator, "plan_memory", lambda *_: (Placement(0, False), plan_memory(*_)[1]))
+    monkeypatch.setattr(run_plan, "plan_memory", lambda *_: (Placement(0, False), plan_memory(*_)[1]))
     for job, frames in zip((other, JOB), reversed(expected), strict=True):
         assert torch.equal(torch.cat([window.frames for window in made.windows(job)]), frames)
 
@@ -195,5 +195,5 @@ def test_a_generator_gives_the_card_back_and_makes_the_same_again(weights):
         left.append(torch.cuda.memory_allocated())
     assert torch.equal(videos[1], videos[0]) and torch.equal(videos[2], videos[0])
     assert left[1] == left[2] <= left[0]
-    models = made.image_encoder.model, made._vae, made.speech_encoder.model
+    models = made.models.image_encoder.model, made.models.vae, made.models.speech_encoder.model
     assert all(tensor.device.type == "cpu" for model in models for tensor in (*model.parameters(), *model.buffers()))

@@ -26,8 +26,10 @@ from infinitetalk.pipeline.planning.memory import (
     VaePlan,
     estimate_memory,
     place_blocks,
+    plan_memory,
 )
-from infinitetalk.pipeline.planning.windows import cut_notice, plan_memory, tokens_per_window, window_plan
+from infinitetalk.pipeline.planning.notices import cut_notice
+from infinitetalk.pipeline.planning.windows import tokens_per_window, window_plan
 from infinitetalk.pipeline.settings.definition import Settings
 from infinitetalk.pipeline.settings.presets import settings_with_preset
 from infinitetalk.pipeline.settings.validation import resolve
@@ -279,8 +281,9 @@ def test_more_memory_keeps_more_blocks_and_the_estimate_within_it(limit, least):
 
 
 def test_a_cut_is_said_only_when_there_is_one():
-    assert cut_notice(100, 100) == ""
-    assert "after 2.00 s" in cut_notice(100, 50) and "lasts 4.00 s" in cut_notice(100, 50)
+    assert cut_notice(4.0, 4.0) == ()
+    (notice,) = cut_notice(4.0, 2.0)
+    assert "after 2.00 s" in notice and "lasts 4.00 s" in notice
 
 
 @pytest.fixture

@@ -349,7 +349,7 @@ def test_lack_of_memory_is_a_sentence(weights, speech, tmp_path, capsys, monkeyp
     def fail(*arguments):
         raise error
 
-    monkeypatch.setattr("infinitetalk.pipeline.run.generator.load_transformer", fail)
+    monkeypatch.setattr("infinitetalk.pipeline.run.loaded_models.load_transformer", fail)
     flags = ["--image", str(ASSETS / "portrait.png"), "--audio", str(speech), "--prompt", PROMPT]
     assert main([*arguments(weights), *flags, "--save_file", str(tmp_path / "out")]) == 2
     assert sentence in capsys.readouterr().err.splitlines()[-1]

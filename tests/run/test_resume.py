@@ -376,7 +376,7 @@ def test_how_to_go_on_is_said_with_name_and_seed(argv, tmp_path, capsys, monkeyp
     def no_space(path, state):
         raise InputError("no space")
 
-    monkeypatch.setattr("infinitetalk.pipeline.run.generator.save_state", no_space)
+    monkeypatch.setattr("infinitetalk.pipeline.run.recording.save_state", no_space)
     assert main([*argv, "--save_file", str(tmp_path / "out"), "--base_seed", "5"]) == 2
     assert f"--resume --save_file {tmp_path / 'out.mp4'} --base_seed 5" in capsys.readouterr().err
 

@@ -13,7 +13,7 @@ import torch
 
 from ..media.audio import Audio, Sound, frame_count, open_audio
 from ..media.speech import speech_for_model
-from ..models.speech_encoder import SpeechEncoder, SpeechFeatures
+from .speech_encoder import SpeechEncoder, SpeechFeatures
 
 
 @dataclass(frozen=True, eq=False)

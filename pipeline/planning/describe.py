@@ -1,0 +1,52 @@
+"""A plan in words, as ``--dry_run`` prints it."""
+
+from __future__ import annotations
+
+from ..facts.sizes import GIB
+from ..media.audio import FPS
+from .machine import describe_computation
+from .run_plan import RunPlan
+
+
+def describe(plan: RunPlan) -> str:
+    """The plan as lines of text, notices at the end."""
+    first, memory = plan.spans[0], plan.memory
+    window = f"{len(plan.spans)} of {first.stop - first.start} frames"
+    if len(plan.spans) > 1:
+        window += f", the next one {plan.spans[1].start} frames later each time"
+    lines = [
+        ("device", describe_machine(plan)),
+        ("picture", f"{plan.size[1]}x{plan.size[0]}"),
+        ("video", f"{plan.frames} frames, {plan.frames / FPS:.2f} s at {FPS} a second"),
+        ("windows", window),
+        ("a window", f"{plan.tokens} tokens, {_steps(plan.passes)}"),
+        ("in all", f"{plan.forwards} passes through the transformer"),
+        (
+            "memory",
+            f"about {memory.peak / GIB:.1f} GiB on the device for the transformer and the VAE (estimate: weights "
+            f"{memory.weights / GIB:.1f}, keys and values {memory.contexts / GIB:.1f}, "
+            f"a step {memory.activations / GIB:.1f}, the VAE {memory.vae / GIB:.1f}); {describe_placement(plan)}",
+        ),
+        *(("warning" if notice.warning else "note", notice.text) for notice in plan.notices),
+    ]
+    return "\n".join(f"{name:<10}{text}" for name, text in lines)
+
+
+def describe_machine(plan: RunPlan) -> str:
+    """Where and with what the run computes."""
+    return describe_computation(plan.models.machine, plan.vae)
+
+
+def describe_placement(plan: RunPlan) -> str:
+    """How much of the transformer stays on the device."""
+    return f"{plan.placement.resident} of {plan.models.weights.size.blocks} blocks stay there"
+
+
+def _steps(passes: tuple[int, ...]) -> str:
+    def of(count: int) -> str:
+        return f"of {count} pass{'es' * (count > 1)}"
+
+    first, last = passes[0], passes[-1]
+    if first == last:
+        return f"{len(passes)} steps {of(first)}"
+    return f"{len(passes)} steps, {passes.count(first)} {of(first)} and {passes.count(last)} {of(last)}"

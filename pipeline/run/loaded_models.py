@@ -1,0 +1,164 @@
+"""The models of a generator: loaded when they are first needed, kept, moved away for each other, released.
+
+Knows what a plan says of a video, but nothing of windows or of what becomes of frames.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from ..models.image_encoder import ImageEncoder, load_image_encoder
+from ..models.speech import EncodedSpeech
+from ..models.speech_encoder import SpeechEncoder, SpeechFeatures, load_speech_encoder
+from ..models.text.cache import default_cache_dir, encode_prompts, text_identity
+from ..models.text.encoder import TextEncoder, load_text_encoder
+from ..models.transformer.blocks import TransformerBlocks
+from ..models.transformer.loading import load_transformer
+from ..models.transformer.model import WanTransformer
+from ..models.vae.model import WanVAE, load_vae
+from ..planning.describe import describe_machine, describe_placement
+from ..planning.machine import free_memory
+from ..planning.memory import TEXT_ENCODER_ROOM
+from ..planning.run_plan import ModelsPlan, RunPlan
+from ..sampling.guidance import guidance_branches
+from .progress import BlockLoaded, Fact, Loading, Progress
+from .streaming import Inputs, Models
+
+
+class LoadedModels:
+    """What is loaded of a generator's models.
+
+    Args:
+        plan: which models, and how they run.
+        make_room: called with the bytes that are wanted on the card before it is looked how many are free.
+
+    Attributes:
+        speech_encoder, image_encoder, vae, transformer: those that are loaded, else None.
+    """
+
+    def __init__(self, plan: ModelsPlan, make_room: Callable[[int], None]) -> None:
+        self._plan = plan
+        self._make_room = make_room
+        self._text_identity: str | None = None
+        self.speech_encoder: SpeechEncoder | None = None
+        self.image_encoder: ImageEncoder | None = None
+        self.vae: WanVAE | None = None
+        self._transformer: tuple[WanTransformer, TransformerBlocks] | None = None
+        self._free: int | None = None  # on the card, when the transformer was loaded or came back
+
+    @property
+    def transformer(self) -> WanTransformer | None:
+        return None if self._transformer is None else self._transformer[0]
+
+    def inputs(self, plan: RunPlan, tell: Progress) -> Inputs:
+        """What a video is made from, encoded. Text and speech encoders run before the transformer arrives."""
+        settings, job = plan.settings, plan.job
+        branches = guidance_branches(settings.sample_text_guide_scale, settings.sample_audio_guide_scale)
+        prompts = [job.prompt, job.negative_prompt][: 2 if "drop_text" in branches else 1]
+        prompt, *negative = self._encode_prompts(prompts, tell)
+        return Inputs(plan.reference, self._encode_speech(plan, tell), prompt, *negative)
+
+    def _encode_prompts(self, prompts: list[str], tell: Progress) -> list[torch.Tensor]:
+        """umT5 embeddings; the encoder is opened only for prompts that are not in the cache."""
+        settings, machine = self._plan.settings, self._plan.machine
+        device = torch.device("cpu") if settings.t5_cpu else machine.device
+        files = self._plan.files.text_encoder, settings.tokenizer, settings.ckpt_dir
+        if self._text_identity is None:
+            self._text_identity = text_identity(*files, machine.dtype)
+
+        def load() -> TextEncoder:
+            if device.type == "cuda":
+                self._make_room(TEXT_ENCODER_ROOM)
+                if (free_memory(device) or 0) < TEXT_ENCODER_ROOM:
+                    self.release()  # what an earlier video left there
+            tell(Loading("encoding the prompt"))
+            return load_text_encoder(*files, device, machine.dtype)
+
+        return encode_prompts(prompts, load, f"{self._text_identity} {device.type}", default_cache_dir())
+
+    def _encode_speech(self, plan: RunPlan, tell: Progress) -> SpeechFeatures:
+        device = self._plan.machine.device
+        if isinstance(plan.job.speech, EncodedSpeech):
+            plan.job.speech.move_to(device)
+            return plan.job.speech.features
+        if self.speech_encoder is None:
+            tell(Loading("loading the speech encoder"))
+            self.speech_encoder = load_speech_encoder(self._plan.files.speech_encoder, device)
+        self.speech_encoder.move_to(device)
+        tell(Loading("encoding the speech"))
+        return self.speech_encoder.encode(plan.speech)
+
+    def for_video(self, plan: RunPlan, tell: Progress) -> tuple[Models, RunPlan]:
+        """All models for a video; the transformer as far on the card as it fits there now.
+
+        Returns:
+            The models, and the plan with what of the transformer stays on the card.
+        """
+        image_encoder, vae = self._find_image_encoder(tell), self._find_vae(plan, tell)
+        keep = self._plan.keep
+        if keep and self._transformer is not None:
+            self._transformer[1].to_host()
+        if self._transformer is None or keep:
+            self._make_room(plan.wanted)
+            self._free = free_memory(self._plan.machine.device, plan.settings.vram_limit)
+        plan = plan.placed(self._free)
+        there = plan.placement
+        if self._transformer is None:
+            self._transformer = self._load_transformer(plan, tell)
+        elif keep:
+            transformer, blocks = self._transformer
+            transformer.to_without_blocks(self._plan.machine.device)
+            blocks.place(there.resident, there.contexts)
+        else:  # less may stay than for the video before, not more
+            blocks = self._transformer[1]
+            blocks.place(min(there.resident, blocks.resident), there.contexts and blocks.contexts_stay)
+        device, offload = self._plan.machine.device, bool(self._plan.settings.offload_model)
+        return Models(*self._transformer, image_encoder, vae, device, offload, plan.vae), plan
+
+    def _find_image_encoder(self, tell: Progress) -> ImageEncoder:
+        if self.image_encoder is None:
+            tell(Loading("loading the image encoder"))
+            files, machine = self._plan.files, self._plan.machine
+            self.image_encoder = load_image_encoder(files.clip_vision, torch.device("cpu"), machine.dtype)
+        return self.image_encoder
+
+    def _find_vae(self, plan: RunPlan, tell: Progress) -> WanVAE:
+        """The VAE, loaded anew where the video before wanted it in another dtype."""
+        if self.vae is None or self.vae.conv1.weight.dtype != plan.vae.dtype:
+            self.vae = None
+            tell(Loading("loading the VAE"))
+            machine = self._plan.machine
+            self.vae = load_vae(self._plan.files.vae, machine.device, plan.vae.dtype, machine.vae_kernels)
+        return self.vae
+
+    def _load_transformer(self, plan: RunPlan, tell: Progress) -> tuple[WanTransformer, TransformerBlocks]:
+        weights, machine, there = self._plan.weights, self._plan.machine, plan.placement
+        tell(Loading("loading the transformer"))
+        offload = bool(self._plan.settings.offload_model) or self._plan.keep
+        blocks = TransformerBlocks(machine.device, there.resident, there.contexts, offload)
+        transformer = load_transformer(
+            weights.tensors,
+            machine.operations,
+            weights.keeping,
+            blocks,
+            weights.loras,
+            lambda done, count: tell(BlockLoaded(done, count)),
+        )
+        tell(Fact(f"transformer: {describe_machine(plan)}; {describe_placement(plan)}"))
+        return transformer, blocks
+
+    def release(self) -> None:
+        """Give the card's memory back after a video; what the plan keeps waits in host memory."""
+        if self._plan.machine.device.type == "cpu":
+            return
+        if not self._plan.keep:
+            self._transformer = None
+        elif self._transformer is not None:
+            transformer, blocks = self._transformer
+            blocks.to_host()
+            transformer.to_without_blocks("cpu")
+        for model in (self.speech_encoder, self.image_encoder, self.vae):
+            if model is not None:
+                model.move_to("cpu")

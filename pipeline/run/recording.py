@@ -1,0 +1,82 @@
+"""A video on disk in the making: each window is written while the next is made, and after it the state of the run.
+
+Whatever ends a run, the windows so far play, and the run goes on after them. Knows nothing about how windows are made.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+
+import torch
+
+from ..media.audio import FPS
+from ..media.writer import VideoWriter
+from .handover import Handover
+from .progress import Kept, Progress, WindowDone
+from .resume import RunState, remove_state, save_state
+from .streaming import Window
+
+
+class Recording:
+    """A ``Sink`` that writes a video. A context manager: leaving it early says what is kept and closes the file.
+
+    Args:
+        writer: of the video, entered and left here.
+        identity: what decides every frame of the run (``job.identity.run_identity``).
+        windows: how many are there from an earlier run.
+        seed: of the run, which going on needs.
+        tell: hears which windows are written and what is kept.
+    """
+
+    def __init__(
+        self, writer: VideoWriter, identity: dict[str, object], windows: int, seed: int, tell: Progress
+    ) -> None:
+        self._writer = writer
+        self._identity = identity
+        self._windows = windows
+        self._seed = seed
+        self._tell = tell
+        self._handover = Handover()
+
+    @property
+    def path(self) -> Path:
+        return self._writer.path
+
+    def __enter__(self) -> Recording:
+        self._writer.__enter__()
+        self._handover.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        try:
+            self._handover.__exit__(kind, error, traceback)  # waits: the window under way may yet be kept
+            if error is not None and self._windows:
+                self._tell(Kept(self.path, self._writer.partial, self._windows, self._seed))
+        finally:
+            self._writer.__exit__(kind, error, traceback)
+
+    def take(self, window: Window, motion: torch.Tensor) -> None:
+        write = partial(self._write, window, motion.cpu())
+        self._handover.give(write, partial(self._tell_done, window.index, window.count))
+
+    def look(self) -> None:
+        self._handover.look()
+
+    def finish(self) -> None:
+        self._handover.wait()
+        self._writer.finish()
+        remove_state(self.path)
+
+    def _write(self, window: Window, motion: torch.Tensor) -> None:
+        if window.index == 0:
+            remove_state(self.path)  # an earlier run's, which now is overwritten
+        self._writer.write_window(window.frames)
+        self._windows = window.index + 1
+        save_state(self.path, RunState(self._identity, self._windows, self._writer.written, motion))
+
+    def _tell_done(self, index: int, count: int) -> None:
+        self._tell(WindowDone(index, count, self._writer.written.frames / FPS))

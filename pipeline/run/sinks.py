@@ -1,0 +1,30 @@
+"""What takes the windows of a video as they are finished: a file on disk (``recording``), a host, a live stream.
+
+Knows neither how windows are made nor what becomes of them.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+
+from .streaming import Window
+
+
+class Sink(Protocol):
+    """Takes windows in order."""
+
+    def take(self, window: Window, motion: torch.Tensor) -> None:
+        """Take the next window. What takes time may go on beside the making of the one after it.
+
+        Args:
+            motion: the frames that the next window starts from, [3, n, H, W] in [-1, 1], on any device: all that a
+                run needs to go on from here.
+        """
+
+    def look(self) -> None:
+        """Called often while a window is made: the time to tell what was finished meanwhile, or what failed."""
+
+    def finish(self) -> None:
+        """All windows have been taken; returns when everything is done with them."""
