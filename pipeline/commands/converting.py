@@ -16,7 +16,7 @@ from ..checkpoints.kinds import LORA_METADATA
 from ..checkpoints.locate import find_transformer_files
 from ..checkpoints.writing import Specs, converted_parts, write_safetensors
 from ..errors import InputError
-from ..job.job import check_output
+from ..job.output import check_output
 from ..models.transformer.block import TransformerConfig
 from ..models.transformer.files import HEADS_METADATA, transformer_config, weight_dtype
 from ..models.transformer.loading import is_matrix, keep_matrix, with_lora

@@ -11,7 +11,8 @@ import sys
 from datetime import datetime
 
 from ..errors import InputError
-from ..job.job import load_job, output_path
+from ..job.job import load_job
+from ..job.output import output_path
 from ..run.progress import ConsoleProgress, Loading, no_progress
 from ..settings.definition import ONE_GPU
 from ..settings.flags import Parser, build_parser, settings_from
@@ -39,9 +40,10 @@ def run(args: argparse.Namespace) -> int:
     settings = settings.replace(save_file=output_path(settings, job, datetime.now()))
     if settings.dry_run:
         from ..planning.describe import describe
-        from ..planning.run_plan import plan_models, plan_run
+        from ..run.generator import prepare
 
-        say(describe(plan_run(plan_models(settings), settings, job)))
+        prepared = prepare(settings, job)
+        say(describe(prepared.plan, prepared.windows_done))
         return 0
 
     progress = no_progress if settings.quiet else ConsoleProgress(sys.stderr)

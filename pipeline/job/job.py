@@ -7,11 +7,8 @@ from __future__ import annotations
 
 import difflib
 import json
-import re
-import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -74,50 +71,6 @@ def load_job(settings: Settings) -> Job:
         if negative_prompt is None and "negative_prompt" in entries:
             negative_prompt = _text(entries, "negative_prompt", path)
     return Job(reference, speech, prompt, NEGATIVE_PROMPT if negative_prompt is None else negative_prompt)
-
-
-def output_path(settings: Settings, job: Job, now: datetime) -> Path:
-    """Where the video goes: ``--save_file`` with .mp4, or a name of size, prompt and time in the current folder.
-
-    Raises:
-        InputError: nothing can be written there, the file exists and ``--overwrite`` is not given, or it is
-            one that the video is made from.
-    """
-    if settings.save_file == Path():
-        raise InputError("--save_file: it is empty; give the name of the video, or leave it out.")
-    if settings.save_file is None:
-        words = re.sub(r"[^\w-]+", "_", job.prompt)[:50].strip("_")
-        path = Path("_".join(filter(None, (settings.task, settings.size, words, f"{now:%Y%m%d_%H%M%S}"))) + ".mp4")
-    elif settings.save_file.suffix.lower() == ".mp4":
-        path = settings.save_file
-    else:
-        path = settings.save_file.with_name(settings.save_file.name + ".mp4")
-    check_output(path, settings.overwrite or settings.resume, (job.reference, job.speech))
-    return path
-
-
-def check_output(path: Path, overwrite: bool, sources: tuple[Path, ...]) -> None:
-    """See that a file can be written to ``path``, before hours are spent on it. Leaves nothing behind.
-
-    Args:
-        sources: what it is made from.
-
-    Raises:
-        InputError: it is a folder or one of the sources, it exists, or its folder cannot be written.
-    """
-    folder = path.absolute().parent
-    try:
-        if path.is_dir():
-            raise InputError(f"--save_file: {path} is a folder; give the name of a file in it.")
-        if path.exists() and any(source.exists() and path.samefile(source) for source in sources):
-            raise InputError(f"--save_file: {path} is what it is made from; give another name.")
-        if path.exists() and not overwrite:
-            raise InputError(f"--save_file: {path} exists; give --overwrite to replace it, or another name.")
-        folder = next(folder for folder in path.absolute().parents if folder.exists())
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise InputError(f"--save_file: cannot write into {folder} ({error.strerror}); give another name.") from error
 
 
 def _check_file(path: Path, what: str) -> None:

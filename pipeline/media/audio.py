@@ -149,6 +149,15 @@ def frame_count(num_samples_16k: int) -> int:
     return int(num_samples_16k / SAMPLE_RATE * FPS)
 
 
+def check_audio(path: Path) -> None:
+    """See that a file has sound in it, as far as its header tells; nothing is decoded.
+
+    Raises:
+        InputError: no such file, not decodable, or no audio stream.
+    """
+    _look_at(path)
+
+
 def open_audio(source: Path | Sound) -> AudioFile | Sound:
     """Decode the first audio stream of a sound or video file once, whatever PyAV can open; or look at a sound.
 
@@ -159,14 +168,18 @@ def open_audio(source: Path | Sound) -> AudioFile | Sound:
     if isinstance(source, Sound):
         _check_samples(source)
         return source
-    path = Path(source)
+    audio = _look_at(Path(source))
+    return dataclasses.replace(audio, num_samples=_check_samples(audio))
+
+
+def _look_at(path: Path) -> AudioFile:
+    """A file's sound as its header tells of it; its length is not known yet."""
     if not path.is_file():
         found = "is a folder" if path.is_dir() else "does not exist"
         raise InputError(f"The sound file {path} {found}; give the path of a sound or video file.")
     stamp = _stamp(path)
     with _first_stream(path) as stream:
-        audio = AudioFile(path, stream.codec_context.sample_rate, stream.codec_context.layout.nb_channels, 0, stamp)
-    return dataclasses.replace(audio, num_samples=_check_samples(audio))
+        return AudioFile(path, stream.codec_context.sample_rate, stream.codec_context.layout.nb_channels, 0, stamp)
 
 
 def _check_samples(audio: AudioFile | Sound) -> int:

@@ -1,4 +1,4 @@
-"""The reference: a picture, or a video that is read by time, as PIL images; and their fit to a size.
+"""The reference: a picture, or a video that is read by time, as PIL images.
 
 A picture is read as ComfyUI's LoadImage reads it; a video by PyAV, forward, one frame in memory; both
 can be in memory already. What a file is, is told by its content, not its name. An animated GIF, WebP
@@ -15,15 +15,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import av
 import numpy as np
-import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
-from torch import Tensor
 
 from ..errors import InputError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 LONGEST_SHAPE = 16  # a longer side of more than 16 times the other would be blown up to gigabytes
 _EPSILON = 0.002  # seconds: some containers round times to milliseconds; frames are further apart
@@ -60,8 +61,8 @@ class Footage:
     def image(self, index: int) -> Image.Image:
         """A frame, mode RGB."""
         pixels = self.frames[index, :, :, :3].cpu()
-        if pixels.dtype != torch.uint8:
-            pixels = (pixels.float() * 255).round().nan_to_num().clamp(0, 255).to(torch.uint8)
+        if pixels.is_floating_point():
+            pixels = (pixels.float() * 255).round().nan_to_num().clamp(0, 255).byte()
         return Image.fromarray(pixels.expand(-1, -1, 3).contiguous().numpy())
 
     def digest(self) -> str:
@@ -126,24 +127,6 @@ def open_reference(source: Path | Footage) -> Reference:
     if image is None:
         return Reference(str(source), _VideoFrames(source), is_video=True)
     return Reference(str(source), _StillPicture(image), is_video=False)
-
-
-def resize_and_crop(image: Image.Image, size: tuple[int, int]) -> Tensor:
-    """Scale an image until it covers (height, width), bilinearly, and cut out its centre.
-
-    Upstream's ``resize_and_centercrop`` (wan/multitalk.py), with the same rounding.
-
-    Returns:
-        float32 [3, height, width] in [-1, 1].
-    """
-    height, width = size
-    scale = max(height / image.height, width / image.width)
-    covering = math.ceil(scale * image.width), math.ceil(scale * image.height)
-    pixels = np.array(image.convert("RGB").resize(covering, resample=Image.Resampling.BILINEAR))
-    # Python's round: a half goes to the even neighbour, as in torchvision's center_crop.
-    top, left = round((covering[1] - height) / 2), round((covering[0] - width) / 2)
-    cropped = torch.from_numpy(pixels[top : top + height, left : left + width]).permute(2, 0, 1).contiguous()
-    return (cropped / 255 - 0.5) * 2
 
 
 def _read_picture(path: Path) -> Image.Image | None:

@@ -16,23 +16,22 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 import av
-from torch import Tensor
 
 from ..errors import InputError
+from ..job.output import partial_path
 from ..job.record import METADATA_KEY
 from .audio import Audio
 from .file_lock import try_lock
 from .fragments import VideoFormat, encode_window
 from .remux import remux
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 _BLOCK = 1 << 22  # bytes read at once
-
-
-def partial_path(path: Path) -> Path:
-    """Where the video ``path`` is while it is made."""
-    return path.with_name(f"{path.stem}.partial.mp4")
 
 
 @dataclass(frozen=True)

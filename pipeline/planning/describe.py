@@ -8,8 +8,12 @@ from .machine import describe_computation
 from .run_plan import RunPlan
 
 
-def describe(plan: RunPlan) -> str:
-    """The plan as lines of text, notices at the end."""
+def describe(plan: RunPlan, windows_done: int = 0) -> str:
+    """The plan as lines of text, notices at the end.
+
+    Args:
+        windows_done: how many an earlier run has made.
+    """
     first, memory = plan.spans[0], plan.memory
     window = f"{len(plan.spans)} of {first.stop - first.start} frames"
     if len(plan.spans) > 1:
@@ -19,6 +23,7 @@ def describe(plan: RunPlan) -> str:
         ("picture", f"{plan.size[1]}x{plan.size[0]}"),
         ("video", f"{plan.frames} frames, {plan.frames / FPS:.2f} s at {FPS} a second"),
         ("windows", window),
+        *([("resumes", f"after window {windows_done} of {len(plan.spans)}")] if windows_done else []),
         ("a window", f"{plan.tokens} tokens, {_steps(plan.passes)}"),
         ("in all", f"{plan.forwards} passes through the transformer"),
         (

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -37,7 +37,7 @@ from ..settings.validation import resolve
 from .loaded_models import LoadedModels
 from .progress import Event, Fact, Finished, Progress, RunStarted, no_progress
 from .recording import Recording
-from .resume import check_same_run, unfinished
+from .resume import RunState, check_same_run, unfinished
 from .sinks import Sink
 from .streaming import Before, NoiseSource, Window, stream
 
@@ -56,6 +56,24 @@ def models_key(settings: Settings) -> tuple:
             if file.is_file():
                 stamps.append((file, file.stat().st_size, file.stat().st_mtime_ns))
     return tuple(getattr(settings, name) for name in names_with(Role.MODELS)), tuple(stamps)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A video that is about to be made and written.
+
+    Attributes:
+        identity: everything that decides its frames, by name.
+        state: of an earlier run that is gone on with.
+    """
+
+    plan: RunPlan
+    identity: dict[str, object]
+    state: RunState | None
+
+    @property
+    def windows_done(self) -> int:
+        return 0 if self.state is None else self.state.windows
 
 
 class Generator:
@@ -128,20 +146,26 @@ class Generator:
             InputError: also if a video of this name is there, finished or not, and the settings say neither
                 ``resume`` nor ``overwrite``, or if an unfinished one was made from something else.
         """
+        prepared = self.prepare(job, path, settings)
+        plan, state, settings = prepared.plan, prepared.state, prepared.plan.settings
+        self._tell(plan)
+        metadata = asdict(record_of(settings, job))
+        written = None if state is None else state.written
+        writer = VideoWriter(path, *plan.size, FPS, settings.crf, plan.audio, metadata, written, tags)
+        before = Before() if state is None else Before(state.windows, state.motion)
+        with Recording(writer, prepared.identity, before.windows, settings.base_seed, self.progress) as recording:
+            self._feed(recording, plan, before)
+        self.progress(Finished(path))
+        return path
+
+    def prepare(self, job: Job, path: Path, settings: Settings | None = None) -> Prepared:
+        """All that ``save`` decides before it loads and writes anything; raises what it raises."""
         settings = self._for_video(settings)
         state = unfinished(path, settings)
         plan, identity = self.plan(job, settings), self.identity(job, settings)
         if state is not None:
             check_same_run(state.identity, identity)
-        self._tell(plan)
-        continued = state and state.written
-        metadata = asdict(record_of(settings, job))
-        writer = VideoWriter(path, *plan.size, FPS, settings.crf, plan.audio, metadata, continued, tags)
-        before = Before() if state is None else Before(state.windows, state.motion)
-        with Recording(writer, identity, before.windows, settings.base_seed, self.progress) as recording:
-            self._feed(recording, plan, before)
-        self.progress(Finished(path))
-        return path
+        return Prepared(plan, identity, state)
 
     def identity(self, job: Job, settings: Settings | None = None) -> dict[str, object]:
         """Everything that decides the frames of a video, by name, as JSON has it."""
@@ -218,6 +242,12 @@ def memory_errors() -> Iterator[None]:
                 "This computer's memory does not suffice; close other programs or choose a smaller --size."
             ) from error
         raise
+
+
+def prepare(settings: Settings, job: Job) -> Prepared:
+    """What ``generate`` would do; raises what it raises before it loads anything."""
+    with memory_errors():
+        return Generator(settings).prepare(job, settings.save_file)
 
 
 def generate(settings: Settings, job: Job, progress: Progress = no_progress) -> Path:

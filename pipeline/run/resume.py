@@ -18,7 +18,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from ..errors import InputError
-from ..media.writer import Written, partial_path
+from ..job.output import check_unfinished, partial_path, state_path
+from ..media.writer import Written
 from ..settings.definition import Settings
 
 
@@ -37,11 +38,6 @@ class RunState:
     windows: int
     written: Written
     motion: torch.Tensor
-
-
-def state_path(path: Path) -> Path:
-    """Where the state of the unfinished video ``path`` lies."""
-    return partial_path(path).with_suffix(".state")
 
 
 def save_state(path: Path, state: RunState) -> None:
@@ -107,19 +103,10 @@ def remove_state(path: Path) -> None:
 
 
 def unfinished(path: Path, settings: Settings) -> RunState | None:
-    """The state to go on from, if the settings say so and there is one."""
-    if settings.resume:
-        state = load_state(path)
-        if state is not None:
-            return state
-        if path.exists() and not settings.overwrite:
-            raise InputError(f"--resume: {path} is finished; give --overwrite to make it again, or another name.")
-    if settings.overwrite:
-        return None
-    if path.exists():
-        raise InputError(f"{path} exists; give --overwrite to replace it, or another name.")
-    if state_path(path).exists():
-        raise InputError(
-            f"{partial_path(path)} is an unfinished video: go on with --resume, or start again with --overwrite."
-        )
-    return None
+    """The state to go on from, if the settings say so and there is one.
+
+    Raises:
+        InputError: see ``check_unfinished``; or the state is damaged.
+    """
+    check_unfinished(path, settings)
+    return load_state(path) if settings.resume else None

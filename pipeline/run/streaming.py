@@ -16,7 +16,8 @@ import torch
 from ..facts.buckets import target_size
 from ..media.audio import FPS
 from ..media.colour import LabStatistics, lab_statistics, match_colour
-from ..media.reference import Reference, resize_and_crop
+from ..media.crop import resize_and_crop
+from ..media.reference import Reference
 from ..models.image_encoder import ImageEncoder
 from ..models.speech_encoder import SpeechFeatures
 from ..models.transformer.blocks import TransformerBlocks

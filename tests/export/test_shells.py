@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from infinitetalk.pipeline.errors import InputError
 from infinitetalk.pipeline.export.command import command, is_carried, line, own_shell
 from infinitetalk.pipeline.export.exported import Exported
-from infinitetalk.pipeline.job.job import load_job, output_path
+from infinitetalk.pipeline.job.job import load_job
+from infinitetalk.pipeline.job.output import output_path
 from infinitetalk.pipeline.settings.definition import Settings, setting_infos, setting_types
 from infinitetalk.pipeline.settings.flags import parse
 from infinitetalk.pipeline.settings.presets import preset_names, settings_with_preset

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 from infinitetalk.pipeline.errors import InputError
-from infinitetalk.pipeline.job.job import BUNDLED, Job, load_job, output_path
+from infinitetalk.pipeline.job.job import BUNDLED, Job, load_job
+from infinitetalk.pipeline.job.output import output_path
 from infinitetalk.pipeline.settings.definition import NEGATIVE_PROMPT, Settings
 
 ENTRIES = {"prompt": "Someone talks.", "cond_video": "face.png", "cond_audio": {"person1": "voice.wav"}}

@@ -11,7 +11,8 @@ import torch
 from av.codec.context import ThreadType
 from infinitetalk.pipeline.errors import InputError
 from infinitetalk.pipeline.media import reference as module
-from infinitetalk.pipeline.media.reference import open_reference, resize_and_crop
+from infinitetalk.pipeline.media.crop import resize_and_crop
+from infinitetalk.pipeline.media.reference import open_reference
 from infinitetalk.tests.golden.media import digest, picture
 from infinitetalk.tests.golden.recipe import read_golden, reference_frames, write_lossless_video
 from PIL import Image

@@ -17,9 +17,10 @@ import pytest
 import torch
 from infinitetalk.pipeline import Generator, InputError, Job, Settings
 from infinitetalk.pipeline.commands.main import main
+from infinitetalk.pipeline.job.output import state_path
 from infinitetalk.pipeline.media.writer import VideoWriter
 from infinitetalk.pipeline.run.progress import Kept, RunStarted, Step, WindowDone
-from infinitetalk.pipeline.run.resume import load_state, state_path
+from infinitetalk.pipeline.run.resume import load_state
 from infinitetalk.pipeline.run.streaming import to_uint8
 from infinitetalk.tests.golden.speech import save_wav
 from infinitetalk.tests.support import random_checkpoint
