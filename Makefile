@@ -10,7 +10,6 @@ PYTEST := -m pytest -q -n auto --maxprocesses=4 --ignore=tests/comfy
 # one process for these, since each would start a server
 PYTEST_COMFY := -m pytest -q tests/comfy
 DEMO := .demo
-MODEL := assets/demo_model
 
 .PHONY: help demo test test-oldest coverage lint format golden clean
 
@@ -25,15 +24,7 @@ help:
 
 demo: .venv/installed
 	@mkdir -p $(DEMO)
-	$(PY) generate_infinitetalk.py \
-		--ckpt_dir $(MODEL)/Wan2.1-I2V-14B-480P \
-		--infinitetalk_dir $(MODEL)/InfiniteTalk/single/infinitetalk.safetensors \
-		--wav2vec_dir $(MODEL)/chinese-wav2vec2-base \
-		--lora_dir $(MODEL)/demo_lora_4_steps.safetensors --lora_scale 1 \
-		--image assets/drawn_portrait.png --audio assets/speech.wav --prompt "A woman is talking to the camera." \
-		--size 192x192 --sample_steps 4 --sample_shift 5 --sample_text_guide_scale 1 --sample_audio_guide_scale 1 \
-		--seam_frames 4 \
-		--save_file $(DEMO)/talking --overwrite
+	$(PY) generate_infinitetalk.py --preset demo --save_file $(DEMO)/talking --overwrite
 	$(PY) generate_infinitetalk.py evaluate $(DEMO)/talking.mp4 assets/speech.wav --picture $(DEMO)/talking.png
 
 test: lint

@@ -12,6 +12,8 @@ import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ..pipeline.graphs.widgets import SAMPLER
+from ..pipeline.settings.presets import DEMO, load_preset
 from ..tests.support import browser, comfy_host
 from . import node_texts
 
@@ -181,15 +183,7 @@ WORKFLOWS: dict[str, dict[str, Node]] = {
         "sampler": Node(
             "InfiniteTalkSampler",
             (720, 0),
-            {
-                "prompt": "A woman is talking to the camera.",
-                "size": "192x192",
-                "sample_steps": 4,
-                "sample_shift": 5.0,
-                "sample_text_guide_scale": 1.0,
-                "sample_audio_guide_scale": 1.0,
-                "seam_frames": 4,
-            },
+            {name: value for name, value in load_preset(DEMO).settings.items() if name in SAMPLER},
             {"model": ("model", 0), "speech": ("speech", 0), "image": ("demo", 0)},
             size=(440, 1210),
         ),

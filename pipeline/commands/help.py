@@ -7,8 +7,8 @@ from pathlib import Path
 
 from ..errors import InputError
 from ..export.command import line, own_shell
-from ..settings.demo import ASSETS, demo_settings
 from ..settings.flags import Parser, to_argv
+from ..settings.presets import DEMO, load_preset, settings_with_preset
 from .console import say
 from .table import COMMANDS, near_command
 
@@ -81,19 +81,8 @@ def overview() -> str:
 
 def demo_command() -> str:
     """The line that makes a video with the bundled model, for this machine's shell."""
-    settings = demo_settings(
-        image=ASSETS / "drawn_portrait.png",
-        audio=ASSETS / "speech.wav",
-        prompt="A woman is talking to the camera.",
-        save_file=Path("talking"),
-    )
-    here = {name: _from_here(value) for name, value in vars(settings).items() if isinstance(value, Path)}
-    return line(("infinitetalk",), to_argv(settings.replace(**here)), own_shell())
-
-
-def _from_here(path: Path) -> Path:
-    """The shorter way to a file under the working folder."""
-    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+    settings = settings_with_preset(DEMO, save_file=Path(str(load_preset(DEMO).about["output_name"])))
+    return line(("infinitetalk",), to_argv(settings), own_shell())
 
 
 def _lines(names: tuple[str, ...]) -> list[str]:

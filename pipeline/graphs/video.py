@@ -14,7 +14,7 @@ from ..errors import InputError
 from ..export.exported import Exported, Files
 from ..job.record import Record, read_record
 from ..settings.definition import NEGATIVE_PROMPT, Settings, names_with, setting_types
-from ..settings.presets import preset_names, settings_with_preset
+from ..settings.presets import DEMO, preset_names, settings_with_preset
 from ..settings.roles import Json, Role
 from ..settings.validation import resolve, validate
 from . import ours
@@ -37,7 +37,7 @@ def read_video(path: Path, files: Files, node: str | None = None) -> Exported:
     notes = [f"It was made with --{name}, which is not there any more." for name in record.settings.keys() - known]
     from_job = names_with(Role.JOB | Role.CONTENT)
     values = {name: value for name, value in known.items() if name not in from_job}
-    if values.get("preset") not in (None, *preset_names()):
+    if values.get("preset") not in (None, DEMO, *preset_names()):
         notes.append(f"The preset {values.pop('preset')} is not there any more; its values are written out.")
     try:
         sources, more = _sources(path, record, files, node)

@@ -1,6 +1,7 @@
 """The small model that comes with the program: drawn faces that talk, without a download.
 
-It is what ``make demo`` and the loader's "demo (bundled)" use; its card is ``assets/demo_model/README.md``.
+It is what ``--preset demo`` and the loader's "demo (bundled)" use; its card is ``assets/demo_model/README.md``. Its
+files and settings are data, in presets/demo.toml.
 """
 
 from __future__ import annotations
@@ -9,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .definition import Settings
+from .presets import ASSETS, DEMO, load_preset, settings_with_preset
+from .roles import Value
 
-ASSETS = Path(__file__).parents[2] / "assets"
 FOLDER = ASSETS / "demo_model"
 FACE_READER = FOLDER / "face_reader.safetensors"  # what ``infinitetalk evaluate`` reads frames with
 
@@ -19,21 +21,18 @@ FACE_READER = FOLDER / "face_reader.safetensors"  # what ``infinitetalk evaluate
 class DemoCheckpoint:
     """Values of the settings of these names."""
 
-    ckpt_dir: Path = FOLDER / "Wan2.1-I2V-14B-480P"
-    infinitetalk_dir: Path = FOLDER / "InfiniteTalk" / "single" / "infinitetalk.safetensors"
-    wav2vec_dir: Path = FOLDER / "chinese-wav2vec2-base"
+    ckpt_dir: Path
+    infinitetalk_dir: Path
+    wav2vec_dir: Path
 
 
 def demo_checkpoint() -> DemoCheckpoint:
     """Where the bundled model lies."""
-    return DemoCheckpoint()
+    files = load_preset(DEMO).bundled_paths()
+    return DemoCheckpoint(**{name: files[name] for name in DemoCheckpoint.__dataclass_fields__})
 
 
-def demo_settings(**changes: object) -> Settings:
-    """The bundled model as it is meant to be used: 192x192, 4 steps, no guidance, even seams; ``changes`` win."""
-    usual = {
-        **vars(demo_checkpoint()),
-        **{"size": "192x192", "sample_steps": 4, "sample_shift": 5.0},
-        **{"sample_text_guide_scale": 1.0, "sample_audio_guide_scale": 1.0, "seam_frames": 4},
-    }
-    return Settings(**{**usual, **changes})
+def demo_settings(**changes: Value) -> Settings:
+    """The bundled model without its LoRA and with no job, 192x192, 4 steps, even seams; ``changes`` win."""
+    without = settings_with_preset(DEMO, lora_dir=None, image=None, audio=None, prompt=None)
+    return without.replace(preset=None).replace(**changes)

@@ -14,7 +14,7 @@ from typing import Never
 
 from ..errors import InputError
 from .definition import Settings, setting_infos, setting_types
-from .presets import preset_names, settings_with_preset
+from .presets import DEMO, preset_names, settings_with_preset
 from .roles import SettingInfo, SettingType
 
 TRUE_WORDS = ("true", "yes", "on", "1", "t", "y")
@@ -28,7 +28,7 @@ A picture and a voice, without a JSON file:
     --infinitetalk_dir weights/InfiniteTalk/single/infinitetalk.safetensors \\
     --image me.png --audio speech.wav --prompt "A woman is talking." --save_file talking
 
-Presets: {presets}.
+Presets: {presets}; {demo} is for the small model that is inside.
 Switches take an optional true or false. A flag whose default is none takes the word none, which undoes
 what a preset sets. docs/settings.md has everything in one table; infinitetalk help lists the other commands.
 """
@@ -101,7 +101,7 @@ def build_parser(
     prog: str = "infinitetalk [generate]", words: str = WORDS, description: str = DESCRIPTION, epilog: str = EPILOG
 ) -> Parser:
     """A parser of settings, whose result holds only the flags that were given."""
-    parser = Parser(prog, words, description, epilog.format(presets=", ".join(preset_names())))
+    parser = Parser(prog, words, description, epilog.format(presets=", ".join(preset_names()), demo=DEMO))
     groups: dict[str, argparse._ArgumentGroup] = {}
     for field in dataclasses.fields(Settings):
         info = field.metadata["info"]
@@ -183,7 +183,8 @@ def to_argv(settings: Settings, full: bool = False) -> list[str]:
         given |= {name: getattr(settings, name) for name in setting_types() if getattr(settings, name) is not None}
     argv = [] if settings.preset is None else ["--preset", settings.preset]
     for name, expected in setting_types().items():
-        if name in given and name != "preset":
+        no_word = setting_infos()[name].free_text and given.get(name) is None  # any word would be a text
+        if name in given and name != "preset" and not no_word:
             argv += _flag_to_argv(name, given[name], expected)
     return argv
 

@@ -1,36 +1,48 @@
 """The presets: settings by name, as data in presets/*.toml.
 
-A file has three tables. ``[settings]`` gives values of ``Settings``; ``lora_dir`` and ``quant_dir`` are
-names to be looked up under the weights folder. ``[weights]`` names the models that the preset was
-made for, under the same folder. ``[about]`` has titles and what the preset promises. Knows nothing of flags.
+A file has up to four tables. ``[settings]`` gives values of ``Settings``; ``lora_dir`` and ``quant_dir`` are names to
+be looked up under the weights folder. ``[weights]`` names the models that the preset was made for, under the same
+folder; ``[bundled]`` gives files that come with the program, under assets/. ``[about]`` has titles and what the
+preset promises. Knows nothing of flags.
 """
 
 from __future__ import annotations
 
 import difflib
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..errors import InputError
-from .definition import Settings
+from .definition import Settings, names_with
+from .roles import JOB, Single, Value
 
 FOLDER = Path(__file__).parents[2] / "presets"
+ASSETS = Path(__file__).parents[2] / "assets"
+DEMO = "demo"
 
 
 @dataclass(frozen=True)
 class Preset:
-    """A preset's name and its file's three tables."""
+    """A preset's name and its file's tables."""
 
     name: str
-    settings: dict[str, object]
-    weights: dict[str, str]
-    about: dict[str, object]
+    settings: dict[str, Single | list[Single]]
+    about: dict[str, str | int | float]
+    weights: dict[str, str] = field(default_factory=dict)
+    bundled: dict[str, str | list[str]] = field(default_factory=dict)
+
+    def bundled_paths(self) -> dict[str, Path | tuple[Path, ...]]:
+        """The files that come with the program, by setting."""
+        return {
+            name: tuple(ASSETS / single for single in file) if isinstance(file, list) else ASSETS / file
+            for name, file in self.bundled.items()
+        }
 
 
 def preset_names() -> tuple[str, ...]:
-    """The names of all presets, in order."""
-    return tuple(sorted(path.stem for path in FOLDER.glob("*.toml")))
+    """The names of the presets for the real models, in order; ``DEMO`` is beside them, and nobody is to choose it."""
+    return tuple(sorted(path.stem for path in FOLDER.glob("*.toml") if path.stem != DEMO))
 
 
 def load_preset(name: str) -> Preset:
@@ -39,7 +51,7 @@ def load_preset(name: str) -> Preset:
     Raises:
         InputError: there is none; lists those there are.
     """
-    names = preset_names()
+    names = (*preset_names(), DEMO)
     if name not in names:
         near = difflib.get_close_matches(name, names, n=1)
         hint = f"Did you mean {near[0]}? " if near else ""
@@ -48,21 +60,26 @@ def load_preset(name: str) -> Preset:
         return Preset(name=name, **tomllib.load(file))
 
 
-def settings_with_preset(name: str, **given: object) -> Settings:
+def settings_with_preset(name: str, **given: Value) -> Settings:
     """The settings of a preset; those in ``given`` win.
 
     A preset's ``lora_scale`` belongs to its ``lora_dir``, and its ``quant_dir`` to its ``quant``: where the
-    one is set to None, the other goes too. Of the two ways to say what stays on the card, the given one counts.
+    one is set to None, the other goes too. Of two ways to say what stays on the card or what is seen, the given one
+    counts; a given ``input_json`` takes the place of the preset's picture, speech and prompt.
 
     Raises:
         InputError: there is no such preset.
     """
-    values = {**load_preset(name).settings, **given, "preset": name}
+    preset = load_preset(name)
+    usual = {**preset.bundled_paths(), **preset.settings}
+    if given.get("input_json") is not None:
+        usual = {setting: value for setting, value in usual.items() if setting not in names_with(JOB)}
+    values = {**usual, **given, "preset": name}
     for owner, follower in (("lora_dir", "lora_scale"), ("quant", "quant_dir")):
         if values.get(owner) is None and follower not in given:
             values.pop(follower, None)
-    ways = "blocks_to_swap", "num_persistent_param_in_dit"
-    for way, other in (ways, ways[::-1]):
-        if given.get(way) is not None and other not in given:
-            values.pop(other, None)
+    for ways in (("blocks_to_swap", "num_persistent_param_in_dit"), ("image", "video")):
+        for way, other in (ways, ways[::-1]):
+            if given.get(way) is not None and other not in given:
+                values.pop(other, None)
     return Settings(**values)

@@ -28,7 +28,7 @@ from infinitetalk.pipeline.run.progress import (
     WindowStarted,
 )
 from infinitetalk.pipeline.settings.definition import Settings, setting_infos, setting_types
-from infinitetalk.pipeline.settings.demo import demo_checkpoint, demo_settings
+from infinitetalk.pipeline.settings.demo import demo_checkpoint
 from infinitetalk.pipeline.settings.flags import build_parser, parse, to_argv
 from infinitetalk.pipeline.settings.presets import preset_names, settings_with_preset
 
@@ -243,7 +243,7 @@ def test_without_words_it_says_what_it_is_and_how_to_see_it_work(capsys):
     demo = text[text.index("infinitetalk") :].split("\n\n")[0].replace("\\\n", " ")
     settings = parse(shlex.split(demo)[1:])
     assert all(path.exists() for path in (settings.image, settings.audio, *vars(demo_checkpoint()).values()))
-    assert settings.replace(image=None, audio=None, prompt=None, save_file=None) == demo_settings()
+    assert settings == settings_with_preset("demo", save_file="talking")
 
 
 def test_the_script_generates_where_no_command_is_named():
