@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
-from ..errors import InputError
+from ..errors import InputError, in_short
 
 BYPASSED, MUTED = "bypassed", "muted"
 
@@ -91,7 +91,7 @@ def read_graph(path: Path) -> Graph:
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is not a text in UTF-8; give a graph that ComfyUI saved as .json.") from error
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{path} is not valid JSON ({error}); save the graph in ComfyUI again.") from error
+        raise InputError(f"{path} is not valid JSON ({in_short(error)}); save the graph in ComfyUI again.") from error
     return graph_of(data, str(path))
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 
-from ..errors import InputError
+from ..errors import InputError, in_short
 
 # setting -> the folders of ComfyUI that are offered for it, in the order of search
 FOLDERS: dict[str, tuple[str, ...]] = {
@@ -132,7 +132,7 @@ class FolderFiles:
         try:
             sections = yaml.safe_load(file.read_text(encoding="utf-8-sig")) or {}
         except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise InputError(f"--comfyui: {file} is not YAML ({error}).") from error
+            raise InputError(f"--comfyui: {file} is not YAML ({in_short(error)}).") from error
         found: dict[str, list[Path]] = {}
         for section in sections.values():
             if not isinstance(section, dict):

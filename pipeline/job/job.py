@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import InputError
+from ..errors import InputError, in_short
 from ..settings.definition import NEGATIVE_PROMPT, Settings
 
 if TYPE_CHECKING:
@@ -98,8 +98,8 @@ def _read_json(settings: Settings) -> dict[str, object]:
         raise InputError(f"--input_json: {path} is not JSON in UTF-8; save it as UTF-8 text.") from error
     except (json.JSONDecodeError, RecursionError) as error:
         raise InputError(
-            f"--input_json: {path} is not JSON in UTF-8 ({error}); texts stand in double quotes, a backslash is "
-            "written twice, and no comma follows the last entry."
+            f"--input_json: {path} is not JSON in UTF-8 ({in_short(error)}); texts stand in double quotes, a backslash "
+            "is written twice, and no comma follows the last entry."
         ) from error
     if not isinstance(entries, dict):
         raise InputError(

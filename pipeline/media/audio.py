@@ -19,7 +19,7 @@ from typing import Protocol
 import av
 import numpy as np
 
-from ..errors import InputError
+from ..errors import InputError, in_short
 
 SAMPLE_RATE = 16_000  # of the speech that wav2vec2 hears
 FPS = 25
@@ -216,7 +216,7 @@ def _first_stream(path: Path) -> Iterator[av.AudioStream]:
             yield container.streams.audio[0]
     except (av.error.FFmpegError, ValueError, OSError) as error:
         raise InputError(
-            f"{path} cannot be decoded as sound ({error}); give a wav, mp3, flac, m4a, mp4 or similar file."
+            f"{path} cannot be decoded as sound ({in_short(error)}); give a wav, mp3, flac, m4a, mp4 or similar file."
         ) from error
 
 

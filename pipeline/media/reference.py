@@ -21,7 +21,7 @@ import av
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from ..errors import InputError
+from ..errors import InputError, in_short
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -149,7 +149,9 @@ def _read_picture(path: Path) -> Image.Image | None:
         except MemoryError:
             raise
         except Exception as error:  # damaged data makes Pillow's readers raise almost anything
-            raise InputError(f"{path} is a damaged picture ({error}): save it again or give another.") from error
+            raise InputError(
+                f"{path} is a damaged picture ({in_short(error)}): save it again or give another."
+            ) from error
 
 
 def _is_heic(path: Path) -> bool:

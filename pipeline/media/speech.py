@@ -13,7 +13,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from ..errors import InputError
+from ..errors import InputError, in_short
 from .audio import SAMPLE_RATE, Audio
 
 TARGET_LUFS = -23.0
@@ -52,8 +52,8 @@ def speech_for_model(audio: Audio) -> np.ndarray:
             return np.memmap(speech, np.float32, mode="r", shape=(length,))  # keeps the file open
     except OSError as error:
         raise InputError(
-            f"The speech cannot be stored in the folder for temporary files ({error}); free some space there, "
-            "or name another folder in the environment variable TMPDIR."
+            f"The speech cannot be stored in the folder for temporary files ({in_short(error)}); free some space "
+            "there, or name another folder in the environment variable TMPDIR."
         ) from error
 
 

@@ -25,7 +25,7 @@ from transformers import Wav2Vec2Config, Wav2Vec2Model
 
 from ..checkpoints.files import Tensors, open_tensors
 from ..checkpoints.load import fill
-from ..errors import InputError
+from ..errors import InputError, in_short
 from ..media.audio import FPS, SAMPLE_RATE, frame_count
 from ..residency.slab import HostWeights
 
@@ -337,7 +337,9 @@ def _read_json(path: Path) -> dict:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise InputError(f"{WHAT}: {path} is not valid JSON ({error}); download it again: {DOWNLOAD}") from error
+        raise InputError(
+            f"{WHAT}: {path} is not valid JSON ({in_short(error)}); download it again: {DOWNLOAD}"
+        ) from error
     if not isinstance(value, dict):
         raise InputError(f"{WHAT}: {path} holds a JSON {type(value).__name__}, not an object; download it: {DOWNLOAD}")
     return value

@@ -14,7 +14,7 @@ from pathlib import Path
 import tokenizers
 
 from ...checkpoints.lookup import TOKENIZER as WHAT
-from ...errors import InputError
+from ...errors import InputError, in_short
 
 MAX_TOKENS = 512
 
@@ -68,7 +68,7 @@ def load_tokenizer(path: Path) -> Tokenizer:
     try:
         tokenizer = tokenizers.Tokenizer.from_file(str(path))
     except Exception as error:  # the library raises bare Exceptions
-        raise InputError(f"{WHAT}: {path} is not a tokenizer.json ({error}). Download it again.") from error
+        raise InputError(f"{WHAT}: {path} is not a tokenizer.json ({in_short(error)}). Download it again.") from error
     tokenizer.no_padding()
     tokenizer.enable_truncation(MAX_TOKENS)
     end = tokenizer.token_to_id("</s>")

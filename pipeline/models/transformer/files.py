@@ -17,7 +17,7 @@ from ...checkpoints.files import Tensors, open_tensors
 from ...checkpoints.kinds import AUDIO_MARK, IMAGE_MARK, WAN_MARK
 from ...checkpoints.load import check_names, check_shape, dimensions
 from ...checkpoints.lookup import audio_file
-from ...errors import InputError
+from ...errors import InputError, in_short
 from ...facts import downloads
 from .block import TransformerConfig
 from .model import AUDIO_WINDOW
@@ -177,7 +177,7 @@ def _num_heads(dim: int, tensors: Tensors) -> int:
         try:
             settings = json.loads(config.read_text(encoding="utf-8"))
         except ValueError as error:
-            raise InputError(f"{config} is not valid JSON ({error}).") from error
+            raise InputError(f"{config} is not valid JSON ({in_short(error)}).") from error
         if not isinstance(settings, dict):
             raise InputError(f"{config} holds a JSON {type(settings).__name__}, not the sizes of a model.")
         heads = settings.get("num_heads")
