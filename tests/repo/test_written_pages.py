@@ -45,3 +45,16 @@ def test_a_module_without_a_docstring_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(architecture, "ROOT", tmp_path)
     with pytest.raises(ValueError, match="silent.py has no docstring"):
         architecture.first_line(tmp_path / "silent.py")
+
+
+@pytest.mark.parametrize(
+    "page", ["docs/architecture.md", "CONTRIBUTING.md", "CONTRIBUTING.zh-CN.md", "benchmarks/README.md"]
+)
+def test_every_module_that_is_named_is_there(page):
+    """By its path from the root, or within the engine."""
+    text = (architecture.ROOT / page).read_text(encoding="utf-8").partition(architecture.BEGIN)[0]
+    named = set(re.findall(r"`((?:[a-z_]+/)+[a-z_]+\.(?:py|toml))`", text))
+    assert named, page
+    for path in named:
+        found = [(root / path).exists() for root in (architecture.ROOT, architecture.ROOT / "pipeline")]
+        assert any(found), f"{page} names {path}"
