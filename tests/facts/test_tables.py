@@ -97,7 +97,7 @@ from infinitetalk.pipeline.commands import doctor, ways
 from infinitetalk.pipeline.errors import InputError
 from infinitetalk.pipeline.graphs.native import sampling
 from infinitetalk.pipeline.models.transformer.attention import choose_attention
-from infinitetalk.pipeline.planning.machine import choose_operations, choose_vae, describe_computation
+from infinitetalk.pipeline.planning.machine import choose_machine, choose_vae, describe_computation
 from infinitetalk.pipeline.sampling.solvers import make_solver
 from infinitetalk.pipeline.settings.flags import build_parser, parse
 from infinitetalk.pipeline.settings.validation import resolve
@@ -113,8 +113,7 @@ else:
 text = " ".join(build_parser().format_help().split())
 assert "midway goes half as far" in text and "mirror, cudnn_fp8 and sage compute in" in text
 cpu = torch.device("cpu")
-operations = choose_operations(settings, cpu, torch.float32)
-plan = describe_computation(cpu, torch.float32, operations, choose_vae(settings, cpu))
+plan = describe_computation(choose_machine(settings.replace(device="cpu")), choose_vae(settings, cpu))
 assert "attention by mirror (asked for; in 8 bits, not exact)" in plan, plan
 solver = make_solver("midway", 3, 7.0, torch.Generator())
 x = torch.ones(2)
