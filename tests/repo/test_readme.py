@@ -37,8 +37,11 @@ def blocks(page):
 
 
 def command_lines(page):
+    """The words of every command in a block or within a line."""
     shell = re.findall(r"^ *```bash\n(.*?)^ *```", text(page), flags=re.DOTALL | re.MULTILINE)
-    return [shlex.split(line, comments=True) for block in shell for line in block.replace("\\\n", " ").splitlines()]
+    lines = [line for block in shell for line in block.replace("\\\n", " ").splitlines()]
+    lines += re.findall(r"(?<!`)`((?:make|infinitetalk|bash|python) [^`]+)`", without_code(page))
+    return [shlex.split(line, comments=True) for line in lines]
 
 
 def headings(page):
@@ -95,13 +98,16 @@ def test_every_command_exists(page):
             assert set(goals) <= targets, f"{page}: {shlex.join(words)}"
         elif program == "bash":
             assert (ROOT / rest[0]).is_file(), f"{page}: {shlex.join(words)}"
-        elif program == "infinitetalk":
+        elif program == "infinitetalk" and not rest[0].startswith("-"):
+            assert rest[0] in COMMANDS, f"{page}: {shlex.join(words)}"
             known = set(COMMANDS[rest[0]].load().parser()._option_string_actions)
             assert flags_in(rest) <= known, f"{page}: {shlex.join(words)}"
         elif Path(program).name == "python" and rest[0] == "-m":
             check_module(rest[1])
+            if rest[1] == "pytest":
+                assert all((ROOT / word).exists() for word in rest[2:] if word[0] != "-"), shlex.join(words)
         else:
-            assert Path(program).name == "python" and rest[0] == "generate_infinitetalk.py", shlex.join(words)
+            assert program == "infinitetalk" or rest[0] == "generate_infinitetalk.py", shlex.join(words)
             assert flags_in(rest) <= flags, f"{page}: {flags_in(rest) - flags}"
 
 
@@ -112,7 +118,7 @@ def test_every_module_that_is_named_exists(page):
 
 
 def check_module(name):
-    if name.partition(".")[0] in ("pip", "venv"):
+    if name.partition(".")[0] in ("pip", "pytest", "venv"):
         return
     assert name.partition(".")[0] == "infinitetalk", name
     path = ROOT.joinpath(*name.split(".")[1:])
