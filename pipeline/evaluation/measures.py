@@ -174,4 +174,4 @@ def _seam_ratio(frames: np.ndarray, seams: Sequence[int]) -> float | None:
     changes = [float(np.abs(a.astype(np.float32) - b).mean()) for a, b in zip(frames, frames[1:], strict=False)]
     at = [changes[seam - 1] for seam in seams if 0 < seam <= len(changes)]
     rest = [change for index, change in enumerate(changes, 1) if index not in set(seams)]
-    return float(np.mean(at) / max(np.mean(rest), 1e-6)) if at and rest else None
+    return float(np.mean(at)) / max(float(np.mean(rest)), 1e-6) if at and rest else None

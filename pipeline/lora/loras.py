@@ -57,6 +57,8 @@ class Loras:
 
         ups, downs = [], []
         for change, scale in self._changes(name):
+            if not isinstance(change, Product):
+                raise TypeError(f"{name} is changed by a whole difference, which has no factors to run beside it")
             up, down = change.factors(device)
             ups.append((up * scale).to(dtype))
             downs.append(down.to(dtype))

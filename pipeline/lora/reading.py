@@ -114,7 +114,7 @@ def _take(
             unmatched += [key, *(parts[other] for other in ("down", "mid", "alpha") if part == "up" and other in parts)]
             continue
         change: Change = Difference(tensors, key)
-        if part == "up":
+        if part == "up" and product is not None:
             change = product
         elif part == "bias of up" and product is not None:
             change = Difference(tensors, key, product.factor)

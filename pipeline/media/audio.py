@@ -90,7 +90,7 @@ class Sound:
         """SHA-256 of rate, shape and samples."""
         digest = hashlib.sha256(f"{self.sample_rate} {self.samples.shape} ".encode())
         for block in self.blocks():
-            digest.update(np.ascontiguousarray(block))
+            digest.update(np.ascontiguousarray(block).data)
         return digest.hexdigest()
 
 
@@ -131,8 +131,8 @@ class AudioFile:
         """
         if _stamp(self.path) != self.stamp:
             raise InputError(f"{self.path} was changed while it was in use; put it back as it was.")
-        with _first_stream(self.path) as stream:
-            frames = stream.container.decode(stream)
+        with _first_stream(self.path) as (container, stream):
+            frames = container.decode(stream)
             if self.channels >= _PLANES_THAT_CRASH:
                 frames = _interleaved(frames)
             for frame in frames:
@@ -178,7 +178,7 @@ def _look_at(path: Path) -> AudioFile:
         found = "is a folder" if path.is_dir() else "does not exist"
         raise InputError(f"The sound file {path} {found}; give the path of a sound or video file.")
     stamp = _stamp(path)
-    with _first_stream(path) as stream:
+    with _first_stream(path) as (_, stream):
         return AudioFile(path, stream.codec_context.sample_rate, stream.codec_context.layout.nb_channels, 0, stamp)
 
 
@@ -208,12 +208,12 @@ def _stamp(path: Path) -> tuple[int, int]:
 
 
 @contextlib.contextmanager
-def _first_stream(path: Path) -> Iterator[av.AudioStream]:
+def _first_stream(path: Path) -> Iterator[tuple[av.container.InputContainer, av.AudioStream]]:
     try:
         with av.open(f"file:{path}") as container:
             if not container.streams.audio:
                 raise InputError(f"{path} has no sound, only {_kinds(container)}; give a file with an audio stream.")
-            yield container.streams.audio[0]
+            yield container, container.streams.audio[0]
     except (av.error.FFmpegError, ValueError, OSError) as error:
         raise InputError(
             f"{path} cannot be decoded as sound ({in_short(error)}); give a wav, mp3, flac, m4a, mp4 or similar file."

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import sys
 from typing import BinaryIO
 
 # Windows locks regions and keeps others from reading them: one byte far behind any content.
@@ -11,7 +11,7 @@ _FAR = 1 << 40
 
 def try_lock(file: BinaryIO) -> bool:
     """Lock the file for this process; False if another one has it locked. Closing the file unlocks it."""
-    if os.name == "nt":
+    if sys.platform == "win32":
         return _try_lock_windows(file)
     import fcntl
 
@@ -25,6 +25,8 @@ def try_lock(file: BinaryIO) -> bool:
 
 
 def _try_lock_windows(file: BinaryIO) -> bool:
+    if sys.platform != "win32":  # for type checkers, which know msvcrt's names only there
+        return False
     import msvcrt
 
     position = file.tell()

@@ -142,7 +142,7 @@ def _read_picture(path: Path) -> Image.Image | None:
                 raise InputError(f"{path} is a HEIC picture, which is not read here: save it as PNG or JPEG.") from None
             return None
         except Image.DecompressionBombError as error:
-            most = 2 * Image.MAX_IMAGE_PIXELS // 10**6
+            most = 2 * (Image.MAX_IMAGE_PIXELS or 0) // 10**6
             raise InputError(f"{path} is too large a picture (over {most} megapixels): scale it down.") from error
         except PermissionError as error:
             raise InputError(f"{path} cannot be read ({error.strerror}): check who may read it.") from error
@@ -237,10 +237,10 @@ class _VideoFrames:
             raise InputError(f"{self._path} has no frame that can be decoded: give a picture or a video of the person.")
         self._origin = self._next[0]
         self.index = -1
-        self._advance()
+        self._advance(self._next)
 
-    def _advance(self) -> None:
-        time, self._frame = self._next
+    def _advance(self, following: tuple[float, av.VideoFrame]) -> None:
+        time, self._frame = following
         self.time = time - self._origin
         self.index += 1
         self._next = next(self._decoded, None)
@@ -250,7 +250,7 @@ class _VideoFrames:
         if index < self.index:
             self._start()
         while self._next is not None and self.index < index:
-            self._advance()
+            self._advance(self._next)
 
     def go_to_time(self, seconds: float) -> int:
         """Make the last frame whose time is not after ``seconds`` the current one; return its number."""
@@ -258,7 +258,7 @@ class _VideoFrames:
         if until < self.time:
             self._start()
         while self._next is not None and self._next[0] - self._origin <= until:
-            self._advance()
+            self._advance(self._next)
         return self.index
 
     def image(self) -> Image.Image:
@@ -292,7 +292,7 @@ def _decode(path: Path) -> Iterator[tuple[float, av.VideoFrame]]:
             for packet in container.demux(stream):
                 for frame in _decoded(packet):
                     stamp = frame.dts if is_undated else frame.pts
-                    time = time + step if stamp is None else float(stamp * frame.time_base)
+                    time = time + step if stamp is None or frame.time_base is None else float(stamp * frame.time_base)
                     yield time, frame
 
 

@@ -47,7 +47,7 @@ def speech_for_model(audio: Audio) -> np.ndarray:
             _store_resampled(audio, length, resampled)
             gain = _gain(_pieces(resampled), length)
             for piece in _pieces(resampled):
-                speech.write(piece * gain)
+                speech.write((piece * gain).data)
             speech.flush()
             return np.memmap(speech, np.float32, mode="r", shape=(length,))  # keeps the file open
     except OSError as error:
@@ -61,9 +61,9 @@ def _store_resampled(audio: Audio, length: int, file: BinaryIO) -> None:
     missing = length
     for piece in _resample((block.mean(axis=0) for block in audio.blocks()), audio.sample_rate):
         piece = piece[:missing]
-        file.write(piece)
+        file.write(piece.data)
         missing -= piece.size
-    file.write(np.zeros(missing, np.float32))
+    file.write(np.zeros(missing, np.float32).data)
 
 
 def _pieces(file: BinaryIO) -> Iterator[np.ndarray]:

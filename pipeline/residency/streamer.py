@@ -38,16 +38,16 @@ class _Slot:
 
     def receive(self, slab: Slab) -> None:
         if slab.in_file and self.copied is not None:
-            self._receive_staged(slab)
+            self._receive_staged(slab, self.copied)
         else:
             slab.copy_to(self.flat)
 
-    def _receive_staged(self, slab: Slab) -> None:
+    def _receive_staged(self, slab: Slab, copied: torch.cuda.Event) -> None:
         """By way of pinned memory: a copy out of a file would wait for the card, and the card then for the host."""
         if self._staging is None:
             self._staging = torch.zeros(len(self.flat), dtype=torch.uint8)
             pin(self, self._staging, self.flat.device)
-        self.copied.synchronize()  # the last copy has left it
+        copied.synchronize()  # the last copy has left it
         slab.copy_to(self._staging)
         self.flat[: slab.size].copy_(self._staging[: slab.size], non_blocking=True)
 
@@ -168,7 +168,7 @@ class BlockStreamer:
         if slot.holds == index:
             return
         slot.holds = index
-        if self._copying is None:
+        if self._copying is None or slot.copied is None:
             slot.receive(self._slabs[index])
             return
         with torch.cuda.stream(self._copying):

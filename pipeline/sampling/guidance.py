@@ -88,7 +88,8 @@ class AdaptiveProjectedGuidance:
         if not is_off(self.text_scale):
             difference = cond - predictions["drop_text"]
             result = result + (self.text_scale - 1) * self._projected("text", difference, cond)
-        heard, silent = ("cond", "drop_audio") if is_off(self.text_scale) else ("drop_text", "uncond")
+        heard: Branch = "cond" if is_off(self.text_scale) else "drop_text"
+        silent: Branch = "drop_audio" if is_off(self.text_scale) else "uncond"
         if silent in predictions:
             difference = predictions[heard] - predictions[silent]
             result = result + (self.audio_scale - 1) * self._projected("audio", difference, cond)

@@ -37,7 +37,7 @@ class TeaCache:
     def must_compute(self, modulation: torch.Tensor) -> bool:
         """Whether the blocks must run at this step. Call once a step, with the [1, 6, dim] modulation."""
         compute = True
-        if self._step >= RET_STEPS:
+        if self._step >= RET_STEPS and self._previous is not None:
             change = (modulation - self._previous).abs().mean() / self._previous.abs().mean()
             self._accumulated += float(self._polynomial(change.item()))
             compute = self._accumulated >= self._threshold

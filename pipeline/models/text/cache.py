@@ -72,7 +72,9 @@ def text_identity(
         digest.update(stream.read(_EDGE))
         stream.seek(max(0, status.st_size - _EDGE))
         digest.update(stream.read(_EDGE))
-    tokenizer = find_tokenizer(tokenizer_path and Path(tokenizer_path), path, ckpt_dir and Path(ckpt_dir))
+    tokenizer = find_tokenizer(
+        Path(tokenizer_path) if tokenizer_path else None, path, Path(ckpt_dir) if ckpt_dir else None
+    )
     if tokenizer is not None:
         digest.update(hashlib.sha256(tokenizer.read_bytes()).digest())
     # An explicit tokenizer replaces the one inside the checkpoint, the same file found beside it does not.

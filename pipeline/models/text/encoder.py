@@ -203,7 +203,7 @@ def _tokenizer(
     if tokenizer_path is None and EMBEDDED_TOKENIZER in tensors:
         model = tensors[EMBEDDED_TOKENIZER].numpy().tobytes()
         return tokenizer_from_sentencepiece(model, f"{EMBEDDED_TOKENIZER} in {path}")
-    found = find_tokenizer(tokenizer_path and Path(tokenizer_path), path, ckpt_dir and Path(ckpt_dir))
+    found = find_tokenizer(Path(tokenizer_path) if tokenizer_path else None, path, Path(ckpt_dir) if ckpt_dir else None)
     if found is None:
         raise InputError(
             f"{WHAT}: no tokenizer is inside or beside {path}; give its path with --tokenizer, or get it with: "

@@ -197,7 +197,7 @@ class Downsample(Layer):
         self.in_dim, self.out_dim = in_dim, out_dim
         self.resample = nn.ModuleDict({"1": nn.Conv2d(in_dim, out_dim, 3, stride=2)})
         self.time_conv = CausalConv3d(out_dim, out_dim, (3, 1, 1), time_stride=2) if over_time else None
-        self.reach = self.time_conv.reach if over_time else 0
+        self.reach = 0 if self.time_conv is None else self.time_conv.reach
 
     def forward(self, x: torch.Tensor, stream: Stream) -> torch.Tensor:
         frames = F.pad(_frames(x), (0, 1, 0, 1))  # only right and below: the convolution's own padding is even
@@ -224,7 +224,7 @@ class Upsample(Layer):
         self.in_dim, self.out_dim = in_dim, out_dim
         self.resample = nn.ModuleDict({"1": nn.Conv2d(in_dim, out_dim, 3, padding=1)})
         self.time_conv = CausalConv3d(in_dim, 2 * in_dim, (3, 1, 1)) if over_time else None
-        self.reach = self.time_conv.reach if over_time else 0
+        self.reach = 0 if self.time_conv is None else self.time_conv.reach
 
     def forward(self, x: torch.Tensor, stream: Stream) -> torch.Tensor:
         copies, bias = 1, None

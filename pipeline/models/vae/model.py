@@ -158,6 +158,7 @@ class WanVAE(nn.Module):
         z = (latents.to(std) * std + mean)[None].to(self.conv2.weight)
         steps, stream = self.decoder.steps, Stream(self.kernels)
         pieces = z.split(1, dim=2)
+        decoded: Iterable[torch.Tensor]
         if tiles == 1:
             decoded = (run(steps, self.conv2(piece), stream) for piece in pieces)
         else:

@@ -46,7 +46,8 @@ def run_tiled(
         The results, a piece for a piece.
     """
     results: list[torch.Tensor] = []
-    for tile in plan_tiles(steps, *pieces[0].shape[-2:], tiles):
+    height, width = pieces[0].shape[-2:]
+    for tile in plan_tiles(steps, height, width, tiles):
         stream = Stream(kernels)
         before = None
         for number, piece in enumerate(pieces):
