@@ -40,6 +40,7 @@ coverage: .venv/installed-test
 lint: .venv/installed-test
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
+	$(PY) -c 'import sys; from importlinter.cli import lint_imports_command; sys.exit(lint_imports_command())'
 
 format: .venv/installed-test
 	$(PY) -m ruff check --fix .
