@@ -13,10 +13,8 @@ from pathlib import Path
 import torch
 
 from ..checkpoints.kinds import LORA_METADATA
-from ..checkpoints.locate import find_transformer_files
+from ..checkpoints.locate import TransformerFiles
 from ..checkpoints.writing import Specs, converted_parts, write_safetensors
-from ..errors import InputError
-from ..job.output import check_output
 from ..models.transformer.block import TransformerConfig
 from ..models.transformer.files import HEADS_METADATA, transformer_config, weight_dtype
 from ..models.transformer.loading import is_matrix, keep_matrix, with_lora
@@ -42,22 +40,12 @@ class _Source:
     device: torch.device
 
 
-def convert(settings: Settings, progress: Progress) -> Path:
-    """Write the transformer of these settings to ``settings.save_file`` (.safetensors is added) and return its path.
+def convert(settings: Settings, files: TransformerFiles, path: Path, progress: Progress) -> Path:
+    """Write the transformer of these settings, which is in ``files``, to ``path``, and return it.
 
     Raises:
-        InputError: no --quant, files missing or not fitting, the file exists, or cannot be written.
+        InputError: files do not fit, or the file cannot be written.
     """
-    if settings.quant is None:
-        raise InputError("convert: give --quant fp8 or --quant int8.")
-    if settings.lora_mode == "side":
-        raise InputError("convert: LoRAs are fused into the file; leave --lora_mode side out.")
-    if settings.save_file is None:
-        raise InputError("convert: give --save_file, the name of the file to write.")
-    path = settings.save_file
-    path = path if path.suffix == ".safetensors" else path.with_name(f"{path.name}.safetensors")
-    files = find_transformer_files(settings)
-    check_output(path, settings.overwrite, tuple(filter(None, (files.base, files.infinitetalk, *files.loras))))
     weights = open_weights(settings, files, WEIGHT_ONLY, FLOATS)
     for notice in weights.notices:
         progress(Notice(notice))

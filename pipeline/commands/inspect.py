@@ -44,7 +44,7 @@ def inspect(path: Path) -> list[tuple[str, str]]:
         InputError: there is no such file.
     """
     if not path.exists():
-        raise InputError(f"inspect: {path} does not exist; check the path.")
+        raise InputError(f"{path} does not exist; check the path.")
     lines = [("file", f"{path} ({_size(path) / 1e9:.2f} GB)")]
     try:
         tensors = open_tensors(path, "inspect")

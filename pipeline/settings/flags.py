@@ -9,7 +9,9 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import difflib
+from collections.abc import Collection, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Never
 
 from ..errors import InputError
@@ -87,7 +89,7 @@ def parse(argv: list[str]) -> Settings:
 
 
 def settings_from(args: argparse.Namespace) -> Settings:
-    """The settings that the result of a parser from ``build_parser`` gives; see ``parse``."""
+    """The settings that the result of a parser from ``with_settings`` gives; see ``parse``."""
     given = {name: _several(value) if isinstance(value, list) else value for name, value in vars(args).items()}
     preset = given.pop("preset", None)
     return _implied(preset, given)
@@ -97,16 +99,26 @@ def _several(values: list[object]) -> tuple[object, ...] | None:
     return None if values == [None] else tuple(values)
 
 
-def build_parser(
-    prog: str = "infinitetalk [generate]", words: str = WORDS, description: str = DESCRIPTION, epilog: str = EPILOG
-) -> Parser:
-    """A parser of settings, whose result holds only the flags that were given."""
-    parser = Parser(prog, words, description, epilog.format(presets=", ".join(preset_names()), demo=DEMO))
+def build_parser() -> Parser:
+    """A parser of all settings, whose result holds only the flags that were given."""
+    epilog = EPILOG.format(presets=", ".join(preset_names()), demo=DEMO)
+    return with_settings(Parser("infinitetalk [generate]", WORDS, DESCRIPTION, epilog), setting_types())
+
+
+def with_settings(parser: Parser, names: Collection[str], helps: Mapping[str, str] = MappingProxyType({})) -> Parser:
+    """The parser, with flags for the settings of these names; its result is for ``settings_from``.
+
+    Args:
+        helps: what some of them mean to this command.
+    """
     groups: dict[str, argparse._ArgumentGroup] = {}
     for field in dataclasses.fields(Settings):
         info = field.metadata["info"]
+        if field.name not in names:
+            continue
         if info.group not in groups:
             groups[info.group] = parser.add_argument_group(info.group)
+        info = dataclasses.replace(info, help=helps.get(field.name, info.help))
         _add_flag(groups[info.group], field.name, info, setting_types()[field.name], field.default)
     return parser
 
