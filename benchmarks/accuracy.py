@@ -15,6 +15,7 @@ import json
 import math
 import re
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -22,9 +23,9 @@ from torch import nn
 
 from ..pipeline.models.transformer.files import weight_dtype
 from ..pipeline.models.transformer.linear import Linear
-from ..pipeline.models.transformer.loading import QUANTISERS
 from ..pipeline.models.transformer.model import Context, WanTransformer
 from ..pipeline.planning.machine import choose_operations
+from ..pipeline.quantisation.codes import QUANTISERS, pack
 from ..pipeline.quantisation.matmul import Matmuls, choose_matmuls
 from ..pipeline.quantisation.storage import PLAIN
 from ..pipeline.sampling.denoise import denoise
@@ -88,7 +89,7 @@ class Quantised:
     def __init__(self, model: WanTransformer, quant: str, matmuls: Matmuls, group: str = "") -> None:
         pattern = re.compile(group)
         self.layers = {n: m for n, m in model.named_modules() if isinstance(m, Linear) and pattern.search(n)}
-        self.pack, self.matmuls = QUANTISERS[quant][0], matmuls
+        self.pack, self.matmuls = partial(pack, QUANTISERS[quant]), matmuls
         self.kept: dict[str, tuple[torch.Tensor, Callable]] = {}
 
     def __enter__(self) -> None:

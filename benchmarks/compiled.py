@@ -20,10 +20,10 @@ from ..pipeline.commands.timing import PROMPT_TOKENS
 from ..pipeline.facts.model_sizes import WAN_14B
 from ..pipeline.models.transformer.block import IMAGE_LAYERS, TEXT_LAYERS, Block
 from ..pipeline.models.transformer.linear import Linear
-from ..pipeline.models.transformer.loading import QUANTISERS
 from ..pipeline.models.transformer.rope import rope_table
 from ..pipeline.planning.machine import choose_operations
 from ..pipeline.planning.windows import latent_frames
+from ..pipeline.quantisation.codes import QUANTISERS, pack
 from ..pipeline.quantisation.matmul import choose_matmuls
 from ..pipeline.settings.definition import Settings
 from .real_size import CUDA, randomise, seconds
@@ -67,7 +67,7 @@ def random_block(quant: str | None) -> Block:
     matmuls = choose_matmuls("auto", CUDA, torch.bfloat16)
     for layer in block.modules():
         if quant is not None and isinstance(layer, Linear):
-            packed = QUANTISERS[quant][0](layer.weight.data)
+            packed = pack(QUANTISERS[quant], layer.weight.data)
             layer.keep(packed, matmuls.of(packed.storage))
     return block
 

@@ -16,6 +16,7 @@ import json
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from itertools import count
 from pathlib import Path
 
@@ -28,7 +29,7 @@ from ..pipeline.evaluation.reader import load_reader
 from ..pipeline.media.audio import open_audio
 from ..pipeline.media.speech import speech_for_model
 from ..pipeline.models.transformer.attention import Attention, choose_attention
-from ..pipeline.models.transformer.loading import QUANTISERS
+from ..pipeline.quantisation.codes import QUANTISERS, pack
 from ..pipeline.quantisation.matmul import choose_matmuls
 from ..pipeline.settings.demo import ASSETS, FACE_READER, demo_settings
 from .accuracy import GROUPS, Quantised, psnr
@@ -176,7 +177,7 @@ class Rounded:
     """The matrices of some layers outside the blocks rounded to 8 bits, for the length of a with statement."""
 
     def __init__(self, model: torch.nn.Module, quant: str, start: str) -> None:
-        self.pack = QUANTISERS[quant][0]
+        self.pack = partial(pack, QUANTISERS[quant])
         found = [weight for name, weight in model.named_parameters() if name.startswith(start)]
         self.weights = [weight for weight in found if weight.ndim > 1 and len(weight) > 1]
         self.before = [weight.data for weight in self.weights]

@@ -111,7 +111,7 @@ def load_once(settings: Settings) -> dict[str, object]:
     weights = open_weights(settings, find_transformer_files(settings), operations.matmuls, dtype)
     swapped = settings.blocks_to_swap or 0
     blocks = TransformerBlocks(device, weights.size.blocks - swapped, contexts_stay=swapped == 0)
-    load_transformer(weights.tensors, operations, weights.keeping, blocks, weights.loras)
+    load_transformer(weights, operations, blocks)
     if device.type == "cuda":
         torch.cuda.synchronize()
     found = {"seconds": round(time.perf_counter() - start, 1), "host peak (GiB)": watch.gib()}

@@ -37,12 +37,12 @@ from ..pipeline.models.transformer.block import Operations
 from ..pipeline.models.transformer.blocks import TransformerBlocks
 from ..pipeline.models.transformer.files import weight_dtype
 from ..pipeline.models.transformer.linear import Linear
-from ..pipeline.models.transformer.loading import QUANTISERS
 from ..pipeline.models.transformer.model import Context, WanTransformer
 from ..pipeline.models.vae.kernels import choose_vae_kernels
 from ..pipeline.models.vae.model import WanVAE, load_vae
 from ..pipeline.planning.machine import choose_operations
 from ..pipeline.planning.windows import window_plan
+from ..pipeline.quantisation.codes import QUANTISERS, pack
 from ..pipeline.run.progress import Step
 from ..pipeline.run.streaming import Inputs, Models, stream
 from ..pipeline.settings.definition import Settings
@@ -146,7 +146,7 @@ def real_transformer(blocks: TransformerBlocks, quant: str | None = None) -> Wan
         randomise(block)
         for layer in block.modules():
             if quant is not None and isinstance(layer, Linear):
-                packed = QUANTISERS[quant][0](layer.weight.data)
+                packed = pack(QUANTISERS[quant], layer.weight.data)
                 layer.keep(packed, model.operations.matmuls.of(packed.storage))
         blocks.add(block)
     for child in [child for child in model.children() if child is not model.blocks]:

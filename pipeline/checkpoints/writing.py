@@ -14,10 +14,10 @@ from pathlib import Path
 import torch
 
 from ..errors import InputError
-from ..quantisation.rowwise import INT8
+from ..facts.storages import INT8, StorageFacts
 from ..quantisation.storage import Packed
 from .headers import SAFETENSORS_DTYPES
-from .reading import dtype_name
+from .reading import dtype_name, torch_dtype
 
 _NAMES = {dtype: name for name, (dtype, _) in SAFETENSORS_DTYPES.items()}
 _ALIGNMENT = 8
@@ -64,6 +64,23 @@ def write_safetensors(
         temporary.unlink(missing_ok=True)
 
 
+def converted_specs(name: str, storage: StorageFacts, shape: tuple[int, ...]) -> Specs:
+    """Dtypes and shapes of what ``converted_parts`` gives for such a weight.
+
+    Raises:
+        ValueError: the storage has no place in this layout (GGUF's blocks).
+    """
+    weight = {name: (torch_dtype(storage.dtype), shape)}
+    if not storage.quantised:
+        return weight
+    layer, description = name.removesuffix(".weight"), _description(storage)
+    return {
+        **weight,
+        f"{layer}.weight_scale": (torch.float32, (shape[0], 1) if storage is INT8 else shape[:1]),
+        f"{layer}.comfy_quant": (torch.uint8, (len(description),)),
+    }
+
+
 def converted_parts(name: str, packed: Packed) -> dict[str, torch.Tensor]:
     """A weight as a converted file holds it: plain floats as they are, or the three tensors that ``comfy`` tells of.
 
@@ -73,15 +90,19 @@ def converted_parts(name: str, packed: Packed) -> dict[str, torch.Tensor]:
     Raises:
         ValueError: the storage has no place in this layout (GGUF's blocks).
     """
-    storage = packed.storage
-    if not storage.facts.quantised:
+    storage = packed.storage.facts
+    if not storage.quantised:
         return {name: packed.parts["weight"]}
-    if storage.facts.written is None:
+    parts = converted_specs(name, storage, packed.shape)
+    tensors = (
+        packed.parts["weight"],
+        packed.parts["scale"],
+        torch.tensor(list(_description(storage)), dtype=torch.uint8),
+    )
+    return {key: tensor.view(shape) for (key, (_, shape)), tensor in zip(parts.items(), tensors, strict=True)}
+
+
+def _description(storage: StorageFacts) -> bytes:
+    if storage.written is None:
         raise ValueError(f"{storage.name} is not written")
-    layer, scale = name.removesuffix(".weight"), packed.parts["scale"]
-    description = json.dumps({"format": storage.facts.written}).encode()
-    return {
-        name: packed.parts["weight"],
-        f"{layer}.weight_scale": scale[:, None] if storage is INT8 else scale,
-        f"{layer}.comfy_quant": torch.tensor(list(description), dtype=torch.uint8),
-    }
+    return json.dumps({"format": storage.written}).encode()

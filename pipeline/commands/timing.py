@@ -27,7 +27,6 @@ from ..models.transformer.block import IMAGE_LAYERS, TEXT_LAYERS, Block
 from ..models.transformer.blocks import is_context_layer
 from ..models.transformer.files import weight_dtype
 from ..models.transformer.linear import Linear
-from ..models.transformer.loading import QUANTISERS
 from ..models.transformer.matrices import TransformerSize
 from ..models.transformer.model import parameter_shapes
 from ..models.transformer.rope import rope_table
@@ -36,6 +35,7 @@ from ..models.vae.model import WanVAE, in_working_order, wan_vae
 from ..planning.machine import choose_dtype, choose_operations, choose_vae, free_memory
 from ..planning.memory import IMAGE_TOKENS, plan_memory
 from ..planning.windows import latent_frames, tokens_per_window
+from ..quantisation.codes import QUANTISERS, pack
 from ..sampling.guidance import branches_of_steps
 from ..settings.definition import Settings
 from ..settings.presets import preset_names, settings_with_preset
@@ -183,7 +183,7 @@ def time_block(kept: str, sizes: Sizes, device: torch.device, dtype: torch.dtype
             parameter.data = parameter.data.float()
     for layer in block.modules():
         if isinstance(layer, Linear) and kept != FLOATS:
-            packed = QUANTISERS[kept][0](layer.weight.data)
+            packed = pack(QUANTISERS[kept], layer.weight.data)
             layer.keep(packed, operations.matmuls.of(packed.storage))
     grid = (latent_frames(sizes.frames), sizes.height // 16, sizes.width // 16)
     x = torch.randn(sizes.tokens, config.dim, device=device, dtype=dtype)

@@ -20,7 +20,8 @@ from ..media.audio import FPS, Audio, frame_count, open_audio
 from ..media.reference import Reference, open_reference
 from ..media.speech import speech_for_model
 from ..models.speech import EncodedSpeech
-from ..models.transformer.weights import TransformerWeights, open_weights
+from ..models.transformer.matrices import TransformerWeights
+from ..models.transformer.weights import open_weights
 from ..residency.host_memory import host_memory_notice
 from ..sampling.guidance import branches_of_steps
 from ..sampling.solvers import make_solver

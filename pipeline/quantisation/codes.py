@@ -2,8 +2,25 @@
 
 from __future__ import annotations
 
+import torch
+
+from ..facts.storages import StorageFacts, choices
 from . import gguf
 from .rowwise import FP8, INT8
-from .storage import PLAIN
+from .storage import PLAIN, Packed, Requantise
 
 CODES = {code.facts: code for code in (*PLAIN.values(), *FP8.values(), INT8, *gguf.STORAGES.values())}
+# what the settings can ask for, and the storage that is made then
+QUANTISERS = {choice: storages[0] for choice, storages in choices().items()}
+
+
+def pack(storage: StorageFacts, matrix: torch.Tensor) -> Packed:
+    """A float matrix [out, in] stored, on the device that it is on.
+
+    Raises:
+        ValueError: it cannot be written, or not as this storage.
+    """
+    fuse = CODES[storage].fuse
+    if storage.again != storage.name or not isinstance(fuse, Requantise):
+        raise ValueError(f"{storage.name} is not written")
+    return fuse.pack(matrix)

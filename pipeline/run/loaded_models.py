@@ -139,11 +139,9 @@ class LoadedModels:
         offload = bool(self._plan.settings.offload_model) or self._plan.keep
         blocks = TransformerBlocks(machine.device, there.resident, there.contexts, offload)
         transformer = load_transformer(
-            weights.tensors,
+            weights,
             machine.operations,
-            weights.keeping,
             blocks,
-            weights.loras,
             lambda done, count: tell(BlockLoaded(done, count)),
         )
         tell(Fact(f"transformer: {describe_machine(plan)}; {describe_placement(plan)}"))

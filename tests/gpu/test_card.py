@@ -11,12 +11,12 @@ from infinitetalk.pipeline.commands.timing import transformer_size
 from infinitetalk.pipeline.facts.model_sizes import WAN_14B
 from infinitetalk.pipeline.models.transformer.files import weight_dtype
 from infinitetalk.pipeline.models.transformer.linear import Linear
-from infinitetalk.pipeline.models.transformer.loading import QUANTISERS
 from infinitetalk.pipeline.models.transformer.model import Context, WanTransformer
 from infinitetalk.pipeline.planning import run_plan
 from infinitetalk.pipeline.planning.machine import choose_operations
 from infinitetalk.pipeline.planning.memory import Placement, estimate_memory, plan_memory
 from infinitetalk.pipeline.planning.windows import tokens_per_window
+from infinitetalk.pipeline.quantisation.codes import QUANTISERS, pack
 from infinitetalk.pipeline.residency import slab
 from infinitetalk.tests.support import random_checkpoint
 from torch import nn
@@ -87,7 +87,7 @@ def test_a_forward_of_the_real_width_holds_no_more_than_is_planned(quant, passes
         parameter.data = parameter.data.to(weight_dtype(torch.bfloat16, name))
     for layer in model.modules():
         if quant is not None and isinstance(layer, Linear):
-            packed = QUANTISERS[quant][0](layer.weight.data)
+            packed = pack(QUANTISERS[quant], layer.weight.data)
             layer.keep(packed, operations.matmuls.of(packed.storage))
     shape = 21, side // 8, side // 8
     latents, reference = torch.randn(16, *shape, device=card), torch.randn(20, *shape, device=card)

@@ -13,7 +13,8 @@ from infinitetalk.pipeline.models.transformer.attention import choose_attention
 from infinitetalk.pipeline.models.transformer.block import Operations
 from infinitetalk.pipeline.models.transformer.blocks import TransformerBlocks
 from infinitetalk.pipeline.models.transformer.files import open_transformer
-from infinitetalk.pipeline.models.transformer.loading import Keeping, load_transformer
+from infinitetalk.pipeline.models.transformer.loading import load_transformer
+from infinitetalk.pipeline.models.transformer.matrices import Keeping, plan_weights
 from infinitetalk.pipeline.models.transformer.model import Context
 from infinitetalk.pipeline.models.transformer.pointwise import choose_pointwise
 from infinitetalk.pipeline.models.vae.model import load_vae
@@ -191,7 +192,9 @@ def _transformer(base: Path, audio: Path):
     cpu = torch.device("cpu")
     blocks = TransformerBlocks(cpu, resident=TINY.layers)
     operations = Operations(choose_attention("sdpa", cpu, torch.float32), choose_pointwise("plain", cpu))
-    return load_transformer(open_transformer(base, audio), operations, Keeping(torch.float32), blocks)
+    return load_transformer(
+        plan_weights(open_transformer(base, audio), Keeping(torch.float32), operations.matmuls), operations, blocks
+    )
 
 
 def velocity(model, **changed):

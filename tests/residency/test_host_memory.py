@@ -6,8 +6,7 @@ import pytest
 import torch
 from infinitetalk.pipeline.checkpoints.files import tensors_from_dict
 from infinitetalk.pipeline.facts.sizes import GIB
-from infinitetalk.pipeline.models.transformer.loading import Keeping, made_while_loading
-from infinitetalk.pipeline.models.transformer.matrices import TransformerSize
+from infinitetalk.pipeline.models.transformer.matrices import Keeping, TransformerSize, plan_storage
 from infinitetalk.pipeline.planning.memory import Placement, host_bytes
 from infinitetalk.pipeline.residency import host_memory
 from infinitetalk.pipeline.residency.host_memory import HOST_RESERVE, available_host_memory, host_memory_notice
@@ -75,5 +74,5 @@ def test_what_the_file_holds_as_it_is_kept_can_stay_there(keeping, touched, dens
     weights = {"blocks.0.ffn.0.weight": torch.zeros(4, 4), "blocks.0.ffn.0.bias": torch.zeros(4)}
     tensors = tensors_from_dict({name: tensor.bfloat16() for name, tensor in weights.items()})
     loras = SimpleNamespace(touches=lambda name: name == touched, has_dense=lambda name: dense)
-    assert made_while_loading(tensors, loras, keeping) == expected
-    assert made_while_loading(tensors, None, keeping) == (expected and not touched)
+    for given, made in ((loras, expected), (None, expected and not touched)):
+        assert plan_storage("blocks.0.ffn.0.weight", tensors, given, keeping)[1] == made

@@ -29,7 +29,8 @@ from ...pipeline.models.transformer.block import Operations
 from ...pipeline.models.transformer.blocks import TransformerBlocks
 from ...pipeline.models.transformer.files import open_transformer
 from ...pipeline.models.transformer.linear import Linear
-from ...pipeline.models.transformer.loading import Keeping, load_transformer
+from ...pipeline.models.transformer.loading import load_transformer
+from ...pipeline.models.transformer.matrices import Keeping, plan_weights
 from ...pipeline.models.transformer.model import Context, WanTransformer
 from ...pipeline.models.transformer.pointwise import choose_pointwise
 from ...pipeline.quantisation.matmul import multiply_plain
@@ -185,7 +186,8 @@ class Workplace:
         operations = Operations(choose_attention("sdpa", CPU, dtype), choose_pointwise("plain", CPU))
         blocks = TransformerBlocks(CPU, resident=SIZES.layers)
         keeping = Keeping(dtype, quant, mode)
-        transformer = load_transformer(open_transformer(*files), operations, keeping, blocks, self.open_loras(way))
+        weights = plan_weights(open_transformer(*files), keeping, operations.matmuls, self.open_loras(way))
+        transformer = load_transformer(weights, operations, blocks)
         return Model(transformer, self.inputs)
 
     def open_loras(self, way: str) -> Loras | None:

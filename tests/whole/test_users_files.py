@@ -13,7 +13,8 @@ from infinitetalk.pipeline.models.transformer.attention import choose_attention
 from infinitetalk.pipeline.models.transformer.block import Operations
 from infinitetalk.pipeline.models.transformer.blocks import TransformerBlocks
 from infinitetalk.pipeline.models.transformer.files import open_transformer
-from infinitetalk.pipeline.models.transformer.loading import Keeping, load_transformer
+from infinitetalk.pipeline.models.transformer.loading import load_transformer
+from infinitetalk.pipeline.models.transformer.matrices import Keeping, plan_weights
 from infinitetalk.pipeline.models.transformer.pointwise import choose_pointwise
 from infinitetalk.pipeline.settings.presets import preset_names
 from infinitetalk.tests.support import lora_files, random_checkpoint
@@ -203,7 +204,8 @@ def state(tensors, keeping):
     """All that a transformer keeps, loaded from these tensors."""
     device = torch.device("cpu")
     operations = Operations(choose_attention("sdpa", device, keeping.dtype), choose_pointwise("plain", device))
-    return load_transformer(tensors, operations, keeping, TransformerBlocks(device, resident=99)).state_dict()
+    weights = plan_weights(tensors, keeping, operations.matmuls)
+    return load_transformer(weights, operations, TransformerBlocks(device, resident=99)).state_dict()
 
 
 def test_multitalk_in_infinitetalks_place_is_a_warning(there, tmp_path, capsys):
