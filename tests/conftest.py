@@ -6,7 +6,6 @@ And for the tests of bad input: the command, called on a small random checkpoint
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,8 +13,8 @@ import torch
 from infinitetalk.pipeline.commands.main import main
 from infinitetalk.tests.golden.speech import save_wav
 from infinitetalk.tests.support import random_checkpoint
+from infinitetalk.tests.support.places import PORTRAIT
 
-PORTRAIT = Path(random_checkpoint.__file__).parents[2] / "assets" / "portrait.png"
 SMALL = {"device": "cpu", "size": "64x64", "frame_num": 17, "motion_frame": 5, "sample_steps": 1}
 SMALL |= {"sample_text_guide_scale": 1, "sample_audio_guide_scale": 1}
 

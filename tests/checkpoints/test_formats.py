@@ -31,13 +31,13 @@ from infinitetalk.tests.support.other_layouts import (
     plain_fp8,
     quanto,
 )
+from infinitetalk.tests.support.places import DATA
+from infinitetalk.tests.support.publishers import BF16, LAYOUTS, PREFIX, PREFIXED, Written, stands_for
 from infinitetalk.tests.support.random_checkpoint import TINY
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from ..support.publishers import BF16, LAYOUTS, PREFIX, PREFIXED, Written, stands_for
-
-GOLDEN = Path(__file__).parents[1] / "data" / "quanto.safetensors"
+GOLDEN = DATA / "quanto.safetensors"
 
 
 def far(found, expected):

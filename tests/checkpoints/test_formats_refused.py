@@ -7,9 +7,8 @@ import torch
 from infinitetalk.pipeline.checkpoints.files import open_tensors
 from infinitetalk.pipeline.errors import InputError
 from infinitetalk.tests.support.other_layouts import E4M3
+from infinitetalk.tests.support.publishers import PREFIX, Written
 from safetensors.torch import save_file
-
-from ..support.publishers import PREFIX, Written
 
 
 def json_tensor(**description):

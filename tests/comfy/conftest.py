@@ -10,37 +10,14 @@ import os
 import shutil
 from pathlib import Path
 
-import infinitetalk
 import pytest
 from infinitetalk.pipeline.commands.main import main
 from infinitetalk.tests.support import comfy_host, comfy_install, lora_files, random_checkpoint
+from infinitetalk.tests.support.comfy_graphs import FUSIONX, LIGHTX2V, LOADER, PACK, QUANTISED, SAMPLER, SIZES, node
+from infinitetalk.tests.support.places import ASSETS, ROOT, SPEECH
 from safetensors.torch import save_file
 
-ROOT = Path(infinitetalk.__file__).resolve().parent
 CACHE = ROOT / ".comfy"
-PACK = "My InfiniteTalk 1.0"  # any folder name will do, with spaces and dots in it
-SIZES = random_checkpoint.TINY
-LIGHTX2V = "lightx2v_I2V_14B_480p_cfg_step_distill_rank128_bf16.safetensors"
-FUSIONX = "Wan2.1_I2V_14B_FusionX_LoRA.safetensors"
-QUANTISED = "infinitetalk_single_fp8.safetensors"
-
-DEMO = "demo (bundled)"
-LOADER = {
-    **{"dit_path": "Wan2.1-I2V-14B-480P", "infinitetalk_dir": "infinitetalk.safetensors"},
-    **{"text_encoder": "none", "clip_vision": "none", "vae": "none", "tokenizer": "none"},
-    **{"quant": "none", "quant_dir": "none", "quant_matmul": "auto", "lora_mode": "auto"},
-    **{"lora_ignore_unmatched": False, "dtype": "auto", "attention": "auto", "kernels": "auto"},
-    **{"offload_model": "auto", "t5_cpu": False, "blocks_to_swap": -1, "num_persistent_param_in_dit": -1},
-    **{"vae_dtype": "auto", "vram_limit": 0},
-}
-SAMPLER = {
-    **{"prompt": "A cat is talking.", "negative_prompt": "blurred", "size": "64x64", "mode": "streaming"},
-    **{"frame_num": 17, "motion_frame": 5, "max_frame_num": 0, "color_correction_strength": 1.0},
-    **{"sample_steps": 2, "sample_shift": 7.0, "sample_solver": "euler"},
-    **{"sample_text_guide_scale": 1.0, "sample_audio_guide_scale": 2.0, "base_seed": 42, "use_apg": False},
-    **{"apg_momentum": -0.75, "apg_norm_threshold": 55.0, "use_teacache": False, "teacache_thresh": 0.2},
-    **{"crf": 18, "filename_prefix": "video/InfiniteTalk", "sample_audio_guide_steps": 0, "seam_frames": 0},
-}
 
 
 @pytest.fixture(scope="session")
@@ -75,7 +52,7 @@ def base(tmp_path_factory, weights):
     flags = {"quant": "fp8", "ckpt_dir": weights.ckpt_dir, "infinitetalk_dir": weights.infinitetalk}
     assert main(["convert", *(f"--{k}={v}" for k, v in {**flags, "save_file": quantised, "quiet": True}.items())]) == 0
     for name in ("portrait.png", "speech.wav"):
-        shutil.copy(ROOT / "assets" / name, base / "input")
+        shutil.copy(ASSETS / name, base / "input")
     return base
 
 
@@ -96,7 +73,7 @@ def short_speech(base):
     """The first second of the bundled speech, in the server's input folder: two windows of 17 frames."""
     import wave
 
-    with wave.open(str(ROOT / "assets" / "speech.wav")) as whole:
+    with wave.open(str(SPEECH)) as whole:
         parameters, samples = whole.getparams(), whole.readframes(whole.getframerate())
     with wave.open(str(base / "input" / "short.wav"), "wb") as short:
         short.setparams(parameters)
@@ -124,18 +101,6 @@ def graph(short_speech):
         return copy.deepcopy({**made, **(nodes or {})})
 
     return make
-
-
-def node(kind, **inputs):
-    return {"class_type": kind, "inputs": inputs}
-
-
-def texts(messages):
-    return [m.payload[4:].decode(errors="replace") for m in messages if m.type == "progress_text"]
-
-
-def executed(messages):
-    return [m.data["node"] for m in messages if m.type == "executing" and m.data["node"]]
 
 
 @pytest.fixture(scope="session")

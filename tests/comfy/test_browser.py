@@ -5,11 +5,10 @@ import os
 import time
 from pathlib import Path
 
-import infinitetalk
 import pytest
 from infinitetalk.tests.support import browser, comfy_host
+from infinitetalk.tests.support.places import QUEUED, ROOT, WORKFLOWS
 
-ROOT = Path(infinitetalk.__file__).resolve().parent
 NAME = "ComfyUI-InfiniteTalk"
 PICTURES = os.environ.get("SAVE_PICTURES")  # a folder, to keep pictures for the README
 LOSES_TEXTS = (1, 28), (1, 36)  # these pages forget a node pack's translations (ComfyUI_frontend, pull request 7214)
@@ -82,7 +81,7 @@ def picture(page, name):
 
 
 def load(page, name):
-    workflow = (ROOT / "workflows" / f"{name}.json").read_text(encoding="utf-8")
+    workflow = (WORKFLOWS / f"{name}.json").read_text(encoding="utf-8")
     page.run(f"app.loadGraphData({workflow})")
     page.run("app.extensionManager.command.execute('Comfy.Canvas.FitView')")
     time.sleep(1)
@@ -239,7 +238,7 @@ def test_a_bypassed_lora_is_left_out_of_its_chain(page):
 def test_saved_workflows_are_what_the_page_would_queue(page, name):
     load(page, name)
     prompt = page.run("app.graphToPrompt().then((made) => made.output)")
-    saved = json.loads((ROOT / "tests" / "data" / "workflows" / f"{name}.json").read_text(encoding="utf-8"))
+    saved = json.loads((QUEUED / f"{name}.json").read_text(encoding="utf-8"))
     for node in (*prompt.values(), *saved.values()):
         node["inputs"].pop("audioUI", None)  # the player of older pages' LoadAudio
     assert prompt == saved

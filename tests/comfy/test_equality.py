@@ -9,8 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import av
 import pytest
 from infinitetalk.pipeline.settings.presets import load_preset, preset_names
-
-from .conftest import FUSIONX, LIGHTX2V, node
+from infinitetalk.tests.support.comfy_graphs import FUSIONX, LIGHTX2V, node
 
 SAMPLED = ("sample_steps", "sample_shift", "sample_solver", "sample_text_guide_scale", "sample_audio_guide_scale")
 SAMPLED += ("base_seed", "use_apg", "apg_momentum", "apg_norm_threshold", "use_teacache", "teacache_thresh")

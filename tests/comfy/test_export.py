@@ -9,8 +9,8 @@ import sys
 import av
 import pytest
 from infinitetalk.pipeline.commands.main import main
-
-from .conftest import ROOT, node
+from infinitetalk.tests.support.comfy_graphs import node
+from infinitetalk.tests.support.places import QUEUED, ROOT, WORKFLOWS
 
 
 def exporting(made, **widgets):
@@ -32,8 +32,8 @@ def test_the_menus_address_tells_the_command_and_its_file(host, graph):
 
 def test_the_menu_says_where_the_seed_is_that_of_the_next_run(host):
     """The page sends what it would save beside what it would queue."""
-    workflow = json.loads((ROOT / "workflows" / "infinitetalk_demo.json").read_text(encoding="utf-8"))
-    prompt = json.loads((ROOT / "tests" / "data" / "workflows" / "infinitetalk_demo.json").read_text(encoding="utf-8"))
+    workflow = json.loads((WORKFLOWS / "infinitetalk_demo.json").read_text(encoding="utf-8"))
+    prompt = json.loads((QUEUED / "infinitetalk_demo.json").read_text(encoding="utf-8"))
     assert asked(host, prompt, workflow=workflow)["notes"] == []
     (sampler,) = (each for each in workflow["nodes"] if each["type"] == "InfiniteTalkSampler")
     sampler["widgets_values"][sampler["widgets_values"].index("fixed")] = "randomize"

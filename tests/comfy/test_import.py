@@ -2,11 +2,10 @@
 
 import json
 import shlex
-from pathlib import Path
 
 from infinitetalk.pipeline.settings.flags import parse
+from infinitetalk.tests.support.places import GRAPHS
 
-GRAPHS = Path(__file__).parent.parent / "data" / "graphs"
 MODELS = {  # where that pack's users have the files
     "dit_path": "diffusion_models/Wan2_1-I2V-14B-480p_fp8_e4m3fn_scaled_KJ.safetensors",
     "infinitetalk_dir": "diffusion_models/InfiniteTalk/Wan2_1-InfiniTetalk-Single_fp16.safetensors",

@@ -3,19 +3,16 @@
 import json
 import subprocess
 import urllib.parse
-from pathlib import Path
 
-import infinitetalk
 import pytest
 from infinitetalk.scripts import node_texts
 from infinitetalk.scripts.save_workflows import URLS, WORKFLOWS
+from infinitetalk.tests.support import comfy_models
+from infinitetalk.tests.support.comfy_graphs import PACK, QUANTISED, SIZES
 from infinitetalk.tests.support.comfy_host import import_seconds
+from infinitetalk.tests.support.places import DATA, QUEUED, ROOT
 
-from . import small_files
-from .conftest import PACK, QUANTISED, SIZES
-
-ROOT = Path(infinitetalk.__file__).resolve().parent
-PINNED = ROOT / "tests" / "data" / "comfy_nodes.json"
+PINNED = DATA / "comfy_nodes.json"
 NODES = ("Preset", "ModelLoader", "LoRA", "AudioEncoder", "Sampler", "Demo", "Export")
 ADDRESS = urllib.parse.quote(PACK)
 
@@ -169,11 +166,11 @@ def test_nothing_outside_the_pack_is_served(host):
 @pytest.mark.parametrize("name", WORKFLOWS)
 def test_bundled_workflows_run(host, base, tmp_path_factory, name):
     """Small checkpoints under the names that users download; the preset's values, at a size for a CPU."""
-    small_files.write(base / "models", tmp_path_factory.mktemp("made"), SIZES)
+    comfy_models.write(base / "models", tmp_path_factory.mktemp("made"), SIZES)
     person = base / "input" / "person.mp4"
     if not person.exists():
         write_clip(person)
-    graph = json.loads((ROOT / "tests" / "data" / "workflows" / f"{name}.json").read_text(encoding="utf-8"))
+    graph = json.loads((QUEUED / f"{name}.json").read_text(encoding="utf-8"))
     (sampler,) = (node for node in graph.values() if node["class_type"] == "InfiniteTalkSampler")
     if name != "infinitetalk_demo":
         sampler["inputs"].pop("preset")  # unlinked, it leaves its values behind

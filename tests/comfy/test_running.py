@@ -6,9 +6,8 @@ from pathlib import Path
 
 import av
 import pytest
+from infinitetalk.tests.support.comfy_graphs import executed, texts
 from infinitetalk.tests.support.comfy_host import Refused
-
-from .conftest import executed, texts
 
 
 def read_bytes(host):

@@ -11,9 +11,8 @@ from pathlib import Path
 import av
 import pytest
 from infinitetalk.tests.support import comfy_host, lora_files, random_checkpoint
+from infinitetalk.tests.support.comfy_graphs import SIZES, executed, node, texts
 from safetensors.torch import save_file
-
-from .conftest import SIZES, executed, node, texts
 
 MIB = 2**20
 LARGE = dataclasses.replace(SIZES, dim=1024, heads=8, ffn=4096, layers=3)

@@ -1,7 +1,6 @@
 """``infinitetalk info``: what a video carries is told, and what carries nothing is said."""
 
 import shutil
-from pathlib import Path
 
 import av
 import numpy as np
@@ -14,8 +13,7 @@ from infinitetalk.pipeline.settings.definition import NEGATIVE_PROMPT, Settings,
 from infinitetalk.pipeline.settings.validation import resolve
 from infinitetalk.tests.golden.speech import save_wav
 from infinitetalk.tests.support import random_checkpoint
-
-PORTRAIT = Path(random_checkpoint.__file__).parents[2] / "assets" / "portrait.png"
+from infinitetalk.tests.support.places import PORTRAIT
 
 
 def told(capsys, *argv):

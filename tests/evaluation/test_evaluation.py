@@ -12,7 +12,8 @@ from infinitetalk.pipeline.evaluation.reader import load_reader
 from infinitetalk.pipeline.media.audio import open_audio
 from infinitetalk.pipeline.media.speech import speech_for_model
 from infinitetalk.pipeline.media.writer import VideoWriter
-from infinitetalk.pipeline.settings.demo import ASSETS, FACE_READER
+from infinitetalk.pipeline.settings.demo import FACE_READER
+from infinitetalk.tests.support.places import SPEECH
 from infinitetalk.training import prompts
 from infinitetalk.training.clips import draw_clip, make_scenes
 
@@ -21,7 +22,7 @@ FRAMES = 70
 
 @pytest.fixture(scope="module")
 def speech():
-    return np.array(speech_for_model(open_audio(ASSETS / "speech.wav")))[: FRAMES * 640]
+    return np.array(speech_for_model(open_audio(SPEECH)))[: FRAMES * 640]
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +79,7 @@ def test_silence_closes_the_mouth_and_level_does_not_matter():
 @pytest.fixture
 def video(tmp_path, frames):
     path = tmp_path / "talking.mp4"
-    with VideoWriter(path, *frames.shape[1:3], 25, 12, open_audio(ASSETS / "speech.wav"), {}) as writer:
+    with VideoWriter(path, *frames.shape[1:3], 25, 12, open_audio(SPEECH), {}) as writer:
         writer.write_window(torch.from_numpy(frames))
         writer.finish()
     return path
@@ -86,7 +87,7 @@ def video(tmp_path, frames):
 
 def test_the_command_tells_writes_and_draws(video, tmp_path, capsys):
     numbers, picture = tmp_path / "numbers.json", tmp_path / "curves.png"
-    words = ["evaluate", str(video), str(ASSETS / "speech.wav"), "--json", str(numbers), "--picture", str(picture)]
+    words = ["evaluate", str(video), str(SPEECH), "--json", str(numbers), "--picture", str(picture)]
     assert main(words) == 0
     told = capsys.readouterr().out
     assert "at lag 0 over 70 frames" in told and "whose own mean error is" in told
@@ -104,7 +105,7 @@ def test_the_command_tells_writes_and_draws(video, tmp_path, capsys):
         (["a.mp4", "b.wav", "--picture", "c.jpg"], "should end in .png"),
         (["a.mp4", "b.wav", "--json", "nowhere/c.json"], "the folder of"),
         (["missing.mp4", "b.wav"], "missing.mp4 does not exist"),
-        ([str(ASSETS / "speech.wav"), "b.wav"], "is not a video that can be read"),
+        ([str(SPEECH), "b.wav"], "is not a video that can be read"),
     ],
 )
 def test_bad_words_get_a_sentence(words, sentence, capsys):

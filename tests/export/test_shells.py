@@ -9,7 +9,6 @@ from datetime import datetime
 from pathlib import Path
 
 import hypothesis
-import infinitetalk
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -21,9 +20,9 @@ from infinitetalk.pipeline.job.output import output_path
 from infinitetalk.pipeline.settings.definition import Settings, setting_infos, setting_types
 from infinitetalk.pipeline.settings.flags import parse
 from infinitetalk.pipeline.settings.presets import preset_names, settings_with_preset
+from infinitetalk.tests.support.places import DATA
 
-ROOT = Path(infinitetalk.__file__).resolve().parent
-GOLDEN = ROOT / "tests" / "data" / "export"
+GOLDEN = DATA / "export"
 PRINTF = ("printf", r"%s\0", "begin")
 needs_sh = pytest.mark.skipif(shutil.which("sh") is None, reason="no sh to run the commands with")
 

@@ -7,7 +7,6 @@ import shutil
 import subprocess
 from pathlib import Path
 
-import infinitetalk
 import pytest
 from infinitetalk.pipeline.export import upstream
 from infinitetalk.pipeline.export.exported import Exported
@@ -15,10 +14,9 @@ from infinitetalk.pipeline.export.upstream import upstream_command
 from infinitetalk.pipeline.settings.definition import Settings, names_with, setting_infos
 from infinitetalk.pipeline.settings.presets import load_preset, preset_names, settings_with_preset
 from infinitetalk.pipeline.settings.roles import Role
+from infinitetalk.tests.support.places import DATA
 
-THEIRS = json.loads(
-    (Path(infinitetalk.__file__).resolve().parent / "tests" / "data" / "export" / "upstream_flags.json").read_text()
-)
+THEIRS = json.loads((DATA / "export" / "upstream_flags.json").read_text())
 WEIGHTS = {
     "ckpt_dir": "weights/Wan2.1-I2V-14B-480P",
     "infinitetalk_dir": "weights/InfiniteTalk/single/infinitetalk.safetensors",

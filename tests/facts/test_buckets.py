@@ -1,13 +1,12 @@
 """The choice of the video's size, against upstream's."""
 
-from pathlib import Path
-
 import pytest
 from infinitetalk.pipeline.errors import InputError
 from infinitetalk.pipeline.facts.buckets import BUCKETS, target_size
 from infinitetalk.tests.golden.recipe import read_golden
+from infinitetalk.tests.support.places import DATA
 
-GOLDEN, _ = read_golden(Path(__file__).parents[1] / "data" / "media.safetensors")
+GOLDEN, _ = read_golden(DATA / "media.safetensors")
 
 
 @pytest.mark.parametrize("size", BUCKETS)

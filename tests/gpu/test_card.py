@@ -2,7 +2,6 @@
 
 import gc
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -18,15 +17,14 @@ from infinitetalk.pipeline.planning.memory import Placement, estimate_memory, pl
 from infinitetalk.pipeline.planning.windows import tokens_per_window
 from infinitetalk.pipeline.quantisation.codes import QUANTISERS, pack
 from infinitetalk.pipeline.residency import slab
-from infinitetalk.tests.support import random_checkpoint
+from infinitetalk.tests.support.places import PORTRAIT, SPEECH
 from torch import nn
 
 pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA card"),
     pytest.mark.usefixtures("own_cache"),
 ]
-ASSETS = Path(random_checkpoint.__file__).parents[2] / "assets"
-JOB = Job(ASSETS / "portrait.png", ASSETS / "speech.wav", "A cat is talking to the camera.")
+JOB = Job(PORTRAIT, SPEECH, "A cat is talking to the camera.")
 SMALL = {"size": "64x64", "frame_num": 17, "motion_frame": 5, "sample_steps": 2, "max_frame_num": 40}
 
 

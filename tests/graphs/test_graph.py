@@ -1,7 +1,6 @@
 """Graphs of every format in one normal form."""
 
 import json
-from pathlib import Path
 
 import pytest
 from infinitetalk.pipeline.errors import InputError
@@ -19,8 +18,7 @@ from infinitetalk.pipeline.graphs.graph import (
     value,
 )
 from infinitetalk.pipeline.graphs.orders import CONTROL, with_names
-
-from ..support.graph_parts import (
+from infinitetalk.tests.support.graph_parts import (
     BYPASS,
     INNER,
     MUTE,
@@ -36,8 +34,7 @@ from ..support.graph_parts import (
     with_subgraphs,
     workflow,
 )
-
-GRAPHS = Path(__file__).parents[1] / "data" / "graphs"
+from infinitetalk.tests.support.places import GRAPHS
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from infinitetalk.pipeline.errors import InputError
 from infinitetalk.pipeline.graphs.graph import from_prompt, graph_of, linked, only, read_graph
-
-from ..support.graph_parts import PLAIN, PROMPT, SUBGRAPH, nested, node, sink, source, workflow
+from infinitetalk.tests.support.graph_parts import PLAIN, PROMPT, SUBGRAPH, nested, node, sink, source, workflow
 
 
 @pytest.mark.parametrize(

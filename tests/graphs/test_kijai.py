@@ -6,7 +6,6 @@ import shutil
 from pathlib import Path
 
 import av
-import infinitetalk
 import pytest
 import torch
 from infinitetalk.pipeline.commands.main import main
@@ -18,11 +17,10 @@ from infinitetalk.pipeline.graphs.read import settings_of
 from infinitetalk.pipeline.settings.definition import Settings
 from infinitetalk.pipeline.settings.flags import to_argv
 from infinitetalk.tests.support import lora_files, other_layouts, random_checkpoint
+from infinitetalk.tests.support.kijai_graphs import API, GRAPHS, UI, changed, export, of
+from infinitetalk.tests.support.places import PORTRAIT, ROOT
 from safetensors.torch import save_file
 
-from ..support.kijai_graphs import API, GRAPHS, UI, changed, export, of
-
-ROOT = Path(infinitetalk.__file__).resolve().parent
 REAL = ROOT.parent / "shared" / "workflows" / "InfiniteTalk\N{CJK UNIFIED IDEOGRAPH-5355}人图生视频.json"
 WEIGHTS = Path("weights")
 
@@ -138,7 +136,7 @@ def test_the_command_makes_a_video_of_the_graphs_own_files(weights, speech, surr
     shutil.copy(weights.ckpt_dir / "google" / "umt5-xxl" / "tokenizer.json", models / "text_encoders")
     shutil.copytree(weights.wav2vec_dir, models / "transformers" / "TencentGameMate" / "chinese-wav2vec2-base")
     (tmp_path / "ComfyUI" / "input").mkdir()
-    for source, setting in ((ROOT / "assets" / "portrait.png", "image"), (speech, "audio")):
+    for source, setting in ((PORTRAIT, "image"), (speech, "audio")):
         shutil.copy(source, tmp_path / "ComfyUI" / "input" / EXPECTED[setting])
 
     found = settings_of(read_graph(UI), FolderFiles(tmp_path / "ComfyUI")).settings

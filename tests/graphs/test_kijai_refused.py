@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from infinitetalk.pipeline.errors import InputError
-
-from ..support.kijai_graphs import API, UI, changed, export
+from infinitetalk.tests.support.kijai_graphs import API, UI, changed, export
 
 
 @pytest.fixture

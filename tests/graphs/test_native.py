@@ -16,8 +16,9 @@ from infinitetalk.pipeline.graphs.orders import CONTROL
 from infinitetalk.pipeline.graphs.places import PortableFiles
 from infinitetalk.pipeline.graphs.read import settings_of
 from infinitetalk.pipeline.settings.definition import Settings
+from infinitetalk.tests.support.places import GRAPHS
 
-TWO_WINDOWS = Path(__file__).parents[1] / "data" / "graphs" / "native_two_windows_api.json"
+TWO_WINDOWS = GRAPHS / "native_two_windows_api.json"
 ORDERS = {**media.ORDERS, **conditioning.ORDERS, **native_sampling.ORDERS, **native.ORDERS}
 WEIGHTS = Path("weights")
 EXPECTED = Settings(

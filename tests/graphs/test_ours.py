@@ -7,7 +7,6 @@ import subprocess
 from pathlib import Path
 
 import hypothesis
-import infinitetalk
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -23,9 +22,9 @@ from infinitetalk.pipeline.settings.definition import NEGATIVE_PROMPT, Settings,
 from infinitetalk.pipeline.settings.flags import parse
 from infinitetalk.pipeline.settings.presets import load_preset, preset_names
 from infinitetalk.pipeline.settings.validation import validate
+from infinitetalk.tests.support.places import DATA, QUEUED, ROOT
 
-ROOT = Path(infinitetalk.__file__).resolve().parent
-PINNED = ROOT / "tests" / "data" / "comfy_nodes.json"
+PINNED = DATA / "comfy_nodes.json"
 WORKFLOWS = sorted(path.stem for path in (ROOT / "workflows").glob("*.json"))
 KINDS = {"INT": int, "FLOAT": float, "BOOLEAN": bool, "STRING": str, "COMBO": str}
 
@@ -75,7 +74,7 @@ def test_saved_orders_are_those_of_the_nodes():
 @pytest.mark.parametrize("name", WORKFLOWS)
 def test_saved_and_queued_form_of_a_workflow_give_the_same_command(name):
     saved = settings_of(read_graph(ROOT / "workflows" / f"{name}.json"), PortableFiles())
-    queued = settings_of(read_graph(ROOT / "tests" / "data" / "workflows" / f"{name}.json"), PortableFiles())
+    queued = settings_of(read_graph(QUEUED / f"{name}.json"), PortableFiles())
     assert saved == queued
     assert saved.settings.prompt and (saved.settings.image or saved.settings.video) and saved.settings.audio
 

@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 
 import av
-import infinitetalk
 import pytest
 import torch
 from infinitetalk.pipeline.commands.main import main
@@ -17,8 +16,7 @@ from infinitetalk.pipeline.job.record import read_record
 from infinitetalk.pipeline.media.writer import VideoWriter
 from infinitetalk.pipeline.settings.definition import NEGATIVE_PROMPT, Settings
 from infinitetalk.pipeline.settings.validation import resolve
-
-ROOT = Path(infinitetalk.__file__).resolve().parent
+from infinitetalk.tests.support.places import QUEUED, ROOT
 
 
 def frames(path):
@@ -102,7 +100,7 @@ def test_what_was_not_made_here_is_one_sentence(tmp_path, capsys):
 
 def test_a_video_from_comfyui_knows_its_sources_by_its_graph(tmp_path):
     """There the picture came as pixels, but the graph that lies in the file names it."""
-    graph = json.loads((ROOT / "tests" / "data" / "workflows" / "infinitetalk_single_image.json").read_text())
+    graph = json.loads((QUEUED / "infinitetalk_single_image.json").read_text())
     tags = {"prompt": json.dumps(graph)}
     path = write(tmp_path / "v.mp4", {"dit_path": "/models/x.gguf"}, {"reference": "image", "speech": "audio"}, tags)
     found = read_video(path, PortableFiles())

@@ -2,7 +2,6 @@
 
 import sys
 import tempfile
-from pathlib import Path
 
 import av
 import numpy as np
@@ -14,9 +13,10 @@ from infinitetalk.pipeline.media import speech as speech_module
 from infinitetalk.pipeline.media.audio import SAMPLE_RATE, frame_count, open_audio
 from infinitetalk.pipeline.media.speech import speech_for_model
 from infinitetalk.tests.golden.speech import save_wav, speech_like
+from infinitetalk.tests.support.places import DATA
 from safetensors.numpy import load_file
 
-GOLDEN = Path(__file__).parents[1] / "data" / "speech.safetensors"
+GOLDEN = DATA / "speech.safetensors"
 CONTAINERS = {
     "pcm_u8.wav": ("pcm_u8", "u8"),
     "pcm_s16le.wav": ("pcm_s16le", "s16"),

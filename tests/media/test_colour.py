@@ -1,14 +1,13 @@
 """Colour correction against upstream's, and its edges."""
 
-from pathlib import Path
-
 import pytest
 import torch
 from infinitetalk.pipeline.media.colour import lab_statistics, match_colour
 from infinitetalk.tests.golden.media import STRENGTHS, frames, reference
 from infinitetalk.tests.golden.recipe import read_golden
+from infinitetalk.tests.support.places import DATA
 
-GOLDEN, _ = read_golden(Path(__file__).parents[1] / "data" / "media.safetensors")
+GOLDEN, _ = read_golden(DATA / "media.safetensors")
 
 
 @pytest.mark.parametrize("strength", STRENGTHS)

@@ -2,7 +2,6 @@
 
 import struct
 from fractions import Fraction
-from pathlib import Path
 
 import av
 import numpy as np
@@ -15,9 +14,10 @@ from infinitetalk.pipeline.media.crop import resize_and_crop
 from infinitetalk.pipeline.media.reference import open_reference
 from infinitetalk.tests.golden.media import digest, picture
 from infinitetalk.tests.golden.recipe import read_golden, reference_frames, write_lossless_video
+from infinitetalk.tests.support.places import DATA
 from PIL import Image
 
-GOLDEN, NOTES = read_golden(Path(__file__).parents[1] / "data" / "media.safetensors")
+GOLDEN, NOTES = read_golden(DATA / "media.safetensors")
 HEIGHT, WIDTH = 48, 64
 
 

@@ -1,18 +1,18 @@
 """The image encoder, against upstream's own, against transformers' and over every kind of file."""
 
 import json
-from pathlib import Path
 
 import pytest
 import torch
 from infinitetalk.pipeline.errors import InputError
 from infinitetalk.pipeline.models.image_encoder import MEAN, STD, load_image_encoder
 from infinitetalk.tests.golden.encoders import random_weights
+from infinitetalk.tests.support.places import DATA
 from safetensors import safe_open
 from safetensors.torch import save_file
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
-GOLDEN = Path(__file__).parents[1] / "data" / "encoders_image.safetensors"
+GOLDEN = DATA / "encoders_image.safetensors"
 
 
 @pytest.fixture(scope="module")

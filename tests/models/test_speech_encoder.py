@@ -1,7 +1,6 @@
 """wav2vec2's features: upstream's numbers, every kind of file, chunks, windows and silence."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,11 +17,12 @@ from infinitetalk.pipeline.models.speech_encoder import (
 )
 from infinitetalk.tests.golden.encoders import random_weights
 from infinitetalk.tests.golden.speech import speech_like
+from infinitetalk.tests.support.places import DATA
 from safetensors import safe_open
 from safetensors.torch import save_file
 from transformers import Wav2Vec2Config, Wav2Vec2Model
 
-GOLDEN = Path(__file__).parents[1] / "data" / "speech.safetensors"
+GOLDEN = DATA / "speech.safetensors"
 OLD_NAMES = {"parametrizations.weight.original0": "weight_g", "parametrizations.weight.original1": "weight_v"}
 
 

@@ -2,7 +2,6 @@
 
 import json
 import sys
-from pathlib import Path
 
 import pytest
 import tokenizers
@@ -12,11 +11,12 @@ from infinitetalk.pipeline.errors import InputError
 from infinitetalk.pipeline.models.text.encoder import load_text_encoder
 from infinitetalk.pipeline.models.text.tokenizer import clean_prompt, load_tokenizer
 from infinitetalk.tests.golden.encoders import random_weights
+from infinitetalk.tests.support.places import DATA
 from safetensors import safe_open
 from safetensors.torch import save_file
 from transformers import AutoTokenizer
 
-GOLDEN = Path(__file__).parents[1] / "data" / "encoders_text.safetensors"
+GOLDEN = DATA / "encoders_text.safetensors"
 KNOWN = (0, 1, 2, 4, 6)  # prompts without a character that the small vocabulary lacks
 
 

@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -25,10 +24,11 @@ from infinitetalk.pipeline.residency.streamer import BlockStreamer
 from infinitetalk.pipeline.sampling.teacache import COEFFICIENTS_480, COEFFICIENTS_720, TeaCache
 from infinitetalk.tests.golden.recipe import random_state, read_golden
 from infinitetalk.tests.golden.transformer import golden_inputs
+from infinitetalk.tests.support.places import DATA
 from safetensors.torch import save_file
 from torch import nn
 
-GOLDEN, NOTES = read_golden(Path(__file__).parents[1] / "data" / "transformer.safetensors")
+GOLDEN, NOTES = read_golden(DATA / "transformer.safetensors")
 CPU = torch.device("cpu")
 
 
@@ -303,7 +303,7 @@ def test_attention_that_cannot_run_is_refused():
     assert choose_attention("auto", CPU, torch.float32).name == "sdpa"
 
 
-SAMPLING, SAMPLING_NOTES = read_golden(Path(__file__).parents[1] / "data" / "sampling.safetensors")
+SAMPLING, SAMPLING_NOTES = read_golden(DATA / "sampling.safetensors")
 
 
 @pytest.fixture(scope="module")

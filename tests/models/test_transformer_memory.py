@@ -1,6 +1,5 @@
 """What a forward holds at its worst moment, counted in tensors of all tokens, and parts that change no result."""
 
-import weakref
 from dataclasses import replace
 
 import pytest
@@ -17,8 +16,7 @@ from infinitetalk.pipeline.quantisation.matmul import EightBit, ReadBack
 from infinitetalk.pipeline.quantisation.products import Product
 from infinitetalk.pipeline.quantisation.rowwise import pack_int8
 from infinitetalk.pipeline.sampling.teacache import COEFFICIENTS_480, TeaCache
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+from infinitetalk.tests.support.live import Live
 
 CPU = torch.device("cpu")
 CONFIG = TransformerConfig(
@@ -29,43 +27,6 @@ CONFIG = TransformerConfig(
 GRID = (4, 16, 16)
 TOKENS = 1024
 VECTOR = TOKENS * CONFIG.dim * 4  # bytes
-
-
-class Live(TorchDispatchMode):
-    """Counts the bytes of storages that are made while it is on, as long as they live.
-
-    Args:
-        meta: also of those that are only imagined.
-    """
-
-    def __init__(self, meta=False):
-        super().__init__()
-        self._meta = meta
-        self.now = self.peak = 0
-        self._known = {}
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        out = function(*args, **(kwargs or {}))
-        given = {self._key(t) for t in tree_leaves((args, kwargs)) if isinstance(t, torch.Tensor)}
-        for tensor in tree_leaves(out):
-            if isinstance(tensor, torch.Tensor) and self._key(tensor) not in given | self._known.keys():
-                self._count(tensor.untyped_storage())
-        self.peak = max(self.peak, self.now)
-        return out
-
-    @staticmethod
-    def _key(tensor):
-        return tensor.untyped_storage()._cdata
-
-    def _count(self, storage):
-        key, size = storage._cdata, storage.nbytes() if self._meta or storage.device.type != "meta" else 0
-        self.now += size
-
-        def freed(_):
-            self.now -= size
-            del self._known[key]
-
-        self._known[key] = weakref.ref(storage, freed)
 
 
 def product(rows_, weight, scale, bias, dtype):

@@ -1,28 +1,15 @@
 """The Wan VAE against upstream and diffusers, its streams, its files and its messages."""
 
 from itertools import zip_longest
-from pathlib import Path
 
 import pytest
 import torch
 from infinitetalk.pipeline.errors import InputError
 from infinitetalk.pipeline.models.vae.layers import Stream
 from infinitetalk.pipeline.models.vae.model import LATENT_MEAN, LATENT_STD, WanVAE, load_vae
-from infinitetalk.tests.golden.recipe import random_tensor, read_golden
+from infinitetalk.tests.golden.recipe import random_tensor
 from infinitetalk.tests.golden.vae import LATENTS, golden_video, golden_weights
-from safetensors.torch import save_file
-
-GOLDEN, NOTES = read_golden(Path(__file__).parents[1] / "data" / "vae.safetensors")
-
-
-def weights() -> dict[str, torch.Tensor]:
-    return golden_weights(NOTES["shapes"])
-
-
-def saved(folder: Path, tensors: dict[str, torch.Tensor]) -> Path:
-    path = folder / "vae.safetensors"
-    save_file(tensors, path)
-    return path
+from infinitetalk.tests.support.golden_vae import GOLDEN, NOTES, error, saved, weights
 
 
 @pytest.fixture(scope="module")
@@ -33,12 +20,6 @@ def vae(tmp_path_factory) -> WanVAE:
 @pytest.fixture(scope="module")
 def latents() -> torch.Tensor:
     return random_tensor("latents", LATENTS)
-
-
-def error(found: torch.Tensor, expected: torch.Tensor) -> float:
-    """Largest difference in units of the largest value."""
-    assert found.shape == expected.shape
-    return ((found - expected).abs().max() / expected.abs().max()).item()
 
 
 def chunks(video: torch.Tensor) -> list[torch.Tensor]:

@@ -7,8 +7,7 @@ from infinitetalk.pipeline.models.vae.kernels import PlainVaeKernels, room_behin
 from infinitetalk.pipeline.models.vae.layers import AttentionBlock, CausalConv3d, Downsample, ResidualBlock, Upsample
 from infinitetalk.pipeline.models.vae.model import Coder, WanVAE
 from infinitetalk.pipeline.planning.memory import VaePlan
-
-from .test_transformer_memory import Live
+from infinitetalk.tests.support.live import Live
 
 FRAMES = 81
 

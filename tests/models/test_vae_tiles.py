@@ -7,8 +7,8 @@ from infinitetalk.pipeline.models.vae.layers import Upsample
 from infinitetalk.pipeline.models.vae.model import WanVAE, load_vae
 from infinitetalk.pipeline.models.vae.tiles import grid, plan_tiles
 from infinitetalk.tests.golden.recipe import random_tensor
-
-from .test_vae import error, golden_video, saved, weights
+from infinitetalk.tests.golden.vae import golden_video
+from infinitetalk.tests.support.golden_vae import error, saved, weights
 
 EXACT = 1e-12  # of the largest value, in float64
 

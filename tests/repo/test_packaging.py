@@ -5,11 +5,10 @@ import re
 import subprocess
 import sys
 import tomllib
-from pathlib import Path
 
 import infinitetalk
+from infinitetalk.tests.support.places import ROOT
 
-ROOT = Path(infinitetalk.__file__).resolve().parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 HOST_OWNS = {"torch", "torchaudio", "torchvision", "numpy", "transformers", "diffusers", "torchao", "huggingface-hub"}
 

@@ -7,16 +7,15 @@ import subprocess
 import sys
 from pathlib import Path
 
-import infinitetalk
 import pytest
 from infinitetalk.pipeline.commands.main import main
 from infinitetalk.pipeline.settings.flags import parse
 from infinitetalk.pipeline.settings.presets import load_preset, preset_names
 from infinitetalk.scripts import write_run_configs
 from infinitetalk.tests.support import lora_files, random_checkpoint
+from infinitetalk.tests.support.places import ROOT
 from safetensors.torch import save_file
 
-ROOT = Path(infinitetalk.__file__).resolve().parent
 SIZES = random_checkpoint.TINY
 SCRIPTS = [f"{name}.sh" for name in preset_names()]
 

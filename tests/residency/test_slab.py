@@ -4,9 +4,8 @@ import pytest
 import torch
 from infinitetalk.pipeline.residency import slab
 from infinitetalk.pipeline.residency.slab import HostWeights, Slab
+from infinitetalk.tests.support.live import Live
 from torch import nn
-
-from ..models.test_transformer_memory import Live
 
 CPU = torch.device("cpu")
 

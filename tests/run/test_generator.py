@@ -16,12 +16,11 @@ from infinitetalk.pipeline.models.transformer.block import Block
 from infinitetalk.pipeline.models.vae.model import WanVAE
 from infinitetalk.pipeline.run.progress import Loading, Notice, Step, WindowDone, Working
 from infinitetalk.tests.golden.speech import save_wav
-from infinitetalk.tests.support import random_checkpoint
+from infinitetalk.tests.support.places import PORTRAIT, SPEECH
 from PIL import Image, ImageOps
 
 pytestmark = pytest.mark.usefixtures("own_cache")
 
-ASSETS = Path(random_checkpoint.__file__).parents[2] / "assets"
 SMALL = {"size": "64x64", "frame_num": 17, "motion_frame": 5, "sample_steps": 2, "device": "cpu"}
 RATE = 22_050  # of the bundled speech
 PROMPT = "A cat is talking to the camera."
@@ -41,14 +40,14 @@ def read_sound(path):
 def speech(tmp_path_factory):
     """A second and a half of the bundled speech, in stereo."""
     path = tmp_path_factory.mktemp("speech") / "speech.wav"
-    samples = read_sound(ASSETS / "speech.wav")[0, : int(1.52 * RATE)]
+    samples = read_sound(SPEECH)[0, : int(1.52 * RATE)]
     write_sound(path, np.stack([samples, samples], axis=1))
     return path
 
 
 @pytest.fixture(scope="module")
 def job(speech):
-    return Job(ASSETS / "portrait.png", speech, PROMPT)
+    return Job(PORTRAIT, speech, PROMPT)
 
 
 def settings(weights, **changes):
@@ -119,7 +118,7 @@ def read(path):
 
 def test_the_guides_command_makes_a_video_with_the_original_sound(weights, speech, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    entries = {"prompt": PROMPT, "cond_video": str(ASSETS / "portrait.png"), "cond_audio": {"person1": str(speech)}}
+    entries = {"prompt": PROMPT, "cond_video": str(PORTRAIT), "cond_audio": {"person1": str(speech)}}
     Path("input.json").write_text(json.dumps(entries), encoding="utf-8")
     flags = "--size 64x64 --frame_num 17 --sample_steps 2 --mode streaming --motion_frame 9 --save_file out"
     assert main([*arguments(weights), "--input_json", "input.json", *flags.split(), "--t5_cpu", "true"]) == 0
@@ -135,7 +134,7 @@ def test_the_guides_command_makes_a_video_with_the_original_sound(weights, speec
 
 def test_an_existing_video_is_kept(weights, speech, tmp_path, capsys):
     (tmp_path / "out.mp4").write_bytes(b"precious")
-    flags = ["--image", str(ASSETS / "portrait.png"), "--audio", str(speech), "--prompt", PROMPT]
+    flags = ["--image", str(PORTRAIT), "--audio", str(speech), "--prompt", PROMPT]
     assert main([*arguments(weights), *flags, "--save_file", str(tmp_path / "out")]) == 2
     assert "--overwrite" in capsys.readouterr().err
     assert (tmp_path / "out.mp4").read_bytes() == b"precious"
@@ -350,6 +349,6 @@ def test_lack_of_memory_is_a_sentence(weights, speech, tmp_path, capsys, monkeyp
         raise error
 
     monkeypatch.setattr("infinitetalk.pipeline.run.loaded_models.load_transformer", fail)
-    flags = ["--image", str(ASSETS / "portrait.png"), "--audio", str(speech), "--prompt", PROMPT]
+    flags = ["--image", str(PORTRAIT), "--audio", str(speech), "--prompt", PROMPT]
     assert main([*arguments(weights), *flags, "--save_file", str(tmp_path / "out")]) == 2
     assert sentence in capsys.readouterr().err.splitlines()[-1]

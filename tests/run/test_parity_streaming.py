@@ -1,7 +1,6 @@
 """Whole videos of three windows against upstream's own pipeline, noise and speech features injected."""
 
 import json
-from pathlib import Path
 
 import pytest
 import torch
@@ -26,8 +25,8 @@ from infinitetalk.pipeline.settings.definition import Settings
 from infinitetalk.pipeline.settings.validation import resolve
 from infinitetalk.tests.golden import streaming as golden
 from infinitetalk.tests.golden.recipe import random_tensor, read_golden
+from infinitetalk.tests.support.places import DATA
 
-DATA = Path(__file__).parents[1] / "data"
 DESCRIPTION = json.loads((DATA / "streaming.json").read_text(encoding="utf-8"))
 CASES = DESCRIPTION["cases"]
 CPU = torch.device("cpu")

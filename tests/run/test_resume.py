@@ -8,7 +8,6 @@ import signal
 import sys
 import threading
 import time
-from pathlib import Path
 
 import av
 import numpy as np
@@ -23,12 +22,11 @@ from infinitetalk.pipeline.run.progress import Kept, RunStarted, Step, WindowDon
 from infinitetalk.pipeline.run.resume import load_state
 from infinitetalk.pipeline.run.streaming import to_uint8
 from infinitetalk.tests.golden.speech import save_wav
-from infinitetalk.tests.support import random_checkpoint
+from infinitetalk.tests.support.places import PORTRAIT
 from safetensors.torch import load_file, save_file
 
 pytestmark = pytest.mark.usefixtures("own_cache")
 
-PORTRAIT = Path(random_checkpoint.__file__).parents[2] / "assets" / "portrait.png"
 SMALL = {
     "device": "cpu",
     "size": "64x64",

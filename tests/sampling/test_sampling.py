@@ -1,7 +1,5 @@
 """Schedules, guidance and TeaCache against upstream's numbers; solvers of diffusers by what they must do."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -15,8 +13,9 @@ from infinitetalk.pipeline.sampling.guidance import (
 )
 from infinitetalk.pipeline.sampling.solvers import TRAIN_TIMESTEPS, make_solver
 from infinitetalk.tests.golden.recipe import random_tensor, read_golden
+from infinitetalk.tests.support.places import DATA
 
-GOLDEN, NOTES = read_golden(Path(__file__).parents[1] / "data" / "sampling.safetensors")
+GOLDEN, NOTES = read_golden(DATA / "sampling.safetensors")
 TEXT, AUDIO = NOTES["scales"]
 KINDS = ("cond", "drop_text", "drop_audio", "uncond")
 

@@ -1,12 +1,10 @@
 """A graph of ComfyUI-WanVideoWrapper in both formats, changed and exported."""
 
-from pathlib import Path
+from ...pipeline.graphs.graph import graph_of
+from ...pipeline.graphs.places import PortableFiles
+from ...pipeline.graphs.read import settings_of
+from .places import GRAPHS
 
-from infinitetalk.pipeline.graphs.graph import graph_of
-from infinitetalk.pipeline.graphs.places import PortableFiles
-from infinitetalk.pipeline.graphs.read import settings_of
-
-GRAPHS = Path(__file__).parents[1] / "data" / "graphs"
 UI, API = GRAPHS / "kijai_image.json", GRAPHS / "kijai_image_api.json"
 
 

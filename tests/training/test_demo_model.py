@@ -21,6 +21,7 @@ from infinitetalk.pipeline.models.transformer.pointwise import choose_pointwise
 from infinitetalk.pipeline.run.generator import Generator
 from infinitetalk.pipeline.settings.definition import Settings
 from infinitetalk.pipeline.settings.demo import ASSETS, FACE_READER, FOLDER, demo_checkpoint, demo_settings
+from infinitetalk.tests.support.places import SPEECH
 from infinitetalk.training import (
     assemble,
     decoder,
@@ -42,7 +43,7 @@ from infinitetalk.training.latents import reference_channels, speech_windows, st
 from infinitetalk.training.training import Optimizer
 from safetensors.torch import load_file
 
-PORTRAIT = ASSETS / "drawn_portrait.png"
+DRAWN = ASSETS / "drawn_portrait.png"
 CPU = torch.device("cpu")
 
 
@@ -62,7 +63,7 @@ def test_the_files_are_small():
 
 def talk(**changes):
     """One window on the bundled portrait and speech, as ``make demo`` makes it: frames, and what it heard."""
-    speech = speech_for_model(open_audio(ASSETS / "speech.wav"))[: 81 * 640]
+    speech = speech_for_model(open_audio(SPEECH))[: 81 * 640]
     checkpoint = demo_checkpoint()
     settings = Settings(
         ckpt_dir=checkpoint.ckpt_dir,
@@ -74,7 +75,7 @@ def talk(**changes):
         sample_text_guide_scale=1.0,
         sample_audio_guide_scale=1.0,
     ).replace(**changes)
-    job = Job(PORTRAIT, Sound(np.array(speech)[None], 16_000), "A woman is talking to the camera.")
+    job = Job(DRAWN, Sound(np.array(speech)[None], 16_000), "A woman is talking to the camera.")
     (window,) = Generator(settings).windows(job)
     return window.frames.numpy(), np.array(speech)
 
@@ -113,9 +114,9 @@ def test_the_lora_gives_few_steps_the_heads_motion_back(talking, reader):
 
 def test_even_seams_make_the_jump_between_windows_smaller():
     """Two windows of 17 frames, since the seam is the same as of long ones."""
-    speech = np.array(speech_for_model(open_audio(ASSETS / "speech.wav"))[: 25 * 640])
+    speech = np.array(speech_for_model(open_audio(SPEECH))[: 25 * 640])
     generator = Generator(demo_settings(device="cpu", frame_num=17, sample_steps=2))
-    job = Job(PORTRAIT, Sound(speech[None], 16_000), "A woman is talking to the camera.")
+    job = Job(DRAWN, Sound(speech[None], 16_000), "A woman is talking to the camera.")
 
     def jump(count):
         windows = generator.windows(job, generator.settings.replace(seam_frames=count))

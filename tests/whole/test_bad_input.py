@@ -16,10 +16,9 @@ import numpy as np
 import pytest
 from infinitetalk.pipeline.commands.main import main
 from infinitetalk.tests.golden.speech import save_wav
-from infinitetalk.tests.support import random_checkpoint
+from infinitetalk.tests.support.places import PORTRAIT
 from PIL import Image
 
-PORTRAIT = Path(random_checkpoint.__file__).parents[2] / "assets" / "portrait.png"
 RATE = 16_000
 
 

@@ -8,12 +8,11 @@ import os
 import pickle
 import shutil
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
-from infinitetalk.tests.support import random_checkpoint
 from infinitetalk.tests.support.other_layouts import comfy_quant, old_scaled_fp8, quanto
+from infinitetalk.tests.support.places import PORTRAIT
 from infinitetalk.tests.support.random_checkpoint import (
     CLIP_FILE,
     T5_FILE,
@@ -24,7 +23,6 @@ from infinitetalk.tests.support.random_checkpoint import (
 )
 from safetensors.torch import load_file, save_file
 
-PORTRAIT = Path(random_checkpoint.__file__).parents[2] / "assets" / "portrait.png"
 SHARD = "diffusion_pytorch_model-00003-of-00007.safetensors"
 GET_BASE = "hf download Wan-AI/Wan2.1-I2V-14B-480P --local-dir weights/Wan2.1-I2V-14B-480P"
 GET_SPEECH = "hf download TencentGameMate/chinese-wav2vec2-base --local-dir weights/chinese-wav2vec2-base"

@@ -26,12 +26,12 @@ from infinitetalk.tests.support.other_layouts import (
     old_scaled_fp8,
     quanto,
 )
+from infinitetalk.tests.support.places import PORTRAIT
 from infinitetalk.tests.support.random_checkpoint import TINY, infinitetalk_weights, transformer_weights
 from safetensors.torch import save_file
 
 pytestmark = pytest.mark.usefixtures("own_cache")
 
-PORTRAIT = Path(random_checkpoint.__file__).parents[2] / "assets" / "portrait.png"
 LIGHTX2V = "lightx2v_I2V_14B_480p_cfg_step_distill_rank128_bf16.safetensors"
 FUSIONX = "Wan2.1_I2V_14B_FusionX_LoRA.safetensors"
 QUANTISED = "InfiniteTalk/quant_models/infinitetalk_single_fp8.safetensors"

@@ -2,13 +2,14 @@
 
 from pathlib import Path
 
-from infinitetalk.scripts.save_workflows import URLS
-from infinitetalk.tests.support import lora_files, other_layouts, random_checkpoint
-from infinitetalk.tests.support.random_tokenizer import write_tokenizer
 from safetensors.torch import save_file
 
+from ...scripts.save_workflows import URLS
+from . import lora_files, other_layouts, random_checkpoint
+from .random_tokenizer import write_tokenizer
 
-def write(models, folder, sizes):
+
+def write(models: Path, folder: Path, sizes: random_checkpoint.Sizes) -> set[str]:
     """Put them where the user would; ``folder`` is for what is made on the way."""
     vocabulary = write_tokenizer(folder / "tokenizer")
     spiece = (folder / "tokenizer" / "spiece.model").read_bytes()
