@@ -8,8 +8,8 @@ from urllib.parse import unquote
 import pytest
 from infinitetalk.pipeline.commands.table import COMMANDS
 from infinitetalk.pipeline.settings.flags import build_parser
+from infinitetalk.tests.support.places import ROOT
 
-ROOT = Path(__file__).parent.parent.parent
 PAIRS = sorted(path.relative_to(ROOT).as_posix() for path in [*ROOT.glob("*.zh-CN.md"), *ROOT.glob("docs/*.zh-CN.md")])
 SHORTER = {"docs/import.zh-CN.md"}  # whose tables are in English alone
 PAGES = sorted(
