@@ -12,6 +12,7 @@ from infinitetalk.pipeline.media.writer import VideoWriter
 from infinitetalk.pipeline.settings.definition import Settings
 from infinitetalk.pipeline.settings.demo import ASSETS, FACE_READER, demo_checkpoint
 from infinitetalk.pipeline.settings.validation import resolve
+from infinitetalk.tests.support.places import SPEECH
 
 # Python that runs commands one after another where PyTorch cannot be imported, though it can be found
 WITHOUT_TORCH = """
@@ -38,7 +39,7 @@ for argv in json.loads(sys.argv[1]):
 print(json.dumps(ends))
 """
 CHECKPOINT = [word for name, path in vars(demo_checkpoint()).items() for word in (f"--{name}", str(path))]
-INPUTS = ["--image", str(ASSETS / "drawn_portrait.png"), "--audio", str(ASSETS / "speech.wav"), "--prompt", "Hello."]
+INPUTS = ["--image", str(ASSETS / "drawn_portrait.png"), "--audio", str(SPEECH), "--prompt", "Hello."]
 GRAPHS = ("workflows/infinitetalk_demo.json", "tests/data/graphs/kijai_image_api.json")
 GRAPHS += ("tests/data/graphs/native_two_windows_api.json",)
 

@@ -1,12 +1,10 @@
 """What the contract of imports in pyproject.toml (``make lint``) cannot say of the rooms."""
 
 import ast
-from pathlib import Path
 
-import infinitetalk
 import pytest
+from infinitetalk.tests.support.places import ROOT
 
-ROOT = Path(infinitetalk.__file__).resolve().parent
 ENGINE = sorted((ROOT / "pipeline").rglob("*.py"))
 HOSTS = {"comfy", "comfy_api", "comfy_extras", "folder_paths", "server", "nodes"}
 OURS_OUTSIDE = {"infinitetalk", "scripts", "training", "tests", "benchmarks"}

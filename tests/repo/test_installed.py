@@ -13,8 +13,8 @@ from pathlib import Path
 
 import infinitetalk
 import pytest
+from infinitetalk.tests.support.places import ROOT
 
-ROOT = Path(infinitetalk.__file__).resolve().parent
 NOT_FOR_USERS = {"benchmarks", "scripts", "tests", "training"}
 FOR_COMFYUI = {"nodes", "locales", "web", "workflows", "requirements.txt"}
 # of what the wheel is made: folders that it holds whole, and modules beside them
