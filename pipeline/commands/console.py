@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 from pathlib import Path
 from typing import TextIO
 
@@ -41,7 +42,8 @@ def refuse(sentence: str) -> None:
     """Why there is no result, as ``error: …``; under torchrun once, and again in the report that it ends with."""
     report = os.environ.get("TORCHELASTIC_ERROR_FILE")
     if report:
-        Path(report).write_text(json.dumps({"message": f"error: {sentence}"}), encoding="utf-8")
+        when = {"py_callstack": f"error: {sentence}", "timestamp": str(int(time.time()))}
+        Path(report).write_text(json.dumps({"message": {"message": sentence, "extraInfo": when}}), encoding="utf-8")
     if not report or os.environ.get("RANK", "0") == "0":
         note(f"error: {sentence}")
 

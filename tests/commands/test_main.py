@@ -286,7 +286,7 @@ def test_torchrun_tells_the_sentence_in_its_report(inputs, capsys, monkeypatch, 
     for rank, told in (("0", True), ("1", False)):
         monkeypatch.setenv("RANK", rank)
         assert main(INPUTS) == 2
-        sentence = json.loads((tmp_path / "report.json").read_text())["message"]
+        sentence = json.loads((tmp_path / "report.json").read_text())["message"]["message"]
         assert "torchrun started 2 processes" in sentence
         assert (sentence in capsys.readouterr().err) is told
 
