@@ -13,7 +13,7 @@ from ..facts.buckets import target_size
 from ..facts.solvers import SOLVERS
 from ..settings.definition import NEGATIVE_PROMPT, PIXELS_480, Settings, names_with, setting_infos
 from ..settings.flags import value_to_text
-from ..settings.roles import Role, Value
+from ..settings.roles import Json, Role, Value, Values
 from ..settings.validation import resolve
 from .command import PROGRAM, Command, comment, json_name, line, write_json
 from .exported import Exported
@@ -52,7 +52,7 @@ def upstream_command(exported: Exported, shell: str, full: bool = False) -> Comm
     inputs = Path(json_name(settings))
     values |= {"input_json": inputs, "save_file": _without_mp4(settings.save_file)}
     comments = [comment(one.comment) for one in said if one.comment]
-    entries = {
+    entries: dict[str, Json] = {
         "prompt": settings.prompt,
         "cond_video": _text(settings.image or settings.video),
         "cond_audio": {"person1": _text(settings.audio)},
@@ -77,7 +77,7 @@ def _with_paths(settings: Settings) -> Settings:
     def placed(path: Path) -> Path:
         return path if path.is_absolute() or path.parts[:1] == _WEIGHTS.parts or path.exists() else _WEIGHTS / path
 
-    changes: dict[str, Value] = {}
+    changes: Values = {}
     if settings.lora_dir is not None:
         changes["lora_dir"] = tuple(placed(path) for path in settings.lora_dir)
     if settings.quant_dir is not None:
@@ -85,7 +85,7 @@ def _with_paths(settings: Settings) -> Settings:
     return settings.replace(**changes)
 
 
-def _argv(values: dict[str, Value], full: bool) -> list[str]:
+def _argv(values: Values, full: bool) -> list[str]:
     argv: list[str] = []
     for name, value in values.items():
         if value is None or value is False and name != "offload_model":

@@ -15,6 +15,7 @@ from ..export.exported import Exported, Files
 from ..job.job import BUNDLED
 from ..settings.definition import Settings
 from ..settings.presets import Preset, load_preset
+from ..settings.roles import Values
 from ..settings.validation import validate
 from . import widgets
 from .graph import Graph, Node, linked, refusal, value
@@ -77,10 +78,10 @@ def sources(graph: Graph, sampler: str, files: Files) -> dict[str, Path]:
     speech = _linked(graph, owner, "speech", "InfiniteTalkAudioEncoder")
     references = [slot for slot in ("image", "video") if slot in owner.links]
     if len(references) != 1:
-        found = "both are" if references else "neither is"
-        raise refusal(graph, owner, f"it needs an image or a video, one of them; {found} linked")
+        linked_now = "both are" if references else "neither is"
+        raise refusal(graph, owner, f"it needs an image or a video, one of them; {linked_now} linked")
     (slot,) = references
-    found = {slot: _source(graph, owner, slot, PORTRAIT, files)}
+    found: dict[str, Path] = {slot: _source(graph, owner, slot, PORTRAIT, files)}
     return {**found, "audio": _source(graph, speech, "audio", SPEECH, files)}
 
 
@@ -98,14 +99,14 @@ def _source(graph: Graph, owner: Node, slot: str, bundled: Path, files: Files) -
     return files.source(name)
 
 
-def _ruled(for_loader: Preset | None, for_sampler: Preset | None, lora_linked: bool, files: Files) -> dict[str, object]:
+def _ruled(for_loader: Preset | None, for_sampler: Preset | None, lora_linked: bool, files: Files) -> Values:
     """What linked presets rule, and the preset's name where one rules both."""
-    values: dict[str, object] = {}
+    values: Values = {}
     if for_loader is not None:
         values |= widgets.ruled_by_loader(for_loader, lora_linked, files)
     if for_sampler is not None:
         values |= widgets.ruled_by_sampler(for_sampler)
-    if None in (for_loader, for_sampler):
+    if for_loader is None or for_sampler is None:
         return values
     if for_loader.name != for_sampler.name:
         names = f"{for_loader.name}, {for_sampler.name}"
@@ -147,7 +148,7 @@ def seed_note(graph: Graph, sampler: str) -> tuple[str, ...]:
     )
 
 
-def _values(graph: Graph, owner: Node, names: tuple[str, ...]) -> dict[str, object]:
+def _values(graph: Graph, owner: Node, names: tuple[str, ...]) -> Values:
     return {name: value(graph, owner, name) for name in names}
 
 

@@ -13,7 +13,7 @@ from ..export.exported import Files
 from ..settings.definition import NEGATIVE_PROMPT, names_on, setting_infos, setting_types
 from ..settings.demo import demo_checkpoint
 from ..settings.presets import Preset
-from ..settings.roles import Node
+from ..settings.roles import Node, Value, Values
 from .orders import CONTROL, Order
 from .places import FOLDERS
 
@@ -59,13 +59,13 @@ def unset(name: str) -> int:
     return 0 if least is not None and least > 0 else -1
 
 
-def setting_values(given: dict[str, object], files: Files) -> dict[str, object]:
+def setting_values(given: Values, files: Files) -> Values:
     """Settings from the values of widgets, by name.
 
     Raises:
         InputError: a file is not there any more, or a value is not one of the widget's.
     """
-    values = {}
+    values: Values = {}
     for name, value in given.items():
         expected = setting_types()[name]
         if expected.kind is Path:
@@ -89,13 +89,13 @@ def _of_switch(name: str, value: object) -> bool | None:
     return SWITCH[value]
 
 
-def _number(name: str, value: object) -> object:
+def _number(name: str, value: object) -> float | None:
     expected = setting_types()[name]
-    kind = "a whole number" if expected.kind is int else "a number"
+    kind, convert = ("a whole number", int) if expected.kind is int else ("a number", float)
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise InputError(f"{name}: {value!r} found, {kind} expected.")
     try:
-        converted = expected.kind(value)
+        converted = convert(value)
     except (OverflowError, ValueError):
         raise InputError(f"{name}: {value!r} found, {kind} expected.") from None
     if expected.kind is int and converted != value:
@@ -105,10 +105,10 @@ def _number(name: str, value: object) -> object:
 
 def strength(value: object) -> float:
     """A LoRA's strength, from its widget."""
-    return _number("lora_scale", value)
+    return float(_number("lora_scale", value) or 0)
 
 
-def file_setting(name: str, value: object, files: Files) -> dict[str, object]:
+def file_setting(name: str, value: object, files: Files) -> Values:
     """What choosing ``value`` in a list of files means."""
     if not isinstance(value, str):
         raise InputError(f"{name}: {value!r} found, the name of a file expected.")
@@ -123,7 +123,7 @@ def file_setting(name: str, value: object, files: Files) -> dict[str, object]:
     return {name: path}
 
 
-def widget_value(name: str, value: object) -> object:
+def widget_value(name: str, value: Value) -> Value:
     """A setting's value as its widget shows it; a file's as it is."""
     expected = setting_types()[name]
     if expected.kind is bool and expected.optional:
@@ -135,7 +135,7 @@ def widget_value(name: str, value: object) -> object:
     return value
 
 
-def ruled_by_loader(preset: Preset, lora_linked: bool, files: Files) -> dict[str, object]:
+def ruled_by_loader(preset: Preset, lora_linked: bool, files: Files) -> Values:
     """What a preset that is linked to the loader sets.
 
     Raises:
@@ -164,6 +164,6 @@ def _named(setting: str, name: str, preset: Preset, files: Files) -> Path:
     return found
 
 
-def ruled_by_sampler(preset: Preset) -> dict[str, object]:
+def ruled_by_sampler(preset: Preset) -> Values:
     """What a preset that is linked to the sampler sets."""
     return {name: value for name, value in preset.settings.items() if name in SAMPLER}

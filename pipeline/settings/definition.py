@@ -33,7 +33,6 @@ from .roles import (
     Role,
     SettingInfo,
     SettingType,
-    Value,
     json_value,
     setting,
 )
@@ -376,7 +375,7 @@ class Settings:
         """All values by name, as JSON has them: paths are texts, several values a list."""
         return {name: json_value(getattr(self, name)) for name in setting_types()}
 
-    def replace(self, **changes: Value) -> Settings:
+    def replace(self, **changes: typing.Any) -> Settings:
         """The same settings with some changed."""
         return dataclasses.replace(self, **changes)
 

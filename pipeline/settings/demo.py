@@ -6,7 +6,7 @@ files and settings are data, in presets/demo.toml.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 from .definition import Settings
@@ -29,7 +29,7 @@ class DemoCheckpoint:
 def demo_checkpoint() -> DemoCheckpoint:
     """Where the bundled model lies."""
     files = load_preset(DEMO).bundled_paths()
-    return DemoCheckpoint(**{name: files[name] for name in DemoCheckpoint.__dataclass_fields__})
+    return DemoCheckpoint(*(Path(str(files[field.name])) for field in fields(DemoCheckpoint)))
 
 
 def demo_settings(**changes: Value) -> Settings:

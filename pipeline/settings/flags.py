@@ -12,12 +12,12 @@ import difflib
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Never
+from typing import Any, Never
 
 from ..errors import InputError
 from .definition import Settings, setting_infos, setting_types
 from .presets import DEMO, preset_names, settings_with_preset
-from .roles import SettingInfo, SettingType
+from .roles import SettingInfo, SettingType, Single, Value, Values
 
 TRUE_WORDS = ("true", "yes", "on", "1", "t", "y")
 FALSE_WORDS = ("false", "no", "off", "0", "f", "n")
@@ -90,12 +90,12 @@ def parse(argv: list[str]) -> Settings:
 
 def settings_from(args: argparse.Namespace) -> Settings:
     """The settings that the result of a parser from ``with_settings`` gives; see ``parse``."""
-    given = {name: _several(value) if isinstance(value, list) else value for name, value in vars(args).items()}
+    given: Values = {name: _several(value) if isinstance(value, list) else value for name, value in vars(args).items()}
     preset = given.pop("preset", None)
     return _implied(preset, given)
 
 
-def _several(values: list[object]) -> tuple[object, ...] | None:
+def _several(values: list[Single | None]) -> tuple[Single | None, ...] | None:
     return None if values == [None] else tuple(values)
 
 
@@ -112,21 +112,20 @@ def with_settings(parser: Parser, names: Collection[str], helps: Mapping[str, st
         helps: what some of them mean to this command.
     """
     groups: dict[str, argparse._ArgumentGroup] = {}
-    for field in dataclasses.fields(Settings):
-        info = field.metadata["info"]
-        if field.name not in names:
+    for name, info in setting_infos().items():
+        if name not in names:
             continue
         if info.group not in groups:
             groups[info.group] = parser.add_argument_group(info.group)
-        info = dataclasses.replace(info, help=helps.get(field.name, info.help))
-        _add_flag(groups[info.group], field.name, info, setting_types()[field.name], field.default)
+        told = dataclasses.replace(info, help=helps.get(name, info.help))
+        _add_flag(groups[info.group], name, told, setting_types()[name], getattr(Settings, name))
     return parser
 
 
 def _add_flag(
-    group: argparse._ArgumentGroup, name: str, info: SettingInfo, expected: SettingType, default: object
+    group: argparse._ArgumentGroup, name: str, info: SettingInfo, expected: SettingType, default: Value
 ) -> None:
-    options: dict[str, object] = {"default": argparse.SUPPRESS}
+    options: dict[str, Any] = {"default": argparse.SUPPRESS}
     if expected.several:
         options.update(nargs="+", action="extend")
     elif expected.kind is bool:
@@ -141,7 +140,7 @@ def _add_flag(
     )
 
 
-def describe_setting(info: SettingInfo, default: object) -> str:
+def describe_setting(info: SettingInfo, default: Value) -> str:
     """Help, unit, default, and whether the feature is there, in one line."""
     text = info.help
     if info.unit:
@@ -151,7 +150,7 @@ def describe_setting(info: SettingInfo, default: object) -> str:
     return text + ("" if info.landed else " (not available yet)")
 
 
-def value_from_text(name: str, text: str) -> object:
+def value_from_text(name: str, text: str) -> Single | None:
     """One value of the setting ``name``, as written on a command line.
 
     Raises:
@@ -173,7 +172,7 @@ def value_from_text(name: str, text: str) -> object:
     return expected.kind(text)
 
 
-def value_to_text(value: object) -> str:
+def value_to_text(value: Value) -> str:
     """A value as ``value_from_text`` reads it; several are separated by spaces."""
     if isinstance(value, tuple):
         return " ".join(value_to_text(single) for single in value)
@@ -201,15 +200,15 @@ def to_argv(settings: Settings, full: bool = False) -> list[str]:
     return argv
 
 
-def _implied(preset: str | None, given: dict[str, object]) -> Settings:
+def _implied(preset: str | None, given: Values) -> Settings:
     return Settings(**given) if preset is None else settings_with_preset(preset, **given)
 
 
-def _differences(settings: Settings, base: Settings) -> dict[str, object]:
+def _differences(settings: Settings, base: Settings) -> Values:
     return {name: getattr(settings, name) for name in setting_types() if getattr(settings, name) != getattr(base, name)}
 
 
-def _flag_to_argv(name: str, value: object, expected: SettingType) -> list[str]:
+def _flag_to_argv(name: str, value: Value, expected: SettingType) -> list[str]:
     if value is True and not expected.optional:
         return [f"--{name}"]
     texts = [value_to_text(single) for single in (value if isinstance(value, tuple) else (value,))]

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import difflib
 import tomllib
+import typing
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..errors import InputError
 from .definition import Settings, names_with
-from .roles import JOB, Single, Value
+from .roles import JOB, Value, Values
 
 FOLDER = Path(__file__).parents[2] / "presets"
 ASSETS = Path(__file__).parents[2] / "assets"
@@ -27,8 +28,8 @@ class Preset:
     """A preset's name and its file's tables."""
 
     name: str
-    settings: dict[str, Single | list[Single]]
-    about: dict[str, str | int | float]
+    settings: Values
+    about: dict[str, typing.Any]
     weights: dict[str, str] = field(default_factory=dict)
     bundled: dict[str, str | list[str]] = field(default_factory=dict)
 
@@ -71,10 +72,10 @@ def settings_with_preset(name: str, **given: Value) -> Settings:
         InputError: there is no such preset.
     """
     preset = load_preset(name)
-    usual = {**preset.bundled_paths(), **preset.settings}
+    usual: Values = {**preset.bundled_paths(), **preset.settings}
     if given.get("input_json") is not None:
         usual = {setting: value for setting, value in usual.items() if setting not in names_with(JOB)}
-    values = {**usual, **given, "preset": name}
+    values: Values = {**usual, **given, "preset": name}
     for owner, follower in (("lora_dir", "lora_scale"), ("quant", "quant_dir")):
         if values.get(owner) is None and follower not in given:
             values.pop(follower, None)

@@ -6,7 +6,6 @@ file exists or a card is there is for those who open them; nothing heavy is impo
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import random
 import re
@@ -16,7 +15,7 @@ from ..errors import InputError
 from ..facts.buckets import target_size
 from ..facts.solvers import SOLVERS, USUAL_STEPS
 from .definition import PIXELS_480, Settings, setting_infos, setting_types
-from .roles import SettingInfo, SettingType
+from .roles import SettingInfo, SettingType, Single, Value
 
 SHIFT_480, SHIFT_720 = 7.0, 11.0
 TEACACHE_WARMUP_STEPS = 5
@@ -33,17 +32,16 @@ def validate(settings: Settings) -> Settings:
         _check_value(name, getattr(settings, name), info, setting_types()[name])
     _check_combinations(settings)
     source = f"--preset {settings.preset}, " if settings.preset else ""
-    for field in dataclasses.fields(settings):
-        refusal = field.metadata["info"].refusal
-        if refusal and getattr(settings, field.name) != field.default:
-            raise InputError(f"{source}--{field.name}: {refusal}")
+    for name, info in setting_infos().items():
+        if info.refusal and getattr(settings, name) != getattr(Settings, name):
+            raise InputError(f"{source}--{name}: {info.refusal}")
     return settings
 
 
 _KIND_NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", Path: "a path"}
 
 
-def _check_value(name: str, value: object, info: SettingInfo, expected: SettingType) -> None:
+def _check_value(name: str, value: Value, info: SettingInfo, expected: SettingType) -> None:
     if value is None and expected.optional:
         return
     values = value if expected.several else (value,)
@@ -56,13 +54,14 @@ def _check_value(name: str, value: object, info: SettingInfo, expected: SettingT
             raise InputError(f"--{name}: {single!r} found, one of {', '.join(info.choices)} expected.")
         if isinstance(single, float) and not math.isfinite(single):
             raise InputError(f"--{name}: {single} found, a finite number expected.")
-        if info.min is not None and single < info.min:
+        number = single if isinstance(single, int | float) else None
+        if number is not None and info.min is not None and number < info.min:
             raise InputError(f"--{name}: {single} found, at least {info.min:g} expected.")
-        if info.max is not None and single > info.max:
+        if number is not None and info.max is not None and number > info.max:
             raise InputError(f"--{name}: {single} found, at most {info.max} expected.")
 
 
-def _is_kind(value: object, kind: type) -> bool:
+def _is_kind(value: Value, kind: type[Single]) -> bool:
     if isinstance(value, bool):
         return kind is bool
     return isinstance(value, (int, float) if kind is float else kind)
@@ -129,7 +128,7 @@ def resolve(settings: Settings) -> Settings:
 def warnings_for(settings: Settings) -> tuple[str, ...]:
     """Sentences about resolved settings that are allowed but will not do what they promise."""
     s, found = settings, []
-    if s.use_teacache and s.sample_steps <= TEACACHE_WARMUP_STEPS:
+    if s.use_teacache and s.sample_steps is not None and s.sample_steps <= TEACACHE_WARMUP_STEPS:
         found.append(
             f"--use_teacache cannot speed up {s.sample_steps} steps: "
             f"it never skips in the first {TEACACHE_WARMUP_STEPS}."
