@@ -85,7 +85,7 @@ def packed(entry: Entry) -> Packed:
     if storage.blocks is not None:
         rows = tensor.view(entry.shape[0], entry.shape[1] // storage.blocks.weights * storage.blocks.size)
         return Packed(CODES[storage], {"weight": rows}, entry.shape)
-    return packed_rows(tensor.view(torch_dtype(entry.dtype)), _scale(entry))
+    return packed_rows(tensor.view(torch_dtype(entry.dtype)), _scale(entry), CODES[storage])
 
 
 def values(entry: Entry) -> torch.Tensor:

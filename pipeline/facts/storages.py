@@ -136,7 +136,11 @@ GGUF = tuple(
     )
 )
 
-STORAGES = (FP64, FP32, FP16, BF16, FP8_E4M3, FP8_E5M2, INT8, *GGUF)
+STORAGES = (
+    *(FP64, FP32, FP16, BF16),
+    *(FP8_E4M3, FP8_E5M2, INT8),
+    *GGUF,
+)
 BY_NAME = {storage.name: storage for storage in STORAGES}
 FLOATS = {storage.dtype: storage for storage in STORAGES if not storage.quantised}
 ROWS = {storage.dtype: storage for storage in STORAGES if storage.row_scales}  # 8 bits, by dtype

@@ -5,11 +5,15 @@ from __future__ import annotations
 import torch
 
 from ..facts.storages import StorageFacts, choices
-from . import gguf
-from .rowwise import FP8, INT8
+from . import gguf, rowwise
 from .storage import PLAIN, Packed, Requantise
 
-CODES = {code.facts: code for code in (*PLAIN.values(), *FP8.values(), INT8, *gguf.STORAGES.values())}
+_ALL = (
+    *PLAIN.values(),
+    *(*rowwise.FP8.values(), rowwise.INT8),
+    *gguf.STORAGES.values(),
+)
+CODES = {code.facts: code for code in _ALL}
 # what the settings can ask for, and the storage that is made then
 QUANTISERS = {choice: storages[0] for choice, storages in choices().items()}
 

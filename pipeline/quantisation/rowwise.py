@@ -45,11 +45,12 @@ INT8 = Storage(storages.INT8, _unpack, Requantise(pack_int8))
 FP8 = {torch.float8_e4m3fn: FP8_E4M3, torch.float8_e5m2: FP8_E5M2}
 
 
-def packed_rows(weight: torch.Tensor, scale: torch.Tensor | None = None) -> Packed:
-    """What a file holds: an fp8 or int8 matrix [out, in] and its scales.
+def packed_rows(weight: torch.Tensor, scale: torch.Tensor | None = None, storage: Storage | None = None) -> Packed:
+    """What a file holds: an 8-bit matrix [out, in] and its scales.
 
     Args:
         scale: one number, or one for each row in any shape; None is 1.
+        storage: told by the dtype of fp8 and int8, if left out.
 
     Raises:
         ValueError: the number of scales is neither 1 nor that of the rows.
@@ -58,6 +59,7 @@ def packed_rows(weight: torch.Tensor, scale: torch.Tensor | None = None) -> Pack
     scale = torch.ones(1) if scale is None else scale.detach().float().flatten()
     if scale.numel() not in (1, rows):
         raise ValueError(f"{scale.numel()} scales for {rows} rows")
-    storage = INT8 if weight.dtype == torch.int8 else FP8[weight.dtype]
+    if storage is None:
+        storage = INT8 if weight.dtype == torch.int8 else FP8[weight.dtype]
     parts = {"weight": weight, "scale": scale.to(weight.device).expand(rows).contiguous()}
     return Packed(storage, parts, tuple(weight.shape))

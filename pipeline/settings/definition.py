@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
 
+from ..facts import storages
 from ..facts.attention import ATTENTION, attention_help
 from ..facts.solvers import SOLVERS, solvers_help, steps_help
 from .roles import (
@@ -145,10 +146,11 @@ class Settings:
     )
     quant: str | None = weights_setting(
         None,
-        "how the transformer's matrices are kept: fp8 or int8, with a scale for each row (left out: as in the file)",
+        f"how the transformer's matrices are kept: {' or '.join(storages.choices())}, with a scale for each row "
+        "(left out: as in the file)",
         MODELS | FRAMES | UPSTREAM,
         loader=6,
-        choices=("fp8", "int8"),
+        choices=tuple(storages.choices()),
     )
     quant_dir: Path | None = weights_setting(
         None,

@@ -75,7 +75,7 @@ def test_a_package_must_be_there_and_new_enough(monkeypatch, version, refused):
         package.require("--flag", "another")
 
 
-# A solver that goes back half a step, and an attention that is PyTorch's own: two edits each.
+# A solver that goes back half a step, PyTorch's own attention, bytes around 128: two edits each, three for the last.
 NEW = {
     "facts/solvers.py": ("_ROWS = (\n", '    SolverFacts("midway", "goes half as far", steps=3, comfy=("dpm_2",)),\n'),
     "sampling/solvers.py": (
@@ -90,6 +90,27 @@ NEW = {
         "Callable[[torch.device], Made]] = {\n",
         '    "mirror": lambda device: (lambda q, k, v: -_sdpa(q, k, v), None),\n',
     ),
+    "facts/storages.py": (
+        "STORAGES = (\n",
+        '    StorageFacts("bytes", 8, "uint8", again="bytes", choice="bytes", row_scales=True, comfy=("bytes",), '
+        'written="bytes"),\n',
+    ),
+    "quantisation/rowwise.py": (
+        "FP8 = {torch.float8_e4m3fn: FP8_E4M3, torch.float8_e5m2: FP8_E5M2}\n",
+        """
+
+def pack_bytes(matrix: torch.Tensor) -> Packed:
+    packed = pack_int8(matrix)
+    parts = {"weight": (packed.parts["weight"].short() + 128).to(torch.uint8), "scale": packed.parts["scale"]}
+    return Packed(BYTES, parts, packed.shape)
+
+
+BYTES = Storage(
+    storages.BY_NAME["bytes"], lambda p: (p["weight"].float() - 128) * p["scale"][:, None], Requantise(pack_bytes)
+)
+""",
+    ),
+    "quantisation/codes.py": ("_ALL = (\n", "    rowwise.BYTES,\n"),
 }
 USE = """
 import torch
@@ -118,6 +139,19 @@ assert "attention by mirror (asked for; in 8 bits, not exact)" in plan, plan
 solver = make_solver("midway", 3, 7.0, torch.Generator())
 x = torch.ones(2)
 assert torch.equal(solver.step(0, x, x), x - float(solver.levels[0] - solver.levels[1])), solver.levels
+from pathlib import Path
+from infinitetalk.pipeline.checkpoints.files import open_tensors
+from infinitetalk.pipeline.checkpoints.writing import converted_parts, converted_specs, write_safetensors
+from infinitetalk.pipeline.quantisation.codes import QUANTISERS, pack
+from infinitetalk.pipeline.quantisation.matmul import WEIGHT_ONLY
+assert resolve(parse(["--quant", "bytes"])).quant == "bytes" and "{bytes,fp8,int8}" in build_parser().format_help()
+packed = pack(QUANTISERS["bytes"], torch.randn(4, 8))
+specs = converted_specs("a.weight", packed.storage.facts, packed.shape)
+write_safetensors(Path("a.safetensors"), specs, converted_parts("a.weight", packed).items(), {})
+tensors = open_tensors("a.safetensors", "x")
+assert tensors.storage("a.weight").name == "bytes" and torch.equal(tensors["a.weight"], packed.unpacked())
+way = WEIGHT_ONLY.of(tensors.packed("a.weight").storage)
+assert torch.equal(way(torch.eye(8), packed.parts, None), packed.unpacked().T)
 q = torch.randn(1, 5, 2, 8)
 assert torch.equal(choose_attention("mirror", cpu, q.dtype)(q, q, q), -choose_attention("sdpa", cpu, q.dtype)(q, q, q))
 assert sampling._SAMPLERS["dpm_2"] == "midway"
@@ -126,7 +160,7 @@ assert any(found.what == "json" and "mirror" not in found.found for found in doc
 """
 
 
-def test_a_new_solver_or_backend_is_a_row_and_its_code(tmp_path):
+def test_a_new_solver_backend_or_storage_is_a_row_and_its_code(tmp_path):
     engine = tmp_path / "infinitetalk" / "pipeline"
     shutil.copytree(ENGINE, engine, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ENGINE.parent / "__init__.py", engine.parent)
@@ -136,7 +170,7 @@ def test_a_new_solver_or_backend_is_a_row_and_its_code(tmp_path):
         (engine / path).write_text(text.replace(place, place + line), "utf-8")
     files = [path.relative_to(ENGINE).as_posix() for path in ENGINE.rglob("*.*") if "__pycache__" not in path.parts]
     changed = filecmp.cmpfiles(ENGINE, engine, files, shallow=False)[1]
-    assert sorted(changed) == sorted(NEW)  # two for each
+    assert sorted(changed) == sorted(NEW)  # two for a solver and a backend, three for a storage
     environment = {"PYTHONPATH": str(tmp_path), "OMP_NUM_THREADS": "1"}
     done = subprocess.run([sys.executable, "-c", USE], env=environment, capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-2000:]
