@@ -64,14 +64,14 @@ def save(source: Path, python: Path, frontend: Path | None = None) -> None:
                 time.sleep(2)  # until they are saved
                 _open(page, host.url)
                 page.run(f"app.loadGraphData({workflow})")
-                host.run(page.run("app.graphToPrompt().then((made) => made.output)"), 900)
+                host.run(page.entries("app.graphToPrompt().then((made) => made.output)"), 900)
                 page.run("app.extensionManager.command.execute('Comfy.QueuePrompt')")  # which finds the video made
                 page.wait("[...document.querySelectorAll('video')].some((video) => video.videoWidth)")
                 page.run("app.extensionManager.command.execute('Comfy.Canvas.FitView')")
                 time.sleep(2)
                 page.run(SEEK)
                 time.sleep(2)
-                box = page.run(BOX)
+                box = page.entries(BOX)
                 clip = {"x": box["x"] - MARGIN, "y": box["y"] - MARGIN}
                 clip |= {side: box[side] + 2 * MARGIN for side in ("width", "height")}
                 page.picture(ROOT / "docs" / "pictures" / name, clip)

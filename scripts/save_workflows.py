@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import sys
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -67,7 +68,7 @@ class Node:
 
     type: str
     pos: tuple[int, int]
-    widgets: dict[str, object] = field(default_factory=dict)
+    widgets: Mapping[str, object] = field(default_factory=dict)
     links: dict[str, tuple[str, int]] = field(default_factory=dict)
     models: tuple[str, ...] = ()
     size: tuple[int, int] | None = None
@@ -240,7 +241,7 @@ def save(source: Path, python: Path) -> None:
             page.open(host.url)
             page.wait(READY)
             for name, nodes in WORKFLOWS.items():
-                built = page.run(f"({BUILD})({json.dumps({key: _plain(node) for key, node in nodes.items()})})")
+                built = page.entries(f"({BUILD})({json.dumps({key: _plain(node) for key, node in nodes.items()})})")
                 _write(ROOT / "workflows" / f"{name}.json", _without_machine(built["workflow"]))
                 _write(data / f"{name}.json", built["output"])
                 thumbnail(name, ROOT / "workflows" / f"{name}.jpg")

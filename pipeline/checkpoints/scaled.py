@@ -29,4 +29,4 @@ def scaled(weight: Entry, scale: Entry | None = None, dtype: str | None = None) 
     """
     dtype = dtype or weight.dtype
     storage = ROWS.get(dtype, FP32) if len(weight.shape) == 2 else FP32
-    return Entry(weight.numbers, dtype, storage, scale and scale.numbers)
+    return Entry(weight.numbers, dtype, storage, None if scale is None else scale.numbers)

@@ -94,8 +94,10 @@ def seams_of(video: Path, frames: int) -> tuple[int, ...]:
     """The frames that begin a window, but for the first, by the settings stored in the video; none without."""
     try:
         settings = read_record(video).settings
-        length, motion = int(settings["frame_num"]), int(settings["motion_frame"])
-    except (InputError, KeyError, TypeError, ValueError):
+    except InputError:
+        return ()
+    length, motion = settings.get("frame_num"), settings.get("motion_frame")
+    if not isinstance(length, int) or not isinstance(motion, int):
         return ()
     return tuple(range(length, frames, length - motion)) if 0 < motion < length else ()
 

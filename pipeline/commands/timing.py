@@ -12,6 +12,7 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import torch
 from torch import nn
@@ -121,10 +122,10 @@ def measure(device: torch.device, sizes: Sizes, tell: Callable[[str], None] = la
     measured = Measured(device, name, sizes, _copying(device) if device.type == "cuda" else None)
     for backend in ATTENTION:
         tell(f"attention by {backend}")
-        measured.attention[backend] = _attempt(lambda backend=backend: _attention(backend, sizes, device, dtype))
+        measured.attention[backend] = _attempt(partial(_attention, backend, sizes, device, dtype))
     for kept in (FLOATS, *QUANTISERS):
         tell(f"a block in {kept}")
-        measured.block[kept] = _attempt(lambda kept=kept: time_block(kept, sizes, device, dtype))
+        measured.block[kept] = _attempt(partial(time_block, kept, sizes, device, dtype))
     tell("the VAE")
     return replace(measured, decoding=_attempt(lambda: _decoding(sizes, device)))
 
@@ -228,7 +229,8 @@ def predict(measured: Measured, preset: str) -> Prediction | None:
     """
     settings = resolve(settings_with_preset(preset))
     block, attention = measured.block[settings.quant or FLOATS], measured.attention[measured.usual_attention]
-    if not all(isinstance(found, float) for found in (block, attention, measured.decoding)):
+    decoding = measured.decoding
+    if isinstance(block, Unavailable) or isinstance(attention, Unavailable) or isinstance(decoding, Unavailable):
         return None
     height, width = target_size(settings.size, *SQUARE)
     growth = tokens_per_window(settings.frame_num, height, width) / measured.sizes.tokens
@@ -243,7 +245,7 @@ def predict(measured: Measured, preset: str) -> Prediction | None:
     copied = size.blocks - placement.resident
     steps = sum(placement.resident * n * block + copied * max(n * block, copying) for n in map(len, branches))
     pixels = height * width / (measured.sizes.height * measured.sizes.width)
-    decoding = measured.decoding * pixels * latent_frames(settings.frame_num)
+    decoding *= pixels * latent_frames(settings.frame_num)
     new = (settings.frame_num - settings.motion_frame) / FPS
     return Prediction(preset, size.blocks * block, (steps + decoding) / new, placement.resident, memory.peak / GIB)
 

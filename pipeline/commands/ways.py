@@ -74,7 +74,7 @@ def _attention(name: str, device: torch.device, dtype: torch.dtype) -> Finding:
     try:
         q, k, v = (torch.randn(1, 256, 2, 128, device=device, dtype=dtype) for _ in range(3))
         expected = choose_attention(PLAIN.name, device, dtype)(q, k, v)
-        error = ((attend(q, k, v) - expected).float().norm() / expected.float().norm()).item()
+        difference = ((attend(q, k, v) - expected).float().norm() / expected.float().norm()).item()
     except Exception as error:  # of any kind: it is somebody else's kernel that is tried
         return Finding(MISSING, what, f"does not work here ({in_short(error)})")
-    return Finding(FINE, what, f"works; differs from PyTorch's own by {error:.4f}")
+    return Finding(FINE, what, f"works; differs from PyTorch's own by {difference:.4f}")

@@ -44,6 +44,10 @@ class Job:
             if isinstance(getattr(self, name), str):
                 object.__setattr__(self, name, Path(getattr(self, name)))
 
+    def files(self) -> tuple[Path, ...]:
+        """The files that it is made from; what is in memory is none."""
+        return tuple(source for source in (self.reference, self.speech) if isinstance(source, Path))
+
 
 def load_job(settings: Settings) -> Job:
     """The job that the settings describe; --image, --video, --audio and the prompts win over the JSON.
@@ -57,12 +61,11 @@ def load_job(settings: Settings) -> Job:
     reference = settings.image or settings.video
     prompt, negative_prompt = settings.prompt, settings.negative_prompt
     speech = settings.audio
-    complete = None not in (reference, speech, prompt)
     if reference is not None:
         _check_file(reference, "--image" if settings.image else "--video")
     if speech is not None:
         _check_file(speech, "--audio")
-    if not complete or settings.input_json != Settings().input_json:
+    if reference is None or speech is None or prompt is None or settings.input_json != Settings().input_json:
         entries = _read_json(settings)
         path = settings.input_json
         reference = reference or _locate(_text(entries, "cond_video", path), "cond_video", path)

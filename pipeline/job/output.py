@@ -38,7 +38,7 @@ def output_path(settings: Settings, job: Job, now: datetime) -> Path:
         path = settings.save_file
     else:
         path = settings.save_file.with_name(settings.save_file.name + ".mp4")
-    check_output(path, settings.overwrite or settings.resume, (job.reference, job.speech))
+    check_output(path, settings.overwrite or settings.resume, job.files())
     return path
 
 

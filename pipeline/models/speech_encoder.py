@@ -218,8 +218,8 @@ class SpeechEncoder:
     def _convolve(self, clip: _Clip, begin: int, end: int, statistics: tuple[Tensor, Tensor] | None) -> Tensor:
         """The convolutions' features ``begin`` to ``end - 1`` of the clip, [1, c, n], made a few at a time."""
         with contextlib.ExitStack() as hooks, _true_float32():
-            if statistics is not None:
-                norm = _group_norm(self.model)
+            norm = _group_norm(self.model)
+            if norm is not None and statistics is not None:
                 hook = norm.register_forward_hook(lambda _, args, output: _normalize_with(norm, args[0], *statistics))
                 hooks.enter_context(hook)
             pieces = []

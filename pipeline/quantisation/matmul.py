@@ -32,8 +32,15 @@ _ROWWISE = {FP8_E4M3: torch.float8_e4m3fn, FP8_E5M2: torch.float8_e5m2, INT8: to
 class Multiply(Protocol):
     """``x W^T + bias`` for x [..., in], in x's dtype; ``parts`` are those of the matrix's storage."""
 
-    name: str
-    reason: str
+    @property
+    def name(self) -> str:
+        """What it is called, for people, such as "int8"."""
+        ...
+
+    @property
+    def reason(self) -> str:
+        """Why this one, for people."""
+        ...
 
     def rows(self, count: int, shape: torch.Size) -> torch.dtype | None:
         """The 8 bits in which a matrix of this shape takes so many rows, or None where it takes them in floats."""

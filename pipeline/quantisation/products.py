@@ -22,6 +22,7 @@ from .triton_probe import triton_kernels
 # and faster; the rounding to fp8 is coarser by far (benchmarks/quantised.py measures both).
 FAST_SUMS = True
 GeluProduct = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+MultiplyRows = Callable[[Rows, torch.Tensor, torch.Tensor, torch.Tensor | None, torch.dtype], torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class Product:
     reason: str
     rows: torch.dtype
     quantise: Quantise
-    function: Callable[[Rows, torch.Tensor, torch.Tensor, torch.Tensor | None, torch.dtype], torch.Tensor]
+    function: MultiplyRows
 
 
 @cache
@@ -61,7 +62,7 @@ def _fp8_product(
     quantise = quantise_rows if isinstance(kernels, Unavailable) else kernels.quantise_rows
     rescale = _rescale_by_parts if isinstance(kernels, Unavailable) else kernels.rescale
     # PyTorch has row-wise scales on Linux, for e4m3, on some cards; single scales wherever there is fp8.
-    ways = {
+    ways: dict[str, MultiplyRows] = {
         "a scale for each row in the product itself": scaled_rows,
         "this card and PyTorch have single scales only: those of the rows come after": partial(
             scaled_after, rescale=rescale
@@ -81,14 +82,16 @@ def _fp8_product(
 
 
 def _int8_product(device: torch.device, kernels: ModuleType | Unavailable) -> Product | Unavailable:
-    obstacle, quantise = kernels, quantise_rows
-    if not isinstance(kernels, Unavailable):
+    if isinstance(kernels, Unavailable):
+        reason, quantise = kernels, quantise_rows
+    else:
         quantise = kernels.quantise_rows
         product = Product("int8", "Triton kernel", torch.int8, quantise, kernels.int8_product)
         obstacle = _obstacle(product, torch.int8, device)
         if obstacle is None:
             return product
-    product = Product("int8", f"PyTorch's own product, since {obstacle}", torch.int8, quantise, integer_sums)
+        reason = obstacle
+    product = Product("int8", f"PyTorch's own product, since {reason}", torch.int8, quantise, integer_sums)
     obstacle = _obstacle(product, torch.int8, device)
     return product if obstacle is None else Unavailable(f"int8 products do not work here: {obstacle}")
 

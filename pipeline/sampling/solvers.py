@@ -77,10 +77,27 @@ class EulerSolver:
         return latents - velocity * float(self.levels[index] - self.levels[index + 1])
 
 
+class Scheduler(Protocol):
+    """What is used of a scheduler of the diffusers library."""
+
+    sigmas: torch.Tensor
+    timesteps: torch.Tensor
+
+    def step(
+        self,
+        model_output: torch.Tensor,
+        timestep: torch.Tensor,
+        sample: torch.Tensor,
+        *,
+        return_dict: bool,
+        **more: torch.Generator,
+    ) -> tuple[torch.Tensor, ...]: ...
+
+
 class DiffusersSolver:
     """A scheduler of the diffusers library, its timesteps set."""
 
-    def __init__(self, scheduler: object, **step_arguments: object) -> None:
+    def __init__(self, scheduler: Scheduler, **step_arguments: torch.Generator) -> None:
         self.scheduler = scheduler
         self.levels = scheduler.sigmas.float().cpu().numpy()
         self._arguments = step_arguments

@@ -1,13 +1,18 @@
 """The job: from flags, from upstream's JSON, from both; what is missing or misspelt is said."""
 
 import json
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from infinitetalk.pipeline.errors import InputError
 from infinitetalk.pipeline.job.job import BUNDLED, Job, load_job
 from infinitetalk.pipeline.job.output import output_path
+from infinitetalk.pipeline.media.audio import Sound
+from infinitetalk.pipeline.media.reference import Footage
 from infinitetalk.pipeline.settings.definition import NEGATIVE_PROMPT, Settings
 
 ENTRIES = {"prompt": "Someone talks.", "cond_video": "face.png", "cond_audio": {"person1": "voice.wav"}}
@@ -145,3 +150,11 @@ def test_what_cannot_be_written_is_refused_early(folder):
         output_path(Settings(save_file="dir", overwrite=True), JOB, NOW)
     with pytest.raises(InputError, match="cannot write into"):
         output_path(Settings(save_file="out.mp4/b", overwrite=True), JOB, NOW)
+
+
+def test_what_is_in_memory_lies_nowhere_and_hinders_no_name(folder):
+    Path("out.mp4").write_bytes(b"")
+    job = Job(Footage(torch.zeros(1, 2, 2, 3)), Sound(np.zeros((1, 9), np.float32), 16000), "p")
+    assert output_path(Settings(save_file="out", overwrite=True), job, NOW) == Path("out.mp4")
+    with pytest.raises(InputError, match="out.mp4 is what it is made from"):
+        output_path(Settings(save_file="out", overwrite=True), replace(job, speech=Path("out.mp4")), NOW)

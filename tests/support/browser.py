@@ -37,12 +37,14 @@ class Page:
 
     Attributes:
         console: what the page's scripts printed as errors or warnings, or raised, in order.
+        downloads: the folder that files are downloaded into.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, downloads: Path) -> None:
         self._connection = WebSocket(url)
         self._id = 0
         self.console: list[str] = []
+        self.downloads = downloads
         for domain in ("Page", "Runtime", "Log", "Network"):
             self.call(f"{domain}.enable")
 
@@ -93,6 +95,17 @@ class Page:
             raise ScriptError(details.get("exception", {}).get("description", details["text"]))
         return done["result"].get("value")
 
+    def entries(self, script: str, timeout: float = 60) -> dict:
+        """The value of an expression that is an object.
+
+        Raises:
+            ScriptError: it is none, or raised something.
+        """
+        found = self.run(script, timeout)
+        if not isinstance(found, dict):
+            raise ScriptError(f"{script!r} is {found!r}, an object expected")
+        return found
+
     def wait(self, script: str, timeout: float = 60) -> object:
         """The value of an expression as soon as it is true."""
         until = time.monotonic() + timeout
@@ -117,10 +130,10 @@ class Page:
             clip: x, y, width and height of the part that is wanted.
         """
         kind = "png" if path.suffix == ".png" else "jpeg"
-        more = {} if kind == "png" else {"quality": quality}
+        more: dict[str, object] = {} if kind == "png" else {"quality": quality}
         if clip is not None:
             more["clip"] = {**clip, "scale": 1}
-        path.write_bytes(base64.b64decode(self.call("Page.captureScreenshot", format=kind, **more)["data"]))
+        path.write_bytes(base64.b64decode(self.call("Page.captureScreenshot", 60, format=kind, **more)["data"]))
 
 
 @contextmanager
@@ -129,20 +142,22 @@ def browser(width: int = 1600, height: int = 1000) -> Iterator[Page]:
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         flags = ["--headless=new", "--no-sandbox", "--disable-gpu", "--remote-debugging-port=0", "--mute-audio"]
         flags += ["--no-first-run", "--disable-dev-shm-usage", f"--window-size={width},{height}"]
-        command = [find_browser(), *flags, f"--user-data-dir={folder}", "about:blank"]
+        program = find_browser()
+        if program is None:
+            raise RuntimeError("there is no browser here")
+        command = [program, *flags, f"--user-data-dir={folder}", "about:blank"]
         process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
         try:
             url = _debugger(process)
             with urllib.request.urlopen(f"{url}/json/list", timeout=30) as answer:
                 target = next(each for each in json.loads(answer.read()) if each["type"] == "page")
-            page = Page(target["webSocketDebuggerUrl"])
+            page = Page(target["webSocketDebuggerUrl"], Path(folder))
             page.call(
                 "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False
             )
             permissions = ["clipboardReadWrite", "clipboardSanitizedWrite"]
             page.call("Browser.grantPermissions", permissions=permissions)
             page.call("Browser.setDownloadBehavior", behavior="allow", downloadPath=folder, eventsEnabled=False)
-            page.downloads = Path(folder)
             yield page
         finally:
             process.terminate()
@@ -153,8 +168,8 @@ def browser(width: int = 1600, height: int = 1000) -> Iterator[Page]:
                 process.wait()
 
 
-def _debugger(process: subprocess.Popen) -> str:
-    for line in process.stderr:
+def _debugger(process: subprocess.Popen[str]) -> str:
+    for line in process.stderr or ():
         if match := re.search(r"listening on ws://([^/]+)/", line):
             return f"http://{match[1]}"
     raise RuntimeError("the browser did not start")

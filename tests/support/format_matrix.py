@@ -18,6 +18,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -94,7 +95,7 @@ FORMATS = (
     Format("quanto int8", 0.007, lambda p, w: _quanto(p, w, "int8")),
     Format("quanto fp8", 0.026, lambda p, w: _quanto(p, w, "fp8")),
     *(
-        Format(f"GGUF {kind}", error, lambda p, w, kind=kind: _gguf(p, w, kind))
+        Format(f"GGUF {kind}", error, partial(_gguf, kind=kind))
         for kind, error in {
             "Q8_0": 0.0055,
             "Q6_K": 0.019,
@@ -238,9 +239,10 @@ class Model:
     def read_back(self) -> Model:
         """The same with all matrices in float32, so that running it again costs little."""
         for layer in self.transformer.modules():
-            if isinstance(layer, Linear):
+            if isinstance(layer, Linear) and layer.storage is not None:
                 packed = Packed(layer.storage, {name: getattr(layer, name).data for name in layer.parts}, ())
-                branch = None if layer.lora_down is None else (layer.lora_down.data, layer.lora_up.data)
+                factors = None if layer.lora_down is None or layer.lora_up is None else (layer.lora_down, layer.lora_up)
+                branch = None if factors is None else (factors[0].data, factors[1].data)
                 layer.keep(PLAIN[torch.float32].fuse.pack(packed.unpacked()), multiply_plain, branch)
         return self
 
@@ -294,7 +296,7 @@ def measure(folder: Path, formats: tuple[Format, ...] = FORMATS) -> Matrix:
             effect = effects.get(scales, {}).get(pair, expected[way] - expected[WITHOUT])
             kept = None if way == WITHOUT else slope(velocity - without[pair], effect)
             pairs[way, *pair] = Cell(error(velocity, expected[way]), kept)
-    converted = {}
+    converted: dict[tuple[str, str], torch.Tensor] = {}
     for way in WAYS:
         for name, quant in AT_LOAD:
             if name in files:

@@ -96,16 +96,19 @@ def quantise(tensor: torch.Tensor, kind: str) -> np.ndarray:
     return blocks.reshape(*array.shape[:-1], array.shape[-1] // weights * blocks.shape[1])
 
 
-def _best(groups: np.ndarray, candidates: Callable[[np.float32], tuple[np.ndarray, ...]], rounded: Callable) -> tuple:
+def _best(
+    groups: np.ndarray,
+    candidates: Callable[[np.float32], tuple[np.ndarray, ...]],
+    rounded: Callable[..., np.ndarray],
+) -> tuple[np.ndarray, ...]:
     """The parameters, each [n, groups, 1], that leave the least squared error in each group [n, groups, w]."""
-    best, least = None, np.float32(np.inf)
+    best: tuple[np.ndarray, ...] = ()
+    least = np.full((*groups.shape[:2], 1), np.inf, np.float32)
     for shrink in _SHRINKS:
         parameters = candidates(shrink)
         error = np.square(rounded(groups, *parameters) - groups).sum(-1, keepdims=True)
-        if best is None:
-            best, least = parameters, error
         better = error < least
-        best = tuple(np.where(better, new, old) for new, old in zip(parameters, best, strict=True))
+        best = tuple(np.where(better, new, old) for new, old in zip(parameters, best or parameters, strict=True))
         least = np.where(better, error, least)
     return best
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
@@ -190,11 +190,13 @@ def diffusers_module(module: str) -> str:
     return module
 
 
-def _named(layers: Layers, name, up: str, down: str, mid: str = "") -> Weights:
+def _named(layers: Layers, name: Callable[[str], str], up: str, down: str, mid: str = "") -> Weights:
     return dict(_entries(layers, name, up, down, mid))
 
 
-def _entries(layers: Layers, name, up: str, down: str, mid: str) -> Iterable[tuple[str, torch.Tensor]]:
+def _entries(
+    layers: Layers, name: Callable[[str], str], up: str, down: str, mid: str
+) -> Iterable[tuple[str, torch.Tensor]]:
     for module, layer in layers.items():
         stem = name(module)
         parts = {up: layer.up, down: layer.down, mid: layer.mid, ".diff": layer.weight, ".diff_b": layer.bias}
@@ -211,7 +213,7 @@ def applied(weights: Weights, layers: Layers, scale: float) -> Weights:
         for leaf, change in (("weight", layer.weight), ("bias", layer.bias), ("modulation", layer.modulation)):
             if change is not None:
                 result[f"{module}.{leaf}"] = result[f"{module}.{leaf}"] + scale * change.float()
-        if layer.up is not None:
+        if layer.up is not None and layer.down is not None:
             rank = layer.down.shape[0]
             factor = scale * (1 if layer.alpha is None else layer.alpha / rank)
             old = result[f"{module}.weight"]

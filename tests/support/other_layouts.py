@@ -16,8 +16,10 @@ Weights = dict[str, torch.Tensor]
 E4M3, E5M2 = torch.float8_e4m3fn, torch.float8_e5m2
 
 # What Kijai's files keep in floats, by parts of the names: their sizes agree with it.
-KIJAI_KEEPS = ("norm", "bias", "head", "time_", "patch_embedding", "text_embedding", "img_emb", "modulation")
-KIJAI_KEEPS += ("audio_proj.", "token_embedding", "pos_embedding")
+KIJAI_KEEPS = (
+    *("norm", "bias", "head", "time_", "patch_embedding", "text_embedding", "img_emb", "modulation"),
+    *("audio_proj.", "token_embedding", "pos_embedding"),
+)
 # Not layers with a matrix product, so that ComfyUI and quanto leave them.
 _TABLES = (
     "token_embedding.weight",

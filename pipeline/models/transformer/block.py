@@ -140,7 +140,7 @@ class AudioCrossAttention(nn.Module):
     def forward(self, x: Activation, audio: torch.Tensor, ops: Operations) -> torch.Tensor:
         """x [tokens, dim], released on the way; audio [frames, audio tokens, audio_dim] -> [tokens, dim]"""
         k, v = self.kv_linear(audio).unflatten(-1, (2, self.num_heads, -1)).unbind(-3)
-        if self.folds(len(x.values), audio, ops):
+        if ops.few_keys is not None and self.folds(len(x.values), audio, ops):
             pixels = x.values.unflatten(0, (len(audio), -1))
             x.release()
             before, after = ((layer.matrix(audio.dtype), layer.bias) for layer in (self.q_linear, self.proj))

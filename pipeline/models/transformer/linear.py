@@ -26,7 +26,7 @@ class Linear(nn.Module):
         self.bias = nn.Parameter(torch.empty(out_features))
         self.storage: Storage | None = None
         self.multiply: Multiply = multiply_plain
-        self.parts = ("weight",)
+        self.parts: tuple[str, ...] = ("weight",)
         self.lora_down: nn.Parameter | None = None
         self.lora_up: nn.Parameter | None = None
 
@@ -64,7 +64,7 @@ class Linear(nn.Module):
     def forward(self, x: torch.Tensor | Activation) -> torch.Tensor:
         """[..., in] -> [..., out]"""
         y = self.multiply(x, self._kept(), self.bias)
-        if not self.alone:
+        if self.lora_down is not None and self.lora_up is not None:
             values, added = floats(x).flatten(0, -2), y.view(-1, y.shape[-1])
             for part in token_slices(len(values)):
                 added[part] += (values[part] @ self.lora_down.T) @ self.lora_up.T

@@ -265,17 +265,20 @@ class WanTransformer(nn.Module):
         blocks: Iterable[Block],
     ) -> None:
         """Take each branch's tokens [N, dim], which begin equal, through all blocks, in place."""
+        operations = self.operations
+        if operations is None:
+            raise RuntimeError("a model without operations only tells names and shapes")
         for index, block in enumerate(blocks):
             attended: list[Activation | None] = [None] * len(branches)
             if index == 0 and len(branches) > 1:  # they differ from the first cross-attention on
-                first = block.attend(branches[0], modulation, rope, self.operations)
+                first = block.attend(branches[0], modulation, rope, operations)
                 attended = [first.shared() for _ in branches]
                 first.release()
                 for x in branches[1:]:
                     x.copy_(branches[0])
             for x, context, begun in zip(branches, contexts, attended, strict=True):
                 text, image = context.text[index], context.image[index]
-                block(x, modulation, rope, text, image, context.audio, self.operations, begun)
+                block(x, modulation, rope, text, image, context.audio, operations, begun)
 
 
 def parameter_shapes(config: TransformerConfig) -> dict[str, tuple[int, ...]]:
