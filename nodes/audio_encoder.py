@@ -38,6 +38,7 @@ class InfiniteTalkAudioEncoder(io.ComfyNode):
         from ..pipeline.media.audio import SAMPLE_RATE, Sound
         from ..pipeline.models.speech import encode_speech
         from ..pipeline.models.speech_encoder import load_speech_encoder
+        from ..pipeline.planning.checked import check_speech
         from .comfy import host
 
         waveform = audio["waveform"]
@@ -46,6 +47,7 @@ class InfiniteTalkAudioEncoder(io.ComfyNode):
         sound = Sound(np.ascontiguousarray(waveform[0].float().cpu().numpy()), int(audio["sample_rate"]))
         folder = file_setting("wav2vec_dir", wav2vec_dir, FILES)["wav2vec_dir"]
         device = host.device()
+        check_speech(folder)
         with host.guest():
             host.make_room(host.GIB)  # for a model of 0.4 GB and what it computes
             encoder = load_speech_encoder(folder, device)

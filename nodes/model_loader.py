@@ -32,10 +32,12 @@ class InfiniteTalkModelLoader(io.ComfyNode):
 
     @classmethod
     def execute(cls, preset: Preset | None = None, lora: LoraChain | None = None, **widgets: object) -> io.NodeOutput:
+        from ..pipeline.planning.checked import check_models
+
         values = setting_values(widgets, FILES)
         if lora is not None:
             values |= {"lora_dir": tuple(p for p, _ in lora.loras), "lora_scale": tuple(s for _, s in lora.loras)}
         if preset is not None:
             values |= ruled_by_loader(preset, lora is not None, FILES)
-        validate(Settings(**values))
+        check_models(validate(Settings(**values)))
         return io.NodeOutput(ModelChoice(values, None if preset is None else preset.name))

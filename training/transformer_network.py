@@ -13,8 +13,9 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
+from ..pipeline.facts.model_sizes import AUDIO_WINDOW
 from ..pipeline.models.transformer.block import TransformerConfig
-from ..pipeline.models.transformer.model import AUDIO_WINDOW, FRAMES_PER_LATENT, parameter_shapes
+from ..pipeline.models.transformer.model import FRAMES_PER_LATENT, parameter_shapes
 from ..pipeline.models.transformer.rope import rope_table
 from .frozen import IMAGE_DIM, TEXT_DIM
 from .speech_encoder import HIDDEN, LAYERS

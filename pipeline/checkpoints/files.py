@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
     from ..quantisation.storage import Packed
 
+_SHARDS = "diffusion_pytorch_model*.safetensors"
+
 
 class Tensors:
     """The tensors of a checkpoint by name, read on demand onto the CPU."""
@@ -109,6 +111,19 @@ def tensors_from_dict(tensors: dict[str, torch.Tensor], source: str | Path = "me
     return Tensors(source, {name: plain_entry(tensor) for name, tensor in stored.items()})
 
 
+def has_header(path: Path, what: str) -> bool:
+    """Whether a file, or all shards in a folder, can be opened without PyTorch; true of what is not there.
+
+    Args:
+        what: see ``open_tensors``.
+
+    Raises:
+        InputError: unreadable, empty, or no weights file.
+    """
+    files = path.glob(_SHARDS) if path.is_dir() else (path,)
+    return all(file_kind(file, what) is not FileKind.PICKLE for file in files if file.exists())
+
+
 def open_tensors(path: str | Path, what: str, download: str | None = None) -> Tensors:
     """Open a checkpoint file, or a folder of ``diffusion_pytorch_model*.safetensors`` shards.
 
@@ -142,7 +157,7 @@ def _entries(path: Path, what: str) -> tuple[dict[str, Entry], dict[str, str]]:
 
 
 def _open_folder(folder: Path, what: str, advice: str) -> Tensors:
-    shards = sorted(folder.glob("diffusion_pytorch_model*.safetensors"))
+    shards = sorted(folder.glob(_SHARDS))
     if not shards:
         raise InputError(f"{what}: the folder {folder} holds no diffusion_pytorch_model*.safetensors. {advice}")
     _check_shard_count(shards, what, advice)

@@ -11,7 +11,7 @@ from pathlib import Path
 from ..errors import InputError
 from ..facts import downloads
 from ..settings.definition import Settings
-from .files import Tensors, open_tensors
+from .files import Tensors, has_header, open_tensors
 from .kinds import EMBEDDED_TOKENIZER, is_for
 from .lookup import audio_file, find_tokenizer, look_up
 
@@ -60,26 +60,40 @@ class TransformerFiles:
 
 
 @dataclass(frozen=True)
-class ModelFiles:
-    """Paths of files or of folders that hold them.
+class EncoderFiles:
+    """The files of the VAE and the encoders of text and picture.
 
-    ``tokenizer`` is None if none was found outside the text encoder's file.
+    Attributes:
+        tokenizer: None if none was found outside the text encoder's file.
     """
 
-    transformer: TransformerFiles
     text_encoder: Path
     tokenizer: Path | None
     clip_vision: Path
     vae: Path
+
+
+@dataclass(frozen=True)
+class ModelFiles:
+    """Paths of files or of folders that hold them."""
+
+    transformer: TransformerFiles
+    encoders: EncoderFiles
     speech_encoder: Path
 
     def by_name(self) -> dict[str, Path]:
         """All of them, by what they are."""
-        transformer = self.transformer
-        encoders = ("text_encoder", "tokenizer", "clip_vision", "vae", "speech_encoder")
-        paths = {"transformer": transformer.base, "infinitetalk": transformer.infinitetalk}
-        paths |= {f"LoRA {number}": path for number, path in enumerate(transformer.loras, 1)}
-        paths |= {name: getattr(self, name) for name in encoders}
+        transformer, encoders = self.transformer, self.encoders
+        paths = {
+            "transformer": transformer.base,
+            "infinitetalk": transformer.infinitetalk,
+            **{f"LoRA {number}": path for number, path in enumerate(transformer.loras, 1)},
+            "text_encoder": encoders.text_encoder,
+            "tokenizer": encoders.tokenizer,
+            "clip_vision": encoders.clip_vision,
+            "vae": encoders.vae,
+            "speech_encoder": self.speech_encoder,
+        }
         return {name: path for name, path in paths.items() if path is not None}
 
 
@@ -109,20 +123,37 @@ def find_model_files(settings: Settings) -> ModelFiles:
         InputError: one is missing; says which flag gives it and how to download it.
     """
     transformer = find_transformer_files(settings)
-    given = {flag: getattr(settings, flag) for flag in _USUAL_NAMES}
-    given["text_encoder"] = given["text_encoder"] or _quantised_text_encoder(settings, transformer.base)
-    found = {flag: _find(flag, path, settings.ckpt_dir) for flag, path in given.items()}
-    speech = settings.wav2vec_dir
-    if speech is None or not speech.exists():
-        state = "it is missing" if speech is None else f"{speech} does not exist"
+    return ModelFiles(transformer, find_encoder_files(settings, transformer), find_speech_encoder(settings.wav2vec_dir))
+
+
+def find_encoder_files(settings: Settings, transformer: TransformerFiles) -> EncoderFiles:
+    """The files of VAE, text and image encoder that these settings mean.
+
+    Args:
+        transformer: beside whose file the text encoder may lie.
+
+    Raises:
+        InputError: one is missing; says which flag gives it and how to download it.
+    """
+    quantised = settings.text_encoder or _quantised_text_encoder(settings, transformer.base)
+    text_encoder = _find("text_encoder", quantised, settings.ckpt_dir)
+    clip_vision = _find("clip_vision", settings.clip_vision, settings.ckpt_dir)
+    vae = _find("vae", settings.vae, settings.ckpt_dir)
+    tokenizer = find_tokenizer(settings.tokenizer, text_encoder, settings.ckpt_dir)
+    return EncoderFiles(text_encoder, tokenizer, clip_vision, vae)
+
+
+def find_speech_encoder(path: Path | None) -> Path:
+    """The speech encoder, a folder or a file.
+
+    Raises:
+        InputError: it is missing; says how to download it.
+    """
+    if path is None or not path.exists():
+        state = "it is missing" if path is None else f"{path} does not exist"
         raise InputError(f"--wav2vec_dir: {state}; give chinese-wav2vec2-base, get it with: {downloads.SPEECH_ENCODER}")
-    _speech_weights(speech)
-    return ModelFiles(
-        transformer=transformer,
-        tokenizer=find_tokenizer(settings.tokenizer, found["text_encoder"], settings.ckpt_dir),
-        speech_encoder=speech,
-        **found,
-    )
+    _speech_weights(path)
+    return path
 
 
 def _quantised_text_encoder(settings: Settings, transformer: Path) -> Path | None:
@@ -171,24 +202,34 @@ def _folder_near(folder: Path, names: tuple[str, ...]) -> Path | None:
     return next((near for near in folders if any((near / name).is_file() for name in names)), None)
 
 
-def check_model_files(files: ModelFiles) -> None:
-    """Open the encoders and the VAE and see that they are what they should be, without reading the weights.
+def check_encoder_files(files: EncoderFiles, headers_alone: bool = False) -> None:
+    """Open VAE, text and image encoder and see that they are what they should be, without reading the weights.
+
+    Args:
+        headers_alone: do not look into files of torch.save, which have no header and need PyTorch.
 
     Raises:
         InputError: a file is damaged or of another kind, or there is no tokenizer.
     """
-    text_encoder = _check_marks("text_encoder", files.text_encoder)
-    if files.tokenizer is None and EMBEDDED_TOKENIZER not in text_encoder:
+    text_encoder = _check_marks("text_encoder", files.text_encoder, headers_alone)
+    if files.tokenizer is None and text_encoder is not None and EMBEDDED_TOKENIZER not in text_encoder:
         raise InputError(
             f"--tokenizer is missing, and no tokenizer is inside or beside {files.text_encoder}; get it with: "
             f"{downloads.TOKENIZER}"
         )
-    _check_marks("clip_vision", files.clip_vision)
-    _check_marks("vae", files.vae)
-    _check_marks("wav2vec_dir", _speech_weights(files.speech_encoder))
+    _check_marks("clip_vision", files.clip_vision, headers_alone)
+    _check_marks("vae", files.vae, headers_alone)
 
 
-def _check_marks(flag: str, path: Path) -> Tensors:
+def check_speech_encoder(path: Path, headers_alone: bool = False) -> None:
+    """The same for the speech encoder."""
+    _check_marks("wav2vec_dir", _speech_weights(path), headers_alone)
+
+
+def _check_marks(flag: str, path: Path, headers_alone: bool) -> Tensors | None:
+    """The file's tensors; None if it has no header and nothing else is to be read."""
+    if headers_alone and not has_header(path, f"--{flag}"):
+        return None
     tensors = open_tensors(path, f"--{flag}")
     if not is_for(flag, tensors):
         some = ", ".join(list(tensors)[:3]) or "nothing"

@@ -38,6 +38,9 @@ def run(args: argparse.Namespace) -> int:
         raise InputError("--resume needs --save_file: the name of the video to go on with.")
     job = load_job(settings)
     settings = settings.replace(save_file=output_path(settings, job, datetime.now()))
+    from ..planning.checked import check_run
+
+    check_run(settings, job)
     if settings.dry_run:
         from ..planning.describe import describe
         from ..run.generator import prepare

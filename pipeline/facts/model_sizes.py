@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+AUDIO_WINDOW = 5  # frames of speech features around a video frame
+
 
 @dataclass(frozen=True)
 class TransformerConfig:

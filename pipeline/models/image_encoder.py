@@ -16,7 +16,8 @@ import torch.nn.functional as F
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
 from ..checkpoints.files import Tensors, open_tensors
-from ..checkpoints.load import check_names, dimensions, fill
+from ..checkpoints.load import fill
+from ..checkpoints.shapes import check_names, dimensions
 from ..errors import InputError
 from ..residency.slab import HostWeights
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from ..checkpoints.locate import ModelFiles, check_model_files, find_model_files
+from ..checkpoints.locate import ModelFiles, check_encoder_files, check_speech_encoder
 from ..facts.buckets import target_size
 from ..facts.sizes import GIB
 from ..job.job import Job
@@ -20,13 +20,16 @@ from ..media.audio import FPS, Audio, frame_count, open_audio
 from ..media.reference import Reference, open_reference
 from ..media.speech import speech_for_model
 from ..models.speech import EncodedSpeech
+from ..models.transformer.files import check_parts, transformer_config
 from ..models.transformer.matrices import TransformerWeights
+from ..models.transformer.model import parameter_shapes
 from ..models.transformer.weights import open_weights
 from ..residency.host_memory import host_memory_notice
 from ..sampling.guidance import branches_of_steps
 from ..sampling.solvers import make_solver
 from ..settings.definition import Settings
 from ..settings.validation import warnings_for
+from .checked import check_models, check_speech
 from .machine import Machine, choose_machine, choose_vae, computes, free_memory
 from .memory import MARGIN, MemoryEstimate, Placement, VaePlan, host_bytes, plan_memory
 from .notices import Notice, cut_notice, input_notices
@@ -129,10 +132,12 @@ def plan_models(settings: Settings, keep: bool = False) -> ModelsPlan:
         InputError: files are missing, of another kind or do not go together, or the settings ask for what this
             machine cannot give.
     """
+    files = ModelFiles(*check_models(settings), check_speech(settings.wav2vec_dir))
     machine = choose_machine(settings)
-    files = find_model_files(settings)
-    check_model_files(files)
+    check_encoder_files(files.encoders)
+    check_speech_encoder(files.speech_encoder)
     weights = open_weights(settings, files.transformer, machine.operations.matmuls, machine.dtype)
+    check_parts(parameter_shapes(transformer_config(weights.tensors)), weights.tensors)
     return ModelsPlan(settings, files, machine, weights, keep and machine.device.type != "cpu")
 
 

@@ -64,7 +64,7 @@ class LoadedModels:
         """umT5 embeddings; the encoder is opened only for prompts that are not in the cache."""
         settings, machine = self._plan.settings, self._plan.machine
         device = torch.device("cpu") if settings.t5_cpu else machine.device
-        files = self._plan.files.text_encoder, settings.tokenizer, settings.ckpt_dir
+        files = self._plan.files.encoders.text_encoder, settings.tokenizer, settings.ckpt_dir
         if self._text_identity is None:
             self._text_identity = text_identity(*files, machine.dtype)
 
@@ -120,7 +120,7 @@ class LoadedModels:
     def _find_image_encoder(self, tell: Progress) -> ImageEncoder:
         if self.image_encoder is None:
             tell(Loading("loading the image encoder"))
-            files, machine = self._plan.files, self._plan.machine
+            files, machine = self._plan.files.encoders, self._plan.machine
             self.image_encoder = load_image_encoder(files.clip_vision, torch.device("cpu"), machine.dtype)
         return self.image_encoder
 
@@ -130,7 +130,7 @@ class LoadedModels:
             self.vae = None
             tell(Loading("loading the VAE"))
             machine = self._plan.machine
-            self.vae = load_vae(self._plan.files.vae, machine.device, plan.vae.dtype, machine.vae_kernels)
+            self.vae = load_vae(self._plan.files.encoders.vae, machine.device, plan.vae.dtype, machine.vae_kernels)
         return self.vae
 
     def _load_transformer(self, plan: RunPlan, tell: Progress) -> tuple[WanTransformer, TransformerBlocks]:

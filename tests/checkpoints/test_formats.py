@@ -350,14 +350,14 @@ def test_meigens_text_encoder_lies_beside_the_quantised_transformer(weights, tmp
     transformer = tmp_path / "infinitetalk_single_fp8.safetensors"
     transformer.touch()
     official = weights.ckpt_dir / random_checkpoint.T5_FILE
-    assert find_model_files(Settings(**settings, quant_dir=transformer)).text_encoder == official
+    assert find_model_files(Settings(**settings, quant_dir=transformer)).encoders.text_encoder == official
     for kind in ("fp8", "int8"):
         (tmp_path / f"t5_{kind}.safetensors").touch()
     found = find_model_files(Settings(**settings, quant_dir=transformer))
-    assert found.text_encoder == tmp_path / "t5_fp8.safetensors" and found.tokenizer is not None
-    assert find_model_files(Settings(**settings)).text_encoder == official
+    assert found.encoders.text_encoder == tmp_path / "t5_fp8.safetensors" and found.encoders.tokenizer is not None
+    assert find_model_files(Settings(**settings)).encoders.text_encoder == official
     given = find_model_files(Settings(**settings, quant_dir=transformer, text_encoder=official))
-    assert given.text_encoder == official
+    assert given.encoders.text_encoder == official
 
 
 @pytest.mark.parametrize(
@@ -368,7 +368,7 @@ def test_publishers_names_are_found_in_the_folder(weights, tmp_path, name):
     for file in (random_checkpoint.CLIP_FILE, random_checkpoint.VAE_FILE, name):
         (tmp_path / file).touch()
     found = find_model_files(Settings(ckpt_dir=tmp_path, wav2vec_dir=weights.wav2vec_dir))
-    assert found.text_encoder == tmp_path / name
+    assert found.encoders.text_encoder == tmp_path / name
 
 
 @pytest.mark.parametrize(

@@ -41,6 +41,7 @@ INPUTS = ["--image", "portrait.png", "--audio", "speech.wav", "--prompt", "Someo
 def inputs(tmp_path, monkeypatch):
     """A working folder with an image and a sound file (in name), and a generator that keeps what it is given."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("infinitetalk.pipeline.planning.checked.check_run", lambda settings, job: None)
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     for name in ("portrait.png", "speech.wav"):
         Path(name).write_bytes(b"")

@@ -17,8 +17,9 @@ from torch import nn
 
 from ...checkpoints.files import Tensors, open_tensors
 from ...checkpoints.kinds import EMBEDDED_TOKENIZER
-from ...checkpoints.load import check_names, check_shape, dimensions, fill
+from ...checkpoints.load import fill
 from ...checkpoints.lookup import find_tokenizer
+from ...checkpoints.shapes import check_names, check_shape, dimensions
 from ...errors import InputError
 from ...facts import downloads
 from .tokenizer import Tokenizer, load_tokenizer, tokenizer_from_sentencepiece

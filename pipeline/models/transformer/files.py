@@ -1,7 +1,7 @@
 """Transformer files: recognising them and reading sizes off them.
 
 The base (Wan 2.1 I2V) and InfiniteTalk's audio weights may be separate files or one, in any format that
-``checkpoints.files`` opens.
+``checkpoints.files`` opens. Reads headers alone, without PyTorch where files have them.
 """
 
 from __future__ import annotations
@@ -10,17 +10,18 @@ import json
 import math
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
-
-from ...checkpoints.files import Tensors, open_tensors
+from ...checkpoints.files import Tensors, has_header, open_tensors
 from ...checkpoints.kinds import AUDIO_MARK, IMAGE_MARK, WAN_MARK
-from ...checkpoints.load import check_names, check_shape, dimensions
 from ...checkpoints.lookup import audio_file
+from ...checkpoints.shapes import check_names, check_shape, dimensions
 from ...errors import InputError, in_short
 from ...facts import downloads
-from .block import TransformerConfig
-from .model import AUDIO_WINDOW
+from ...facts.model_sizes import AUDIO_WINDOW, TransformerConfig
+
+if TYPE_CHECKING:
+    import torch
 
 # Wan's own models all have heads of 128 channels; a config.json beside the file says otherwise.
 _USUAL_HEAD_DIM = 128
@@ -55,6 +56,19 @@ def open_transformer(base: Path, audio: Path | None, whole: bool = False) -> Ten
             f"Give infinitetalk.safetensors; get it with: {downloads.INFINITETALK}"
         )
     return tensors
+
+
+def check_headers(base: Path, audio: Path | None, whole: bool = False) -> None:
+    """The same as far as it can be told without PyTorch: files of torch.save have no header and are not looked into.
+
+    Raises:
+        InputError: see ``open_transformer``.
+    """
+    base_told = has_header(base, BASE)
+    if base_told and (audio is None or has_header(audio_file(audio), _AUDIO)):
+        open_transformer(base, audio, whole)
+    elif base_told:
+        _open_wan(base, BASE)
 
 
 def holds_audio(base: Path) -> bool:
@@ -195,6 +209,8 @@ def _num_heads(dim: int, tensors: Tensors) -> int:
 
 def weight_dtype(dtype: torch.dtype, name: str) -> torch.dtype:
     """float32 for what upstream computes in float32 (modulation, time, head), else ``dtype``."""
+    import torch
+
     sensitive = name.startswith(("time_embedding.", "time_projection.", "head.")) or name.endswith("modulation")
     return torch.float32 if sensitive else dtype
 

@@ -20,12 +20,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from ...facts.model_sizes import AUDIO_WINDOW, TransformerConfig
 from ...quantisation.rows import Activation, token_slices
 from ...residency.slab import HostWeights
-from .block import IMAGE_LAYERS, TEXT_LAYERS, TEXT_TOKENS, Block, Operations, TransformerConfig
+from .block import IMAGE_LAYERS, TEXT_LAYERS, TEXT_TOKENS, Block, Operations
 from .rope import rope_table
 
-AUDIO_WINDOW = 5
 FRAMES_PER_LATENT = 4
 
 

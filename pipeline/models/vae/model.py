@@ -19,7 +19,8 @@ import torch
 from torch import nn
 
 from ...checkpoints.files import Tensors, open_tensors
-from ...checkpoints.load import check_names, dimensions, fill
+from ...checkpoints.load import fill
+from ...checkpoints.shapes import check_names, dimensions
 from ...errors import InputError
 from ...residency.slab import HostWeights
 from .kernels import PlainVaeKernels, VaeKernels

@@ -1,0 +1,107 @@
+"""The first stage of planning: all that can be refused without PyTorch, in an instant.
+
+Packages that flags ask for, paths, headers of weights files, what picture and sound are, where the video goes. Files of
+``torch.save`` have no header: they are found by their names, and opened in the second stage, ``run_plan``, which
+knows the machine and goes on from here with the same words.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..checkpoints.files import has_header, open_tensors
+from ..checkpoints.locate import (
+    EncoderFiles,
+    ModelFiles,
+    TransformerFiles,
+    check_encoder_files,
+    check_speech_encoder,
+    find_encoder_files,
+    find_speech_encoder,
+    find_transformer_files,
+)
+from ..facts.attention import ATTENTION
+from ..facts.solvers import SOLVERS
+from ..job.job import Job
+from ..job.output import check_unfinished
+from ..lora.reading import check_kind
+from ..media.audio import check_audio
+from ..media.reference import open_reference
+from ..models.transformer.files import check_headers
+from ..settings.definition import Settings
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What passed: settings, job, and the files of all models."""
+
+    settings: Settings
+    job: Job
+    files: ModelFiles
+
+
+def check_run(settings: Settings, job: Job) -> Checked:
+    """Look at everything that one video is made from and by.
+
+    Args:
+        settings: resolved; ``save_file`` is the path to write.
+
+    Raises:
+        InputError: what is missing, of another kind or in the way.
+    """
+    check_unfinished(settings.save_file, settings)
+    check_sampling(settings)
+    check_job(job)
+    transformer, encoders = check_models(settings)
+    return Checked(settings, job, ModelFiles(transformer, encoders, check_speech(settings.wav2vec_dir)))
+
+
+def check_models(settings: Settings) -> tuple[TransformerFiles, EncoderFiles]:
+    """Look at what ComfyUI's loader chooses: how the transformer computes, its files, and those of all models but one.
+
+    Raises:
+        InputError: a package or a file is missing, or a file is of another kind.
+    """
+    if settings.attention in ATTENTION and settings.device != "cpu":  # where few work, whatever is installed
+        ATTENTION[settings.attention].check_package()
+    transformer = find_transformer_files(settings)
+    encoders = find_encoder_files(settings, transformer)
+    check_headers(transformer.base, transformer.infinitetalk, whole=settings.quant_dir is not None)
+    for path in transformer.loras:
+        if has_header(path, "--lora_dir"):
+            check_kind(path, open_tensors(path, "--lora_dir"))
+    check_encoder_files(encoders, headers_alone=True)
+    return transformer, encoders
+
+
+def check_speech(path: Path | None) -> Path:
+    """Look at what ComfyUI's audio encoder chooses: the speech encoder, a folder or a file.
+
+    Raises:
+        InputError: it is missing or of another kind.
+    """
+    path = find_speech_encoder(path)
+    check_speech_encoder(path, headers_alone=True)
+    return path
+
+
+def check_sampling(settings: Settings) -> None:
+    """Look at what ComfyUI's sampler chooses.
+
+    Raises:
+        InputError: a package is missing.
+    """
+    SOLVERS[settings.sample_solver].check()
+
+
+def check_job(job: Job) -> None:
+    """Look at the files of a job: the picture is read, of a video the first frame, of a sound the header.
+
+    Raises:
+        InputError: one is missing, cannot be read or is something else.
+    """
+    if isinstance(job.reference, Path):
+        open_reference(job.reference)
+    if isinstance(job.speech, Path):
+        check_audio(job.speech)

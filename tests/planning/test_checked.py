@@ -1,0 +1,141 @@
+"""What is refused before PyTorch is there, and that every door refuses it with the same words."""
+
+import json
+import subprocess
+import sys
+from types import ModuleType, SimpleNamespace
+
+import pytest
+import torch
+from infinitetalk.pipeline import Generator, InputError, Settings
+from infinitetalk.pipeline.job.job import BUNDLED
+from infinitetalk.tests.support.random_checkpoint import TINY, transformer_weights
+from safetensors.torch import load_file, save_file
+
+
+@pytest.fixture(scope="module")
+def bad(weights, tmp_path_factory):
+    """Files with something wrong, by what it is."""
+    folder = tmp_path_factory.mktemp("bad")
+    base = transformer_weights(TINY)
+    files = {
+        "other": {"x": torch.zeros(1)},
+        "text to video": {name: tensor for name, tensor in base.items() if "img" not in name},
+        "base": base,
+        "audio": load_file(weights.infinitetalk),
+    }
+    paths = {name: folder / f"{name.replace(' ', '_')}.safetensors" for name in files}
+    for name, tensors in files.items():
+        save_file(tensors, paths[name])
+    paths["broken off"] = folder / "broken.safetensors"
+    paths["broken off"].write_bytes(paths["audio"].read_bytes()[:-10])
+    paths["gguf"] = folder / "broken.gguf"
+    paths["gguf"].write_bytes(b"GGUF" + bytes(8))
+    paths["empty"] = folder / "empty.safetensors"
+    paths["empty"].touch()
+    paths["text"] = folder / "text.wav"
+    paths["text"].write_text("This is no sound and no picture.\n" * 20)
+    return paths
+
+
+PORTRAIT = BUNDLED / "portrait.png"
+# flag -> what of ``bad`` is given for it (else the text itself), and words of the refusal
+INSTANT = [
+    ({"ckpt_dir": "nowhere"}, "--ckpt_dir: nowhere is not a folder"),
+    ({"dit_path": "nowhere"}, "nowhere does not exist"),
+    ({"dit_path": "text to video"}, "is a text-to-video model"),
+    ({"dit_path": "other"}, "is no Wan transformer"),
+    ({"dit_path": "gguf"}, "is a damaged or incomplete GGUF file"),
+    ({"infinitetalk_dir": "base"}, "holds no audio layers"),
+    ({"infinitetalk_dir": "broken off"}, "is a damaged or incomplete safetensors file"),
+    ({"vae": "other"}, "is a file of another kind (it holds x)"),
+    ({"vae": "nowhere"}, "--vae: nowhere does not exist"),
+    ({"clip_vision": "audio"}, "is a file of another kind"),
+    ({"text_encoder": "empty"}, "is empty (0 bytes)"),
+    ({"tokenizer": "nowhere"}, "nowhere does not exist"),
+    ({"lora_dir": "other"}, "is not a LoRA (it holds x)"),
+    ({"lora_dir": "nowhere"}, "--lora_dir: nowhere does not exist, nor is it in"),
+    ({"quant": "fp8", "quant_dir": "nowhere"}, "--quant_dir: nowhere does not exist"),
+]
+ELSEWHERE = [  # what is not the loader's
+    ({"wav2vec_dir": "nowhere"}, "--wav2vec_dir: nowhere does not exist"),
+    ({"wav2vec_dir": "other"}, "--wav2vec_dir"),
+    ({"audio": "text"}, "cannot be decoded as sound"),
+    ({"image": "text"}, "neither a picture nor a video"),
+    ({"save_file": ""}, "--save_file: it is empty"),
+    ({"sample_solver": "unipc"}, "the Python package diffusers is not installed"),
+    ({"frame_num": 18}, "4n+1 expected"),
+]
+
+
+def spoilt(flags, bad):
+    return {name: bad.get(value, value) for name, value in flags.items()}
+
+
+def test_refusals_that_need_no_pytorch(model_files, speech, bad, surroundings, tmp_path):
+    """All in one process in which PyTorch, transformers and diffusers cannot be imported."""
+    good = {**model_files, "image": PORTRAIT, "audio": speech, "prompt": "p"}
+    good |= {"device": "cpu", "save_file": tmp_path / "video"}
+    calls = [[f"--{k}={v}" for k, v in {**good, **spoilt(flags, bad)}.items()] for flags, _ in [*INSTANT, *ELSEWHERE]]
+    code = (
+        "import json, sys\n"
+        "for name in ('torch', 'transformers', 'diffusers', 'safetensors.torch'): sys.modules[name] = None\n"
+        "from infinitetalk.pipeline.commands.main import main\n"
+        "sys.stdout.write(json.dumps([main(argv) for argv in json.loads(sys.stdin.read())]))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], input=json.dumps(calls), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert json.loads(done.stdout) == [2] * len(calls)
+    sentences = done.stderr.splitlines()
+    for (flags, words), sentence in zip([*INSTANT, *ELSEWHERE], sentences, strict=True):
+        assert words in sentence, (flags, sentence)
+
+
+@pytest.fixture
+def loader(monkeypatch):
+    """The loader node as ComfyUI calls it, in a host that is only there by name."""
+    io = SimpleNamespace(ComfyNode=object, Custom=lambda name: SimpleNamespace(), NodeOutput=lambda *values: values)
+    latest, host, folders = ModuleType("comfy_api.latest"), ModuleType("comfy_api"), ModuleType("folder_paths")
+    latest.io = io
+    folders.get_folder_paths = lambda folder: ["."]
+    for module in (host, latest, folders):
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+    for name in [name for name in sys.modules if name.startswith("infinitetalk.nodes")]:
+        monkeypatch.delitem(sys.modules, name)
+    from infinitetalk.nodes.comfy.sockets import LoraChain
+    from infinitetalk.nodes.model_loader import InfiniteTalkModelLoader
+
+    def call(values):
+        """``values`` are settings; files are given by their whole paths, and must be there to be on a list."""
+        lora = None
+        if "lora_dir" in values:
+            lora = LoraChain(((values.pop("lora_dir"), 1.2),))
+        folder = values.pop("ckpt_dir")
+        monkeypatch.setattr(
+            "infinitetalk.nodes.model_loader.setting_values", lambda given, files: {"ckpt_dir": folder, **given}
+        )
+        return InfiniteTalkModelLoader.execute(lora=lora, **values)
+
+    yield call
+    for name in [name for name in sys.modules if name.startswith("infinitetalk.nodes")]:
+        del sys.modules[name]
+
+
+@pytest.mark.parametrize(("flags", "words"), INSTANT, ids=range(len(INSTANT)))
+def test_every_door_refuses_with_the_same_words(refusal, loader, model_files, bad, flags, words):
+    given = spoilt(flags, bad)
+    sentence = refusal(**given).removeprefix("error: ").strip()
+    assert words in sentence
+    assert refusal(**given, dry_run=True).removeprefix("error: ").strip() == sentence
+    if "lora_dir" in given:
+        given["lora_dir"] = (given["lora_dir"],)
+    files = {**model_files, **given}
+    with pytest.raises(InputError) as refused:
+        Generator(Settings(**files, device="cpu"))
+    assert str(refused.value) == sentence
+    if "lora_dir" in files:
+        (files["lora_dir"],) = Settings(lora_dir=files["lora_dir"]).lora_dir
+    files.pop("wav2vec_dir")
+    with pytest.raises(InputError) as refused:
+        loader(files)
+    assert str(refused.value) == sentence
