@@ -19,11 +19,14 @@ from ..job.job import Job
 from ..media.audio import FPS, Audio, frame_count, open_audio
 from ..media.reference import Reference, open_reference
 from ..media.speech import speech_for_model
+from ..models.image_encoder import load_image_encoder
 from ..models.speech import EncodedSpeech
+from ..models.speech_encoder import load_speech_encoder
 from ..models.transformer.files import check_parts, transformer_config
 from ..models.transformer.matrices import TransformerWeights
 from ..models.transformer.model import parameter_shapes
 from ..models.transformer.weights import open_weights
+from ..models.vae.model import load_vae
 from ..residency.host_memory import host_memory_notice
 from ..sampling.guidance import branches_of_steps
 from ..sampling.solvers import make_solver
@@ -134,11 +137,23 @@ def plan_models(settings: Settings, keep: bool = False) -> ModelsPlan:
     """
     files = ModelFiles(*check_models(settings), check_speech(settings.wav2vec_dir))
     machine = choose_machine(settings)
-    check_encoder_files(files.encoders)
-    check_speech_encoder(files.speech_encoder)
+    _check_fit(files)
     weights = open_weights(settings, files.transformer, machine.operations.matmuls, machine.dtype)
     check_parts(parameter_shapes(transformer_config(weights.tensors)), weights.tensors)
     return ModelsPlan(settings, files, machine, weights, keep and machine.device.type != "cpu")
+
+
+def _check_fit(files: ModelFiles) -> None:
+    """See that encoders and VAE have all that their networks need; numbers are not read.
+
+    Raises:
+        InputError: a file is damaged, of another kind, or lacks something.
+    """
+    check_encoder_files(files.encoders)
+    check_speech_encoder(files.speech_encoder)
+    load_vae(files.encoders.vae, "meta")
+    load_image_encoder(files.encoders.clip_vision, "meta", torch.float32)
+    load_speech_encoder(files.speech_encoder, "meta")
 
 
 def plan_run(models: ModelsPlan, settings: Settings, job: Job, loaded: bool = False) -> RunPlan:
