@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 
+from ..pipeline.checkpoints.lookup import find_text_files
 from ..pipeline.models.image_encoder import ImageEncoder, load_image_encoder
 from ..pipeline.models.text.encoder import TextEncoder, load_text_encoder
 from ..pipeline.settings.definition import NEGATIVE_PROMPT
@@ -45,7 +46,7 @@ def write(folder: Path) -> None:
 
 def load(folder: Path, device: torch.device) -> tuple[TextEncoder, ImageEncoder]:
     """Both, in float32."""
-    text = load_text_encoder(folder / T5_FILE, None, folder, device, torch.float32)
+    text = load_text_encoder(find_text_files(folder / T5_FILE, None, folder), device, torch.float32)
     return text, load_image_encoder(folder / CLIP_FILE, device, torch.float32)
 
 

@@ -13,7 +13,7 @@ from ..facts import downloads
 from ..settings.definition import Settings
 from .files import Tensors, has_header, open_tensors
 from .kinds import EMBEDDED_TOKENIZER, is_for
-from .lookup import audio_file, find_tokenizer, look_up
+from .lookup import TextFiles, audio_file, find_text_files, look_up
 
 _BASE_MISSING = f"--ckpt_dir is missing: the folder of the Wan 2.1 base. Get it with: {downloads.BASE}"
 _GET_LORA = "or leave the LoRA out (--lora_dir none) and use about 40 steps"
@@ -61,14 +61,9 @@ class TransformerFiles:
 
 @dataclass(frozen=True)
 class EncoderFiles:
-    """The files of the VAE and the encoders of text and picture.
+    """The files of the VAE and the encoders of text and picture."""
 
-    Attributes:
-        tokenizer: None if none was found outside the text encoder's file.
-    """
-
-    text_encoder: Path
-    tokenizer: Path | None
+    text: TextFiles
     clip_vision: Path
     vae: Path
 
@@ -88,8 +83,8 @@ class ModelFiles:
             "transformer": transformer.base,
             "infinitetalk": transformer.infinitetalk,
             **{f"LoRA {number}": path for number, path in enumerate(transformer.loras, 1)},
-            "text_encoder": encoders.text_encoder,
-            "tokenizer": encoders.tokenizer,
+            "text_encoder": encoders.text.weights,
+            "tokenizer": encoders.text.tokenizer,
             "clip_vision": encoders.clip_vision,
             "vae": encoders.vae,
             "speech_encoder": self.speech_encoder,
@@ -139,8 +134,7 @@ def find_encoder_files(settings: Settings, transformer: TransformerFiles) -> Enc
     text_encoder = _find("text_encoder", quantised, settings.ckpt_dir)
     clip_vision = _find("clip_vision", settings.clip_vision, settings.ckpt_dir)
     vae = _find("vae", settings.vae, settings.ckpt_dir)
-    tokenizer = find_tokenizer(settings.tokenizer, text_encoder, settings.ckpt_dir)
-    return EncoderFiles(text_encoder, tokenizer, clip_vision, vae)
+    return EncoderFiles(find_text_files(text_encoder, settings.tokenizer, settings.ckpt_dir), clip_vision, vae)
 
 
 def find_speech_encoder(path: Path | None) -> Path:
@@ -211,10 +205,10 @@ def check_encoder_files(files: EncoderFiles, headers_alone: bool = False) -> Non
     Raises:
         InputError: a file is damaged or of another kind, or there is no tokenizer.
     """
-    text_encoder = _check_marks("text_encoder", files.text_encoder, headers_alone)
-    if files.tokenizer is None and text_encoder is not None and EMBEDDED_TOKENIZER not in text_encoder:
+    text_encoder = _check_marks("text_encoder", files.text.weights, headers_alone)
+    if files.text.tokenizer is None and text_encoder is not None and EMBEDDED_TOKENIZER not in text_encoder:
         raise InputError(
-            f"--tokenizer is missing, and no tokenizer is inside or beside {files.text_encoder}; get it with: "
+            f"--tokenizer is missing, and no tokenizer is inside or beside {files.text.weights}; get it with: "
             f"{downloads.TOKENIZER}"
         )
     _check_marks("clip_vision", files.clip_vision, headers_alone)

@@ -6,6 +6,7 @@ beside ``weights/InfiniteTalk`` and the LoRAs), or ``weights`` in the current fo
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import InputError
@@ -37,6 +38,26 @@ def look_up(flag: str, path: Path, ckpt_dir: Path | None, download: str) -> Path
 def audio_file(path: Path) -> Path:
     """The file that a folder of InfiniteTalk weights means; anything else as it is."""
     return next((path / name for name in _AUDIO_FILES if (path / name).is_file()), path)
+
+
+@dataclass(frozen=True)
+class TextFiles:
+    """What the text encoder is read from.
+
+    Attributes:
+        weights: umT5's file.
+        tokenizer: its file; None if there is none outside ``weights``.
+        given: whether the user named the tokenizer, so that it replaces one inside ``weights``.
+    """
+
+    weights: Path
+    tokenizer: Path | None
+    given: bool = False
+
+
+def find_text_files(weights: Path, tokenizer: Path | None, ckpt_dir: Path | None) -> TextFiles:
+    """The text encoder with the tokenizer that goes with it; see ``find_tokenizer``."""
+    return TextFiles(weights, find_tokenizer(tokenizer, weights, ckpt_dir), tokenizer is not None)
 
 
 def find_tokenizer(explicit: Path | None, checkpoint: Path, ckpt_dir: Path | None) -> Path | None:

@@ -22,6 +22,8 @@ from ..media.speech import speech_for_model
 from ..models.image_encoder import load_image_encoder
 from ..models.speech import EncodedSpeech
 from ..models.speech_encoder import load_speech_encoder
+from ..models.text.cache import default_cache_dir, not_cached, text_identity
+from ..models.text.encoder import load_text_encoder
 from ..models.transformer.files import check_parts, transformer_config
 from ..models.transformer.matrices import TransformerWeights
 from ..models.transformer.model import parameter_shapes
@@ -45,6 +47,7 @@ class ModelsPlan:
 
     Attributes:
         settings: resolved.
+        text_identity: what besides the prompt decides its embedding.
         keep: whether all weights wait in host memory between videos.
     """
 
@@ -52,7 +55,13 @@ class ModelsPlan:
     files: ModelFiles
     machine: Machine
     weights: TransformerWeights
+    text_identity: str
     keep: bool = False
+
+    @property
+    def text_device(self) -> torch.device:
+        """Where the text encoder works."""
+        return _text_device(self.settings, self.machine)
 
     def computes(self, settings: Settings) -> dict[str, str]:
         """What besides settings and files decides the last bits of a video with these settings, by name."""
@@ -78,6 +87,7 @@ class RunPlan:
         audio: the sound as it was recorded.
         speech: as the model hears it, float32 [samples], mono, 16 kHz, -23 LUFS.
         size: of the video, (height, width) in pixels.
+        prompts: that are encoded: the prompt, and the negative one where it matters.
         passes: through the transformer, in each step.
         notices: what the user should read before the work begins.
     """
@@ -88,6 +98,7 @@ class RunPlan:
     reference: Reference
     audio: Audio
     speech: np.ndarray
+    prompts: tuple[str, ...]
     size: tuple[int, int]
     spans: tuple[WindowSpan, ...]
     passes: tuple[int, ...]
@@ -140,7 +151,12 @@ def plan_models(settings: Settings, keep: bool = False) -> ModelsPlan:
     _check_fit(files)
     weights = open_weights(settings, files.transformer, machine.operations.matmuls, machine.dtype)
     check_parts(parameter_shapes(transformer_config(weights.tensors)), weights.tensors)
-    return ModelsPlan(settings, files, machine, weights, keep and machine.device.type != "cpu")
+    text = f"{text_identity(files.encoders.text, machine.dtype)} {_text_device(settings, machine).type}"
+    return ModelsPlan(settings, files, machine, weights, text, keep and machine.device.type != "cpu")
+
+
+def _text_device(settings: Settings, machine: Machine) -> torch.device:
+    return torch.device("cpu") if settings.t5_cpu else machine.device
 
 
 def _check_fit(files: ModelFiles) -> None:
@@ -164,7 +180,8 @@ def plan_run(models: ModelsPlan, settings: Settings, job: Job, loaded: bool = Fa
         loaded: whether the transformer is there from an earlier video, so that nothing is to be said of loading it.
 
     Raises:
-        InputError: the picture or the sound cannot be used, or a package that the settings need is missing.
+        InputError: the picture or the sound cannot be used, a package that the settings need is missing, or the text
+            encoder is needed and does not fit its file.
     """
     make_solver(settings.sample_solver, settings.sample_steps, settings.sample_shift, torch.Generator())
     reference = open_reference(job.reference)
@@ -174,6 +191,9 @@ def plan_run(models: ModelsPlan, settings: Settings, job: Job, loaded: bool = Fa
     size = target_size(settings.size, reference.height, reference.width)
     scales = settings.sample_text_guide_scale, settings.sample_audio_guide_scale
     branches = branches_of_steps(settings.sample_steps, *scales, settings.sample_audio_guide_steps)
+    prompts = (job.prompt, job.negative_prompt) if "drop_text" in branches[0] else (job.prompt,)
+    if not_cached(prompts, models.text_identity, default_cache_dir()):
+        load_text_encoder(models.files.encoders.text, "meta", torch.float32)
     vae = choose_vae(settings, models.machine.device)
     placement, memory = models.place(settings, size, vae, free_memory(models.machine.device, settings.vram_limit))
     warnings = (
@@ -188,6 +208,7 @@ def plan_run(models: ModelsPlan, settings: Settings, job: Job, loaded: bool = Fa
         reference=reference,
         audio=audio,
         speech=speech,
+        prompts=prompts,
         size=size,
         spans=spans,
         passes=tuple(map(len, branches)),

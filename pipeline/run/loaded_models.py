@@ -5,14 +5,14 @@ Knows what a plan says of a video, but nothing of windows or of what becomes of 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 
 from ..models.image_encoder import ImageEncoder, load_image_encoder
 from ..models.speech import EncodedSpeech
 from ..models.speech_encoder import SpeechEncoder, SpeechFeatures, load_speech_encoder
-from ..models.text.cache import default_cache_dir, encode_prompts, text_identity
+from ..models.text.cache import default_cache_dir, encode_prompts
 from ..models.text.encoder import TextEncoder, load_text_encoder
 from ..models.transformer.blocks import TransformerBlocks
 from ..models.transformer.loading import load_transformer
@@ -22,7 +22,6 @@ from ..planning.describe import describe_machine, describe_placement
 from ..planning.machine import free_memory
 from ..planning.memory import TEXT_ENCODER_ROOM
 from ..planning.run_plan import ModelsPlan, RunPlan
-from ..sampling.guidance import guidance_branches
 from .progress import BlockLoaded, Fact, Loading, Progress
 from .streaming import Inputs, Models
 
@@ -41,7 +40,6 @@ class LoadedModels:
     def __init__(self, plan: ModelsPlan, make_room: Callable[[int], None]) -> None:
         self._plan = plan
         self._make_room = make_room
-        self._text_identity: str | None = None
         self.speech_encoder: SpeechEncoder | None = None
         self.image_encoder: ImageEncoder | None = None
         self.vae: WanVAE | None = None
@@ -54,29 +52,22 @@ class LoadedModels:
 
     def inputs(self, plan: RunPlan, tell: Progress) -> Inputs:
         """What a video is made from, encoded. Text and speech encoders run before the transformer arrives."""
-        settings, job = plan.settings, plan.job
-        branches = guidance_branches(settings.sample_text_guide_scale, settings.sample_audio_guide_scale)
-        prompts = [job.prompt, job.negative_prompt][: 2 if "drop_text" in branches else 1]
-        prompt, *negative = self._encode_prompts(prompts, tell)
+        prompt, *negative = self._encode_prompts(plan.prompts, tell)
         return Inputs(plan.reference, self._encode_speech(plan, tell), prompt, *negative)
 
-    def _encode_prompts(self, prompts: list[str], tell: Progress) -> list[torch.Tensor]:
+    def _encode_prompts(self, prompts: Sequence[str], tell: Progress) -> list[torch.Tensor]:
         """umT5 embeddings; the encoder is opened only for prompts that are not in the cache."""
-        settings, machine = self._plan.settings, self._plan.machine
-        device = torch.device("cpu") if settings.t5_cpu else machine.device
-        files = self._plan.files.encoders.text_encoder, settings.tokenizer, settings.ckpt_dir
-        if self._text_identity is None:
-            self._text_identity = text_identity(*files, machine.dtype)
 
         def load() -> TextEncoder:
+            device = self._plan.text_device
             if device.type == "cuda":
                 self._make_room(TEXT_ENCODER_ROOM)
                 if (free_memory(device) or 0) < TEXT_ENCODER_ROOM:
                     self.release()  # what an earlier video left there
             tell(Loading("encoding the prompt"))
-            return load_text_encoder(*files, device, machine.dtype)
+            return load_text_encoder(self._plan.files.encoders.text, device, self._plan.machine.dtype)
 
-        return encode_prompts(prompts, load, f"{self._text_identity} {device.type}", default_cache_dir())
+        return encode_prompts(prompts, load, self._plan.text_identity, default_cache_dir())
 
     def _encode_speech(self, plan: RunPlan, tell: Progress) -> SpeechFeatures:
         device = self._plan.machine.device

@@ -8,6 +8,7 @@ import torch
 from infinitetalk.pipeline.checkpoints import reading
 from infinitetalk.pipeline.checkpoints.files import open_tensors
 from infinitetalk.pipeline.checkpoints.locate import find_model_files
+from infinitetalk.pipeline.checkpoints.lookup import find_text_files
 from infinitetalk.pipeline.checkpoints.writing import converted_parts
 from infinitetalk.pipeline.errors import InputError
 from infinitetalk.pipeline.models.image_encoder import load_image_encoder
@@ -291,7 +292,7 @@ class TestEncoders:
         numbers = {n: t if n == "spiece_model" else stands_for(written.tensors, n) for n, t in plain.items()}
         save_file(numbers, tmp_path / "plain.safetensors")
         found, expected = (
-            load_text_encoder(path, None, weights.ckpt_dir, "cpu", torch.float32)
+            load_text_encoder(find_text_files(path, None, weights.ckpt_dir), "cpu", torch.float32)
             for path in (written.save(tmp_path / "t5_int8.safetensors"), tmp_path / "plain.safetensors")
         )
         torch.testing.assert_close(text_weights(found), text_weights(expected), rtol=0, atol=0)
@@ -301,7 +302,7 @@ class TestEncoders:
     @pytest.mark.parametrize("layout", ["fp8 e4m3", "scaled, Comfy-Org", "int8 by rows", "quanto fp8"])
     def test_quantised_text_encoder_in_bf16(self, models, weights, tmp_path, text_weights, layout):
         path = LAYOUTS[layout](models["t5"]).save(tmp_path / "t5_fp8.safetensors")
-        used = text_weights(load_text_encoder(path, None, weights.ckpt_dir, "cpu", torch.bfloat16))
+        used = text_weights(load_text_encoder(find_text_files(path, None, weights.ckpt_dir), "cpu", torch.bfloat16))
         assert {weight.dtype for weight in used.values()} == {torch.bfloat16}
         whole = models["t5"]["blocks.1.ffn.fc1.weight"]
         assert far(used["1.layer.1.DenseReluDense.wi_1.weight"].float(), whole) < 0.06
@@ -350,14 +351,14 @@ def test_meigens_text_encoder_lies_beside_the_quantised_transformer(weights, tmp
     transformer = tmp_path / "infinitetalk_single_fp8.safetensors"
     transformer.touch()
     official = weights.ckpt_dir / random_checkpoint.T5_FILE
-    assert find_model_files(Settings(**settings, quant_dir=transformer)).encoders.text_encoder == official
+    assert find_model_files(Settings(**settings, quant_dir=transformer)).encoders.text.weights == official
     for kind in ("fp8", "int8"):
         (tmp_path / f"t5_{kind}.safetensors").touch()
     found = find_model_files(Settings(**settings, quant_dir=transformer))
-    assert found.encoders.text_encoder == tmp_path / "t5_fp8.safetensors" and found.encoders.tokenizer is not None
-    assert find_model_files(Settings(**settings)).encoders.text_encoder == official
+    assert found.encoders.text.weights == tmp_path / "t5_fp8.safetensors" and found.encoders.text.tokenizer is not None
+    assert find_model_files(Settings(**settings)).encoders.text.weights == official
     given = find_model_files(Settings(**settings, quant_dir=transformer, text_encoder=official))
-    assert given.encoders.text_encoder == official
+    assert given.encoders.text.weights == official
 
 
 @pytest.mark.parametrize(
@@ -368,7 +369,7 @@ def test_publishers_names_are_found_in_the_folder(weights, tmp_path, name):
     for file in (random_checkpoint.CLIP_FILE, random_checkpoint.VAE_FILE, name):
         (tmp_path / file).touch()
     found = find_model_files(Settings(ckpt_dir=tmp_path, wav2vec_dir=weights.wav2vec_dir))
-    assert found.encoders.text_encoder == tmp_path / name
+    assert found.encoders.text.weights == tmp_path / name
 
 
 @pytest.mark.parametrize(

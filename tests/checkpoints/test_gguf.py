@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from infinitetalk.pipeline.checkpoints.files import open_tensors
+from infinitetalk.pipeline.checkpoints.lookup import find_text_files
 from infinitetalk.pipeline.errors import InputError
 from infinitetalk.pipeline.facts import storages
 from infinitetalk.pipeline.models.text.encoder import load_text_encoder
@@ -257,7 +258,7 @@ def test_a_text_encoder_of_llama_cpp(weights, write):
     path = write(t5_names(own), "Q8_0", architecture="t5encoder")
     tokenizer = weights.ckpt_dir / TOKENIZER_DIR
     outputs = [
-        load_text_encoder(file, tokenizer, None, "cpu", torch.float32).encode(["a cat is talking"])[0]
+        load_text_encoder(find_text_files(file, tokenizer, None), "cpu", torch.float32).encode(["a cat is talking"])[0]
         for file in (weights.ckpt_dir / T5_FILE, path)
     ]
     assert 0 < (outputs[0] - outputs[1]).norm() < 0.02 * outputs[0].norm()

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from infinitetalk.pipeline.checkpoints.lookup import TextFiles, find_text_files
 from infinitetalk.pipeline.errors import InputError
 from infinitetalk.pipeline.models.text.cache import default_cache_dir, encode_prompts, text_identity
 
@@ -79,7 +80,7 @@ def test_the_identity_is_that_of_everything_that_decides(tmp_path):
     identities = []
 
     def identity(tokenizer_path=None, dtype=torch.float32):
-        identities.append(text_identity(model, tokenizer_path, None, dtype))
+        identities.append(text_identity(find_text_files(model, tokenizer_path, None), dtype))
         return identities[-1]
 
     assert identity() == identity()
@@ -102,7 +103,7 @@ def test_the_identity_is_that_of_everything_that_decides(tmp_path):
     assert len(set(identities)) == len(identities) == 8
     for path in (tmp_path / "absent.pth", tmp_path):
         with pytest.raises(InputError, match=f"{path.name} is not a file"):
-            text_identity(path, None, None, torch.float32)
+            text_identity(TextFiles(path, None), torch.float32)
 
 
 def test_where_the_cache_is(monkeypatch):

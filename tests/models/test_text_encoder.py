@@ -6,7 +6,7 @@ import sys
 import pytest
 import tokenizers
 import torch
-from infinitetalk.pipeline.checkpoints.lookup import find_tokenizer
+from infinitetalk.pipeline.checkpoints.lookup import find_text_files, find_tokenizer
 from infinitetalk.pipeline.errors import InputError
 from infinitetalk.pipeline.models.text.encoder import load_text_encoder
 from infinitetalk.pipeline.models.text.tokenizer import clean_prompt, load_tokenizer
@@ -71,7 +71,7 @@ def save(tensors, path):
 
 
 def load(path, tokenizer=None, ckpt_dir=None, dtype=torch.float32):
-    return load_text_encoder(path, tokenizer, ckpt_dir, "cpu", dtype)
+    return load_text_encoder(find_text_files(path, tokenizer, ckpt_dir), "cpu", dtype)
 
 
 def assert_same(used, found, expected, prompts):

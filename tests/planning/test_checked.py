@@ -13,6 +13,7 @@ from infinitetalk.pipeline.job.job import BUNDLED
 from infinitetalk.tests.golden.speech import save_wav
 from infinitetalk.tests.support.random_checkpoint import (
     CLIP_FILE,
+    T5_FILE,
     TINY,
     VAE_FILE,
     speech_encoder_weights,
@@ -154,6 +155,7 @@ LATER = [  # what needs PyTorch to be seen
     ({"clip_vision": "narrow clip"}, "of shape [9], 4 axes expected"),
     ({"wav2vec_dir": "speech in part"}, "lacks feature_projection.layer_norm.bias"),
     ({"infinitetalk_dir": "audio in part"}, "lacks blocks.1.norm_x.bias"),
+    ({"text_encoder": "narrow text"}, "shared.weight of shape [9], 2 axes expected"),
     ({"device": "cuda:99"}, "--device: cuda:99 found, but PyTorch sees"),
     ({"audio": "nothing"}, "less than one video frame"),
 ]
@@ -166,11 +168,13 @@ def worse(bad, weights, tmp_path_factory):
     files = {
         "vae in part": torch.load(weights.ckpt_dir / VAE_FILE, weights_only=True),
         "narrow clip": torch.load(weights.ckpt_dir / CLIP_FILE, weights_only=True),
+        "narrow text": torch.load(weights.ckpt_dir / T5_FILE, weights_only=True),
         "speech in part": speech_encoder_weights(TINY),
         "audio in part": load_file(weights.infinitetalk),
     }
     del files["vae in part"]["conv2.bias"]
     files["narrow clip"]["visual.patch_embedding.weight"] = torch.zeros(9)
+    files["narrow text"]["token_embedding.weight"] = torch.zeros(9)
     del files["speech in part"]["feature_projection.layer_norm.bias"]
     del files["audio in part"]["blocks.1.norm_x.bias"]
     paths = {name: folder / f"{name.replace(' ', '_')}.pth" for name in files}

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import sentencepiece
 import torch
+from infinitetalk.pipeline.checkpoints.lookup import find_text_files
 from infinitetalk.pipeline.models.image_encoder import load_image_encoder
 from infinitetalk.pipeline.models.speech_encoder import load_speech_encoder
 from infinitetalk.pipeline.models.text.encoder import load_text_encoder
@@ -162,13 +163,14 @@ def test_every_layout_gives_the_same_results(checkpoint, vocabulary, tmp_path):
     torch.testing.assert_close(again, seen, rtol=0, atol=0)
 
     # the published .pth is bfloat16, and so must be its copies
-    read = load_text_encoder(base / T5_FILE, None, base, "cpu", exact).encode([PROMPT])[0]
+    read = load_text_encoder(find_text_files(base / T5_FILE, None, base), "cpu", exact).encode([PROMPT])[0]
     text = other_layouts.cast(text_encoder_weights(TINY, vocabulary))
     save_file(text, tmp_path / "kijai.safetensors")
     model = (base / TOKENIZER_DIR / "spiece.model").read_bytes()
     save_file(other_layouts.comfy_text_encoder(text, model, torch.bfloat16), tmp_path / "comfy.safetensors")
     for name, ckpt_dir in (("kijai", base), ("comfy", None)):
-        again = load_text_encoder(tmp_path / f"{name}.safetensors", None, ckpt_dir, "cpu", exact).encode([PROMPT])[0]
+        files = find_text_files(tmp_path / f"{name}.safetensors", None, ckpt_dir)
+        again = load_text_encoder(files, "cpu", exact).encode([PROMPT])[0]
         torch.testing.assert_close(again, read, rtol=0, atol=0)
 
     speech = torch.sin(torch.arange(16_000) / 20).numpy()
@@ -224,7 +226,7 @@ def velocity(model, **changed):
 def test_every_input_reaches_the_velocity(checkpoint):
     base = checkpoint.ckpt_dir
     model = _transformer(base, checkpoint.infinitetalk)
-    encoder = load_text_encoder(base / T5_FILE, None, base, "cpu", torch.float32)
+    encoder = load_text_encoder(find_text_files(base / T5_FILE, None, base), "cpu", torch.float32)
     text, other_word = encoder.encode([PROMPT, OTHER_WORD])
     plain = velocity(model, text=text)
     assert 0.5 < plain.std() < 2

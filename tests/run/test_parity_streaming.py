@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from infinitetalk.pipeline.checkpoints.lookup import find_text_files
 from infinitetalk.pipeline.facts.buckets import BUCKETS
 from infinitetalk.pipeline.media.colour import match_colour
 from infinitetalk.pipeline.media.reference import open_reference
@@ -54,7 +55,7 @@ def models(folder):
 @pytest.fixture(scope="module")
 def prompts(folder):
     path = folder / "models_t5_umt5-xxl-enc-bf16.pth"
-    encoder = load_text_encoder(path, None, folder, CPU, torch.float32)
+    encoder = load_text_encoder(find_text_files(path, None, folder), CPU, torch.float32)
     return encoder.encode([golden.PROMPT, golden.NEGATIVE_PROMPT])
 
 

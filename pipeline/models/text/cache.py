@@ -12,7 +12,7 @@ import hashlib
 import os
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -20,7 +20,7 @@ import safetensors.torch
 import torch
 from safetensors import SafetensorError
 
-from ...checkpoints.lookup import find_tokenizer
+from ...checkpoints.lookup import TextFiles
 from ...errors import InputError
 from .tokenizer import clean_prompt
 
@@ -53,17 +53,15 @@ def _platform_cache_dir() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
 
 
-def text_identity(
-    path: str | Path, tokenizer_path: str | Path | None, ckpt_dir: str | Path | None, dtype: torch.dtype
-) -> str:
-    """A hash of what besides the prompt decides an embedding; takes the arguments of ``load_text_encoder``.
+def text_identity(files: TextFiles, dtype: torch.dtype) -> str:
+    """A hash of what besides the prompt decides an embedding.
 
     The weights count by their file's size, time and both ends, the tokenizer by its whole content.
 
     Raises:
-        InputError: the text encoder, or the tokenizer that was asked for, does not exist.
+        InputError: the text encoder does not exist.
     """
-    path = Path(path)
+    path = files.weights
     if not path.is_file():
         raise InputError(f"the text encoder (umT5): {path} is not a file. Check the path.")
     status = path.stat()
@@ -72,18 +70,15 @@ def text_identity(
         digest.update(stream.read(_EDGE))
         stream.seek(max(0, status.st_size - _EDGE))
         digest.update(stream.read(_EDGE))
-    tokenizer = find_tokenizer(
-        Path(tokenizer_path) if tokenizer_path else None, path, Path(ckpt_dir) if ckpt_dir else None
-    )
-    if tokenizer is not None:
-        digest.update(hashlib.sha256(tokenizer.read_bytes()).digest())
+    if files.tokenizer is not None:
+        digest.update(hashlib.sha256(files.tokenizer.read_bytes()).digest())
     # An explicit tokenizer replaces the one inside the checkpoint, the same file found beside it does not.
-    digest.update(b"explicit" if tokenizer_path is not None else b"found")
+    digest.update(b"explicit" if files.given else b"found")
     return digest.hexdigest()
 
 
 def encode_prompts(
-    prompts: list[str], load: Callable[[], _Encoder], identity: str, cache_dir: Path | None
+    prompts: Sequence[str], load: Callable[[], _Encoder], identity: str, cache_dir: Path | None
 ) -> list[torch.Tensor]:
     """Embeddings [n, dim] of the prompts, on the CPU, from the cache where it has them.
 
@@ -101,6 +96,11 @@ def encode_prompts(
             found[prompt] = embedding.cpu().contiguous()
             _write(files[prompt], found[prompt])
     return [found[prompt] for prompt in prompts]
+
+
+def not_cached(prompts: Sequence[str], identity: str, cache_dir: Path | None) -> list[str]:
+    """The prompts for which the text encoder is needed; see ``encode_prompts``."""
+    return [p for p in prompts if cache_dir is None or not (cache_dir / f"{_key(identity, p)}.safetensors").is_file()]
 
 
 def _key(identity: str, prompt: str) -> str:

@@ -9,7 +9,6 @@ caching (``text_cache``), guidance or the transformer's text length.
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -18,7 +17,7 @@ from torch import nn
 from ...checkpoints.files import Tensors, open_tensors
 from ...checkpoints.kinds import EMBEDDED_TOKENIZER
 from ...checkpoints.load import fill
-from ...checkpoints.lookup import find_tokenizer
+from ...checkpoints.lookup import TextFiles
 from ...checkpoints.shapes import check_names, check_shape, dimensions
 from ...errors import InputError
 from ...facts import downloads
@@ -121,31 +120,24 @@ def _rows(table: torch.Tensor, ids: list[int]) -> torch.Tensor:
     return table.view(torch.uint8)[ids].view(table.dtype) if table.itemsize == 1 else table[ids]
 
 
-def load_text_encoder(
-    path: str | Path,
-    tokenizer_path: str | Path | None,
-    ckpt_dir: str | Path | None,
-    device: torch.device | str,
-    dtype: torch.dtype,
-) -> TextEncoder:
+def load_text_encoder(files: TextFiles, device: torch.device | str, dtype: torch.dtype) -> TextEncoder:
     """Open umT5's encoder and its tokenizer.
 
     Args:
-        path: ``models_t5_umt5-xxl-enc-bf16.pth``, the same as safetensors, or a file with transformers'
-            names such as ``umt5_xxl_fp16.safetensors``; also quantised.
-        tokenizer_path: a tokenizer file or its folder; None takes the one inside the checkpoint, else
-            the one beside it (see ``find_tokenizer``).
-        ckpt_dir: the base model's folder, searched for the tokenizer.
+        files: ``models_t5_umt5-xxl-enc-bf16.pth``, the same as safetensors, or a file with transformers'
+            names such as ``umt5_xxl_fp16.safetensors``, also quantised; and the tokenizer. One inside the checkpoint
+            wins unless the user gave another.
         device, dtype: where and in what it computes.
 
     Raises:
         InputError: the file is missing, damaged or another model's; no tokenizer is found, or it has
             more tokens than the model.
     """
+    path = files.weights
     raw = open_tensors(path, WHAT)
     tensors = raw.renamed(_transformers_name)
     config = _config(tensors)
-    tokenizer = _tokenizer(raw, Path(path), tokenizer_path, ckpt_dir)
+    tokenizer = _tokenizer(raw, files)
     if tokenizer.vocab_size > config.vocab_size:
         raise InputError(
             f"{WHAT}: the tokenizer {tokenizer.source} has {tokenizer.vocab_size} tokens, the model {path} only "
@@ -197,17 +189,14 @@ def _config(tensors: Tensors) -> UMT5Config:
     )
 
 
-def _tokenizer(
-    tensors: Tensors, path: Path, tokenizer_path: str | Path | None, ckpt_dir: str | Path | None
-) -> Tokenizer:
+def _tokenizer(tensors: Tensors, files: TextFiles) -> Tokenizer:
     """The tokenizer that was asked for, else the one inside the checkpoint, else the one beside it."""
-    if tokenizer_path is None and EMBEDDED_TOKENIZER in tensors:
+    if not files.given and EMBEDDED_TOKENIZER in tensors:
         model = tensors[EMBEDDED_TOKENIZER].numpy().tobytes()
-        return tokenizer_from_sentencepiece(model, f"{EMBEDDED_TOKENIZER} in {path}")
-    found = find_tokenizer(Path(tokenizer_path) if tokenizer_path else None, path, Path(ckpt_dir) if ckpt_dir else None)
-    if found is None:
+        return tokenizer_from_sentencepiece(model, f"{EMBEDDED_TOKENIZER} in {files.weights}")
+    if files.tokenizer is None:
         raise InputError(
-            f"{WHAT}: no tokenizer is inside or beside {path}; give its path with --tokenizer, or get it with: "
-            f"{downloads.TOKENIZER}"
+            f"{WHAT}: no tokenizer is inside or beside {files.weights}; give its path with --tokenizer, or get it "
+            f"with: {downloads.TOKENIZER}"
         )
-    return load_tokenizer(found)
+    return load_tokenizer(files.tokenizer)
