@@ -32,7 +32,7 @@ from ..media.audio import FPS
 from ..media.writer import VideoWriter
 from ..planning.run_plan import RunPlan, plan_models, plan_run
 from ..settings.definition import Settings, names_with
-from ..settings.roles import Role
+from ..settings.roles import Json, Role
 from ..settings.validation import resolve
 from .loaded_models import LoadedModels
 from .progress import Event, Fact, Finished, Progress, RunStarted, no_progress
@@ -68,7 +68,7 @@ class Prepared:
     """
 
     plan: RunPlan
-    identity: dict[str, object]
+    identity: dict[str, Json]
     state: RunState | None
 
     @property
@@ -167,7 +167,7 @@ class Generator:
             check_same_run(state.identity, identity)
         return Prepared(plan, identity, state)
 
-    def identity(self, job: Job, settings: Settings | None = None) -> dict[str, object]:
+    def identity(self, job: Job, settings: Settings | None = None) -> dict[str, Json]:
         """Everything that decides the frames of a video, by name, as JSON has it."""
         settings = self._for_video(settings)
         return run_identity(settings, job, self._weights_identity, self._plan.computes(settings))

@@ -13,6 +13,7 @@ import torch
 
 from ..media.audio import FPS
 from ..media.writer import VideoWriter
+from ..settings.roles import Json
 from .handover import Handover
 from .progress import Kept, Progress, WindowDone
 from .resume import RunState, remove_state, save_state
@@ -31,7 +32,7 @@ class Recording:
     """
 
     def __init__(
-        self, writer: VideoWriter, identity: dict[str, object], windows: int, seed: int, tell: Progress
+        self, writer: VideoWriter, identity: dict[str, Json], windows: int, seed: int, tell: Progress
     ) -> None:
         self._writer = writer
         self._identity = identity

@@ -21,6 +21,7 @@ from ..errors import InputError
 from ..job.output import check_unfinished, partial_path, state_path
 from ..media.writer import Written
 from ..settings.definition import Settings
+from ..settings.roles import Json
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class RunState:
         motion: the frames that the next window starts from, [3, n, H, W] float32.
     """
 
-    identity: dict[str, object]
+    identity: dict[str, Json]
     windows: int
     written: Written
     motion: torch.Tensor
@@ -81,7 +82,7 @@ def load_state(path: Path) -> RunState | None:
         ) from error
 
 
-def check_same_run(old: dict[str, object], new: dict[str, object]) -> None:
+def check_same_run(old: dict[str, Json], new: dict[str, object]) -> None:
     """Raise an InputError that names what differs between an unfinished run and the one that is to continue it."""
     changed = [name for name in {**old, **new} if old.get(name) != new.get(name)]
     if not changed:
