@@ -31,9 +31,7 @@ class Recording:
         tell: hears which windows are written and what is kept.
     """
 
-    def __init__(
-        self, writer: VideoWriter, identity: dict[str, Json], windows: int, seed: int, tell: Progress
-    ) -> None:
+    def __init__(self, writer: VideoWriter, identity: dict[str, Json], windows: int, seed: int, tell: Progress) -> None:
         self._writer = writer
         self._identity = identity
         self._windows = windows
