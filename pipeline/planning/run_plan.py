@@ -24,9 +24,7 @@ from ..models.speech import EncodedSpeech
 from ..models.speech_encoder import load_speech_encoder
 from ..models.text.cache import default_cache_dir, not_cached, text_identity
 from ..models.text.encoder import load_text_encoder
-from ..models.transformer.files import check_parts, transformer_config
 from ..models.transformer.matrices import TransformerWeights
-from ..models.transformer.model import parameter_shapes
 from ..models.transformer.weights import open_weights
 from ..models.vae.model import load_vae
 from ..residency.host_memory import host_memory_notice
@@ -150,7 +148,6 @@ def plan_models(settings: Settings, keep: bool = False) -> ModelsPlan:
     machine = choose_machine(settings)
     _check_fit(files)
     weights = open_weights(settings, files.transformer, machine.operations.matmuls, machine.dtype)
-    check_parts(parameter_shapes(transformer_config(weights.tensors)), weights.tensors)
     text = f"{text_identity(files.encoders.text, machine.dtype)} {_text_device(settings, machine).type}"
     return ModelsPlan(settings, files, machine, weights, text, keep and machine.device.type != "cpu")
 
