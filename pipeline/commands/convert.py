@@ -9,9 +9,10 @@ import argparse
 import sys
 from pathlib import Path
 
-from ..checkpoints.locate import TransformerFiles, find_transformer_files
+from ..checkpoints.locate import TransformerFiles
 from ..errors import InputError
 from ..job.output import check_output
+from ..planning.checked import check_transformer
 from ..run.progress import ConsoleProgress, no_progress
 from ..settings.definition import Settings, setting_infos
 from ..settings.flags import Parser, settings_from, with_settings
@@ -72,6 +73,6 @@ def checked(settings: Settings) -> tuple[Path, TransformerFiles]:
         raise InputError("give --save_file, the name of the file to write.")
     path = settings.save_file
     path = path if path.suffix == ".safetensors" else path.with_name(f"{path.name}.safetensors")
-    files = find_transformer_files(settings)
+    files = check_transformer(settings)
     check_output(path, settings.overwrite, tuple(filter(None, (files.base, files.infinitetalk, *files.loras))))
     return path, files

@@ -76,7 +76,12 @@ def test_what_only_tells_something_imports_no_pytorch(video, tmp_path):
         [*CHECKPOINT, *INPUTS, "--frame_num", "80"],
         [*CHECKPOINT, *INPUTS, "--audio", "nowhere.wav"],
         [*CHECKPOINT, *INPUTS, "--save_file", video],
+        ["--preset", "demo", "--ckpt_dir", "nowhere"],
+        ["--preset", "demo", "--infinitetalk_dir", str(FACE_READER)],
+        ["--preset", "demo", "--lora_dir", str(FACE_READER), "--dry_run"],
         ["convert", *CHECKPOINT, "--save_file", "one"],
+        ["convert", *CHECKPOINT, "--quant", "int8", "--save_file", "one", "--infinitetalk_dir", str(FACE_READER)],
+        ["convert", "--ckpt_dir", "nowhere", "--quant", "int8", "--save_file", "one"],
         ["convert", *CHECKPOINT, "--quant", "int8", "--save_file", str(FACE_READER)],
     ]
     ends = ends_of([*told, *refused], tmp_path)
