@@ -9,7 +9,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from ..checkpoints.locate import TransformerFiles
+from ..checkpoints.locate import TransformerFiles, find_transformer_files
 from ..errors import InputError
 from ..job.output import check_output
 from ..planning.checked import check_transformer
@@ -73,6 +73,7 @@ def checked(settings: Settings) -> tuple[Path, TransformerFiles]:
         raise InputError("give --save_file, the name of the file to write.")
     path = settings.save_file
     path = path if path.suffix == ".safetensors" else path.with_name(f"{path.name}.safetensors")
-    files = check_transformer(settings)
+    files = find_transformer_files(settings)
+    check_transformer(files, settings)
     check_output(path, settings.overwrite, tuple(filter(None, (files.base, files.infinitetalk, *files.loras))))
     return path, files

@@ -65,24 +65,23 @@ def check_models(settings: Settings) -> tuple[TransformerFiles, EncoderFiles]:
     """
     if settings.attention in ATTENTION and settings.device != "cpu":  # where few work, whatever is installed
         ATTENTION[settings.attention].check_package()
-    transformer = check_transformer(settings)
+    transformer = find_transformer_files(settings)
     encoders = find_encoder_files(settings, transformer)
+    check_transformer(transformer, settings)
     check_encoder_files(encoders, headers_alone=True)
     return transformer, encoders
 
 
-def check_transformer(settings: Settings) -> TransformerFiles:
+def check_transformer(files: TransformerFiles, settings: Settings) -> None:
     """Look at the files of the transformer and its LoRAs.
 
     Raises:
         InputError: a file is missing, or of another kind.
     """
-    files = find_transformer_files(settings)
     check_headers(files.base, files.infinitetalk, whole=settings.quant_dir is not None)
     for path in files.loras:
         if has_header(path, "--lora_dir"):
             check_kind(path, open_tensors(path, "--lora_dir"))
-    return files
 
 
 def check_speech(path: Path | None) -> Path:
