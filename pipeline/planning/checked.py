@@ -67,8 +67,8 @@ def check_models(settings: Settings) -> tuple[TransformerFiles, EncoderFiles]:
         ATTENTION[settings.attention].check_package()
     transformer = find_transformer_files(settings)
     encoders = find_encoder_files(settings, transformer)
-    check_transformer(transformer, settings)
     check_encoder_files(encoders, headers_alone=True)
+    check_transformer(transformer, settings)
     return transformer, encoders
 
 
