@@ -7,7 +7,7 @@ import torch
 from comfy_api.latest import io
 
 from ..pipeline.errors import InputError
-from ..pipeline.graphs.widgets import file_setting
+from ..pipeline.graphs.widgets import chosen_file
 from .comfy import inputs
 from .comfy.files import FILES
 from .comfy.sockets import Speech, SpeechSocket
@@ -45,7 +45,9 @@ class InfiniteTalkAudioEncoder(io.ComfyNode):
         if waveform.shape[0] != 1:
             raise InputError(f"audio: a batch of {waveform.shape[0]} sounds found; InfiniteTalk animates one speaker.")
         sound = Sound(np.ascontiguousarray(waveform[0].float().cpu().numpy()), int(audio["sample_rate"]))
-        folder = file_setting("wav2vec_dir", wav2vec_dir, FILES)["wav2vec_dir"]
+        folder = chosen_file("wav2vec_dir", wav2vec_dir, FILES)
+        if folder is None:
+            raise InputError("wav2vec_dir: none found; choose the speech encoder.")
         device = host.device()
         check_speech(folder)
         with host.guest():

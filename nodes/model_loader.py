@@ -39,5 +39,5 @@ class InfiniteTalkModelLoader(io.ComfyNode):
             values |= {"lora_dir": tuple(p for p, _ in lora.loras), "lora_scale": tuple(s for _, s in lora.loras)}
         if preset is not None:
             values |= ruled_by_loader(preset, lora is not None, FILES)
-        check_models(validate(Settings(**values)))
+        check_models(validate(Settings.of(values)))
         return io.NodeOutput(ModelChoice(values, None if preset is None else preset.name))

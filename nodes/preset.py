@@ -11,7 +11,7 @@ from .comfy.sockets import PresetSocket
 class InfiniteTalkPreset(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        titles = "; ".join(f"{name}: {load_preset(name).about['title_en']}" for name in preset_names())
+        titles = "; ".join(f"{name}: {load_preset(name).about.title_en}" for name in preset_names())
         return io.Schema(
             node_id="InfiniteTalkPreset",
             display_name="Preset (InfiniteTalk)",

@@ -22,7 +22,7 @@ from ..pipeline.errors import InputError
 from ..pipeline.graphs.widgets import LATER, NUMBERS, PREFIX_DEFAULT, SAMPLER, TEXTS, ruled_by_sampler, setting_values
 from ..pipeline.settings.definition import Settings
 from ..pipeline.settings.presets import Preset
-from ..pipeline.settings.validation import resolve
+from ..pipeline.settings.validation import resolve, steps_of
 from .comfy import host, inputs
 from .comfy.files import FILES
 from .comfy.results import RESULTS
@@ -88,13 +88,13 @@ class InfiniteTalkSampler(io.ComfyNode):
         from ..pipeline.job.job import Job
 
         settings = cls._settings(model, speech, preset, widgets)
-        texts = {name: widgets[name] for name in TEXTS}
+        texts = {name: str(widgets[name]) for name in TEXTS}
         job = Job(_reference(image, video), speech.encoded, **texts)
         folder, name, _, subfolder, _ = folder_paths.get_save_image_path(
             filename_prefix, folder_paths.get_output_directory()
         )
         context = get_executing_context()
-        progress = host.HostProgress(context and context.node_id, settings.sample_steps)
+        progress = host.HostProgress(context and context.node_id, steps_of(settings))
         path = make_video(settings, job, Path(folder, name), progress, cls._tags())
         RESULTS.made(_constants({**widgets, "filename_prefix": filename_prefix}), path)
         saved = ui.SavedResult(path.name, subfolder, io.FolderType.output)
@@ -103,12 +103,14 @@ class InfiniteTalkSampler(io.ComfyNode):
     @classmethod
     def _settings(cls, model: ModelChoice, speech: Speech, preset: Preset | None, widgets: dict) -> Settings:
         values = setting_values({name: widgets[name] for name in NUMBERS}, FILES)
-        names = {model.preset, preset and preset.name} - {None}
+        linked = model.preset, None if preset is None else preset.name
+        names = {name for name in linked if name is not None}
         if len(names) > 1:
             raise InputError(f"loader and sampler are linked to different presets ({', '.join(sorted(names))}).")
         if preset is not None:
             values |= ruled_by_sampler(preset)
-        return resolve(Settings(**model.settings, **values, wav2vec_dir=speech.wav2vec_dir, device=host.device()))
+        values |= {**model.settings, "wav2vec_dir": speech.wav2vec_dir, "device": host.device()}
+        return resolve(Settings.of(values))
 
     @classmethod
     def _tags(cls) -> dict[str, str]:
@@ -126,6 +128,7 @@ class InfiniteTalkSampler(io.ComfyNode):
 
 def make_video(settings: Settings, job: Job, stem: Path, progress: host.HostProgress, tags: dict[str, str]) -> Path:
     """Make the video ``STEM_HASH.mp4``, go on with it where it was interrupted, or find it finished."""
+    from ..pipeline.models.speech import EncodedSpeech
     from ..pipeline.run.generator import memory_errors
 
     with host.guest(), memory_errors():
@@ -139,7 +142,8 @@ def make_video(settings: Settings, job: Job, stem: Path, progress: host.HostProg
         try:
             return generator.save(job, path, settings.replace(resume=True), tags)
         finally:
-            job.speech.move_to("cpu")
+            if isinstance(job.speech, EncodedSpeech):
+                job.speech.move_to("cpu")
             generator.release()
 
 
@@ -164,11 +168,11 @@ def _reference(image: torch.Tensor | None, video: Input.Video | None) -> Path | 
     """What the speaker looks like: of a batch of images the first, of a video what is on screen."""
     from ..pipeline.media.reference import Footage
 
-    if (image is None) == (video is None):
+    if image is not None and video is None:
+        return Footage(image, name="image")
+    if video is None or image is not None:
         found = "neither" if image is None else "both"
         raise InputError(f"image and video: {found} linked; link the picture of the speaker, or the video to dub.")
-    if image is not None:
-        return Footage(image, name="image")
     source = video.get_stream_source() if isinstance(video, InputImpl.VideoFromFile) else None
     if isinstance(source, str) and not _is_trimmed(video, source):
         return Path(source)

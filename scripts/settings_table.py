@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import dataclasses
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..pipeline.settings.definition import NEGATIVE_PROMPT, Settings, setting_types
 from ..pipeline.settings.flags import describe_setting, value_to_text
-from ..pipeline.settings.presets import load_preset, preset_names
-from ..pipeline.settings.roles import SettingInfo, SettingType
+from ..pipeline.settings.presets import Preset, load_preset, preset_names
+from ..pipeline.settings.roles import SettingInfo, SettingType, Value
 
 DOCS = Path(__file__).parent.parent / "docs"
 FILE, CHINESE_FILE = DOCS / "settings.md", DOCS / "settings.zh-CN.md"
@@ -75,7 +75,7 @@ class Language:
     presets: str
     group: Callable[[str], str]
     word: Callable[[str], str]
-    line: Callable[[str, SettingInfo, object], str]
+    line: Callable[[str, SettingInfo, Value], str]
 
 
 def english() -> Language:
@@ -92,7 +92,7 @@ def chinese() -> Language:
     widgets = tomllib.loads(WIDGETS.read_text(encoding="utf-8"))["slots"]
     words = texts["words"]
 
-    def line(name: str, info: SettingInfo, default: object) -> str:
+    def line(name: str, info: SettingInfo, default: Value) -> str:
         said = texts["settings"].get(name) or widgets[name][1].rstrip("。")
         if default is not None and default is not False:
             said += f"（{words['default']}：{value_to_text(default)}）"
@@ -145,17 +145,19 @@ def _values(info: SettingInfo, expected: SettingType, word: Callable[[str], str]
 def _presets_table() -> str:
     presets = [load_preset(name) for name in preset_names()]
     rows = {"": [preset.name for preset in presets]}
-    for table in ("about", "weights", "settings"):
-        for key in dict.fromkeys(key for preset in presets for key in getattr(preset, table)):
-            rows[key] = [_cell(getattr(preset, table).get(key)) for preset in presets]
+    for tables in zip(*map(_tables, presets), strict=True):
+        for key in dict.fromkeys(key for table in tables for key in table):
+            rows[key] = [_cell(table.get(key)) for table in tables]
     lines = [f"| {' | '.join([key, *cells])} |" for key, cells in rows.items()]
     lines.insert(1, "|---" * (len(presets) + 1) + "|")
     return "\n" + "\n".join(lines) + "\n"
 
 
-def _cell(value: object) -> str:
-    if isinstance(value, list):
-        value = tuple(value)
+def _tables(preset: Preset) -> tuple[Mapping[str, Value], ...]:
+    return dataclasses.asdict(preset.about), preset.weights, preset.settings
+
+
+def _cell(value: Value) -> str:
     return "" if value is None else value_to_text(value)
 
 

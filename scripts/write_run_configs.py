@@ -11,6 +11,7 @@ from pathlib import Path
 
 from ..pipeline.export.command import flags, line
 from ..pipeline.settings.presets import Preset, load_preset, preset_names, settings_with_preset
+from ..pipeline.settings.roles import Values
 
 ROOT = Path(__file__).parent.parent
 FOLDER = "run_configs"
@@ -42,32 +43,35 @@ def files() -> dict[str, str]:
 def script(preset: Preset) -> str:
     """The script of a preset."""
     named = {"ckpt_dir": "base", "infinitetalk_dir": "infinitetalk", "wav2vec_dir": "wav2vec"}
-    weights: dict[str, object] = {flag: WEIGHTS / preset.weights[name] for flag, name in named.items()}
-    if "lora_dir" in preset.settings:
-        weights["lora_dir"] = tuple(WEIGHTS / name for name in preset.settings["lora_dir"])
-    if "quant_dir" in preset.settings:
-        weights["quant_dir"] = WEIGHTS / preset.settings["quant_dir"]
+    weights: Values = {flag: WEIGHTS / preset.weights[name] for flag, name in named.items()}
+    settings = preset.as_settings()
+    if settings.lora_dir is not None:
+        weights["lora_dir"] = tuple(WEIGHTS / file for file in settings.lora_dir)
+    if settings.quant_dir is not None:
+        weights["quant_dir"] = WEIGHTS / settings.quant_dir
     settings = settings_with_preset(preset.name, **weights).replace(
-        preset=None, input_json=EXAMPLE, save_file=Path(str(preset.about["output_name"]))
+        preset=None, input_json=EXAMPLE, save_file=Path(preset.about.output_name)
     )
+    about = preset.about
     # the words of a script: "$PYTHON" must stay as it is
     command = line(("generate_infinitetalk.py",), flags(settings, full=True), "sh", ('"$@"',))
-    return BEGIN.format(name=preset.name, promise=promise(preset), **preset.about) + f'"$PYTHON" {command}\n'
+    titles = {"title_en": about.title_en, "title_zh": about.title_zh}
+    return BEGIN.format(name=preset.name, promise=promise(preset), **titles) + f'"$PYTHON" {command}\n'
 
 
 def promise(preset: Preset) -> str:
     """What the preset is meant to need and to give."""
     about = preset.about
-    speed = f"; {about['speedup']} times as fast as 40 steps with three passes" if "speedup" in about else ""
-    return f"Meant for {about['peak_vram_gb']} GB{speed}."
+    speed = f"; {about.speedup} times as fast as 40 steps with three passes" if about.speedup is not None else ""
+    return f"Meant for {about.peak_vram_gb} GB{speed}."
 
 
 def menu(presets: list[Preset]) -> str:
     """The chooser."""
     width = max(len(preset.name) for preset in presets)
     lines = [
-        f"  {number}  {preset.name:{width}}  {preset.about['peak_vram_gb']:>2} GB  "
-        f"{preset.about['title_en']} / {preset.about['title_zh']}"
+        f"  {number}  {preset.name:{width}}  {preset.about.peak_vram_gb:>2} GB  "
+        f"{preset.about.title_en} / {preset.about.title_zh}"
         for number, preset in enumerate(presets, 1)
     ]
     cases = [f"    {n} | {preset.name}) choice={preset.name} ;;" for n, preset in enumerate(presets, 1)]

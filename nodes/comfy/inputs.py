@@ -61,11 +61,11 @@ def _number(name: str, id: str, help: str) -> io.Input:
     if expected.optional:
         default = least = unset(name)
         help = f"{help} {default}: left out."
-    if name == "base_seed":
-        return io.Int.Input(id, default=default, min=0, max=int(most), control_after_generate=True, tooltip=help)
     if expected.kind is int:
+        low, high = 0 if least is None else int(least), _LARGEST_INT if most is None else int(most)
+        if name == "base_seed":
+            return io.Int.Input(id, default=default, min=low, max=high, control_after_generate=True, tooltip=help)
         step = 4 if name == "frame_num" else 1
-        most = _LARGEST_INT if most is None else int(most)
-        return io.Int.Input(id, default=default, min=int(least), max=most, step=step, tooltip=help)
+        return io.Int.Input(id, default=default, min=low, max=high, step=step, tooltip=help)
     least, most = -_WIDEST if least is None else least, _WIDEST if most is None else most
     return io.Float.Input(id, default=float(default), min=least, max=most, step=0.01, round=0.0001, tooltip=help)

@@ -41,14 +41,16 @@ async def export(request: web.Request) -> web.Response:
 
 def preset_widgets(name: str) -> dict[str, object]:
     """What a preset writes into widgets, by node; and the LoRA that it brings, for which there is no widget."""
-    settings = dict(load_preset(name).settings)
-    if "quant_dir" in settings:
-        settings["quant_dir"] = files.find("quant_dir", settings["quant_dir"]) or settings["quant_dir"]
+    preset = load_preset(name)
+    settings, wanted = dict(preset.settings), preset.as_settings()
+    if wanted.quant_dir is not None:
+        file = wanted.quant_dir.as_posix()
+        settings["quant_dir"] = files.find("quant_dir", file) or file
     shown = {setting: widget_value(setting, value) for setting, value in settings.items()}
     nodes = {"InfiniteTalkModelLoader": LOADER, "InfiniteTalkSampler": SAMPLER}
     by_node = {node: {w: shown[w] for w in widgets if w in shown} for node, widgets in nodes.items()}
-    loras = zip(settings.get("lora_dir", ()), settings.get("lora_scale", ()), strict=True)
-    return {**by_node, "lora": ", ".join(f"{lora} ({scale})" for lora, scale in loras)}
+    loras = zip(wanted.lora_dir, wanted.lora_scale, strict=True) if wanted.lora_dir else ()
+    return {**by_node, "lora": ", ".join(f"{lora.as_posix()} ({scale})" for lora, scale in loras)}
 
 
 def _serve(address: str, folder: Path) -> None:

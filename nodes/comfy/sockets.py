@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 from comfy_api.latest import io
 
+from ...pipeline.settings.roles import Values
+
 if TYPE_CHECKING:
     from ...pipeline.models.speech import EncodedSpeech
 
@@ -37,7 +39,7 @@ class ModelChoice:
         preset: the name of the preset that ruled some of them, if any.
     """
 
-    settings: dict[str, object] = field(default_factory=dict)
+    settings: Values = field(default_factory=dict)
     preset: str | None = None
 
 

@@ -81,7 +81,7 @@ def overview() -> str:
 
 def demo_command() -> str:
     """The line that makes a video with the bundled model, for this machine's shell."""
-    settings = settings_with_preset(DEMO, save_file=Path(str(load_preset(DEMO).about["output_name"])))
+    settings = settings_with_preset(DEMO, save_file=Path(load_preset(DEMO).about.output_name))
     return line(("infinitetalk",), to_argv(settings), own_shell())
 
 

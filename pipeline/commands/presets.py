@@ -39,25 +39,25 @@ def presets_table() -> str:
 
 
 def _row(preset: Preset) -> tuple[str, ...]:
-    s, about = preset.settings, preset.about
-    loras = zip(s.get("lora_dir", ()), s.get("lora_scale", ()), strict=True)
+    s, about = preset.as_settings(), preset.about
+    loras = zip(s.lora_dir, s.lora_scale, strict=True) if s.lora_dir else ()
     return (
         preset.name,
-        f"{s['sample_steps']} {s['sample_solver']}",
-        f"{s['sample_text_guide_scale']:g} / {s['sample_audio_guide_scale']:g}",
+        f"{s.sample_steps} {s.sample_solver}",
+        f"{s.sample_text_guide_scale:g} / {s.sample_audio_guide_scale:g}",
         ", ".join(f"{_short(name)} {scale:g}" for name, scale in loras) or "-",
-        str(s.get("quant") or "bf16"),
-        str(s["size"]).removeprefix("infinitetalk-"),
-        f"{about['peak_vram_gb']} GB",
-        f"{about['speedup']}x" if "speedup" in about else "-",
-        f"{about['title_en']} / {about['title_zh']}",
+        s.quant or "bf16",
+        s.size.removeprefix("infinitetalk-"),
+        f"{about.peak_vram_gb} GB",
+        "-" if about.speedup is None else f"{about.speedup}x",
+        f"{about.title_en} / {about.title_zh}",
     )
 
 
-def _short(lora: str) -> str:
+def _short(lora: Path) -> str:
     """A LoRA's name without what every file's name has: lightx2v, FusionX."""
     common = {"wan2.1", "wan21", "i2v", "14b", "480p", "lora", "cfg", "step", "distill", "rank128", "bf16"}
-    return "_".join(word for word in Path(lora).stem.split("_") if word.lower() not in common) or lora
+    return "_".join(word for word in lora.stem.split("_") if word.lower() not in common) or lora.stem
 
 
 def _width(text: str) -> int:

@@ -64,7 +64,7 @@ def recommend(goal: str | None, vram: float | None) -> Recommendation:
             return _for_little_memory(vram, f"The card has {vram:g} GB, less than {ENOUGH}.")
     name, purpose = GOALS[goal]["preset"], GOALS[goal]["purpose_en"]
     preset = load_preset(name)
-    needed = preset.about["peak_vram_gb"]
+    needed = preset.about.peak_vram_gb
     if vram is not None and vram < needed:
         return _for_little_memory(
             vram, f"{name} would be for {purpose}, but is meant for {needed} GB; here are {vram:g}."
@@ -75,7 +75,7 @@ def recommend(goal: str | None, vram: float | None) -> Recommendation:
 
 def _for_little_memory(vram: float, reason: str) -> Recommendation:
     preset = load_preset(LOW_MEMORY)
-    needed = preset.about["peak_vram_gb"]
+    needed = preset.about.peak_vram_gb
     reasons = [reason, f"{LOW_MEMORY} is meant for {needed} GB."]
     if vram < needed:
         reasons.append("With less, take a smaller --size as well, and let --dry_run estimate the memory.")
@@ -85,11 +85,13 @@ def _for_little_memory(vram: float, reason: str) -> Recommendation:
 def describe_recommendation(found: Recommendation) -> str:
     """The preset, why, what has to be downloaded beside the base models, and the command to run."""
     preset = found.preset
-    files = [*preset.settings.get("lora_dir", ()), *filter(None, [preset.settings.get("quant_dir")])]
-    needs = [f"needs beside the base models: {', '.join(f'{_WEIGHTS}/{name}' for name in files)}"] if files else []
+    settings = preset.as_settings()
+    files = [*(settings.lora_dir or ()), *filter(None, [settings.quant_dir])]
+    names = ", ".join(f"{_WEIGHTS}/{file.as_posix()}" for file in files)
+    needs = [f"needs beside the base models: {names}"] if files else []
     return "\n".join(
         [
-            f"{preset.name}: {preset.about['title_en']} / {preset.about['title_zh']}",
+            f"{preset.name}: {preset.about.title_en} / {preset.about.title_zh}",
             *(f"  {reason}" for reason in found.reasons),
             *(f"  {line}" for line in needs),
             "",
@@ -106,7 +108,7 @@ def command_for(preset: Preset) -> str:
 
     weights = {flag: Path(_WEIGHTS, preset.weights[name]) for name, flag in _PLACES.items()}
     inputs = {"image": Path("me.png"), "audio": Path("speech.wav"), "prompt": "A woman is talking."}
-    output = Path(str(preset.about["output_name"]))
+    output = Path(preset.about.output_name)
     settings = settings_with_preset(preset.name, **weights, **inputs, save_file=output)
     return line(("infinitetalk",), to_argv(settings), "sh")
 

@@ -124,14 +124,13 @@ def from_prompt(prompt: dict[str, dict[str, object]], name: str = "the graph") -
     """
     nodes = {}
     for identity, entry in prompt.items():
-        inputs = entry.get("inputs", {})
-        if not isinstance(entry.get("class_type"), str) or not isinstance(inputs, dict):
+        kind, inputs = entry.get("class_type"), entry.get("inputs", {})
+        if not isinstance(kind, str) or not isinstance(inputs, dict):
             raise InputError(f"{name}: node {identity} has no class_type or no inputs; export the graph again.")
         links = {key: Origin(value[0], int(value[1])) for key, value in inputs.items() if _is_link(value)}
         values = {key: _unwrapped(value) for key, value in inputs.items() if key not in links}
         about = entry.get("_meta")
         title = about.get("title") if isinstance(about, dict) else None
-        kind = entry["class_type"]
         nodes[str(identity)] = Node(str(identity), kind, str(title or kind), values, (), links)
     return _checked(Graph(nodes, name=name))
 

@@ -7,6 +7,7 @@ So the order comes from tables of what each version of a node had. Knows how to 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 
 from .graph import Graph, Node
 
@@ -14,7 +15,7 @@ CONTROLS = ("fixed", "increment", "decrement", "randomize")
 CONTROL = "control_after_generate"  # the widget that the frontend puts behind a seed
 
 # the widgets of one version of a node, in order: name -> bool, int, float or str; an object fits everything
-Order = dict[str, type]
+Order = Mapping[str, type]
 
 
 def with_names(graph: Graph, orders: dict[str, tuple[Order, ...]]) -> Graph:

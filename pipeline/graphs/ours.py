@@ -46,7 +46,7 @@ def read(graph: Graph, sampler: str, files: Files) -> Exported:
     values |= _ruled(_preset(graph, model), _preset(graph, owner), bool(loras), files)
     prefix = str(value(graph, owner, widgets.PREFIX, widgets.PREFIX_DEFAULT))
     values |= {"save_file": save_name(prefix), **sources(graph, sampler, files)}
-    return Exported(validate(Settings(**values)), (*notes, *files.notes()))
+    return Exported(validate(Settings.of(values)), (*notes, *files.notes()))
 
 
 def _with_names(graph: Graph) -> Graph:
@@ -148,7 +148,7 @@ def seed_note(graph: Graph, sampler: str) -> tuple[str, ...]:
     )
 
 
-def _values(graph: Graph, owner: Node, names: tuple[str, ...]) -> Values:
+def _values(graph: Graph, owner: Node, names: tuple[str, ...]) -> dict[str, object]:
     return {name: value(graph, owner, name) for name in names}
 
 

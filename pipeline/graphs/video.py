@@ -15,7 +15,7 @@ from ..export.exported import Exported, Files
 from ..job.record import Record, read_record
 from ..settings.definition import NEGATIVE_PROMPT, Settings, names_with, setting_types
 from ..settings.presets import DEMO, preset_names, settings_with_preset
-from ..settings.roles import Json, Role, Values
+from ..settings.roles import Json, Role
 from ..settings.validation import resolve, validate
 from . import ours
 from .graph import graph_of, only
@@ -36,13 +36,13 @@ def read_video(path: Path, files: Files, node: str | None = None) -> Exported:
     known = {name: value for name, value in record.settings.items() if name in setting_types()}
     notes = [f"It was made with --{name}, which is not there any more." for name in record.settings.keys() - known]
     from_job = names_with(Role.JOB | Role.CONTENT)
-    values: Values = {name: value for name, value in known.items() if name not in from_job}
+    values: dict[str, object] = {name: value for name, value in known.items() if name not in from_job}
     if values.get("preset") not in (None, DEMO, *preset_names()):
         notes.append(f"The preset {values.pop('preset')} is not there any more; its values are written out.")
     try:
         sources, more = _sources(path, record, files, node)
         values |= {**_texts(record.job), **sources}
-        settings = validate(Settings(**values))
+        settings = validate(Settings.of(values))
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"the settings in {path} are damaged; another program may have changed them.") from error
     settings = settings.replace(save_file=path.with_name(f"{path.stem}_again"))

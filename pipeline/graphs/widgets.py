@@ -6,7 +6,8 @@ their widgets from it, and for the export, which reads them back. Knows nothing 
 
 from __future__ import annotations
 
-from pathlib import Path, PurePosixPath
+from collections.abc import Mapping
+from pathlib import Path
 
 from ..errors import InputError
 from ..export.exported import Files
@@ -59,7 +60,7 @@ def unset(name: str) -> int:
     return 0 if least is not None and least > 0 else -1
 
 
-def setting_values(given: Values, files: Files) -> Values:
+def setting_values(given: Mapping[str, object], files: Files) -> Values:
     """Settings from the values of widgets, by name.
 
     Raises:
@@ -69,11 +70,14 @@ def setting_values(given: Values, files: Files) -> Values:
     for name, value in given.items():
         expected = setting_types()[name]
         if expected.kind is Path:
-            values |= file_setting(name, value, files)
+            values |= _file_setting(name, value, files)
         elif expected.kind is bool and expected.optional:
             values[name] = _of_switch(name, value)
         elif expected.kind in (int, float):
             values[name] = _number(name, value)
+        elif not isinstance(value, expected.kind):
+            kind = "a text" if expected.kind is str else "true or false"
+            raise InputError(f"{name}: {value!r} found, {kind} expected.")
         elif name in TEXTS:
             values[name] = None if (name, value) == ("negative_prompt", NEGATIVE_PROMPT) else value
         else:
@@ -84,7 +88,7 @@ def setting_values(given: Values, files: Files) -> Values:
 def _of_switch(name: str, value: object) -> bool | None:
     if isinstance(value, bool):
         return value
-    if value not in SWITCH:
+    if not isinstance(value, str) or value not in SWITCH:
         raise InputError(f"{name}: {value!r} found, one of {', '.join(SWITCH)} expected.")
     return SWITCH[value]
 
@@ -108,19 +112,24 @@ def strength(value: object) -> float:
     return float(_number("lora_scale", value) or 0)
 
 
-def file_setting(name: str, value: object, files: Files) -> Values:
-    """What choosing ``value`` in a list of files means."""
+def chosen_file(name: str, value: object, files: Files) -> Path | None:
+    """The file or folder that choosing ``value`` in a setting's list of files means."""
     if not isinstance(value, str):
         raise InputError(f"{name}: {value!r} found, the name of a file expected.")
     if value == NONE:
-        return {name: None}
+        return None
     if value == DEMO:
         demo = demo_checkpoint()
-        return {"ckpt_dir": demo.ckpt_dir} if name == "dit_path" else {name: getattr(demo, name)}
-    path = files.model(name, value)
-    if name == "dit_path" and (path.is_dir() or not path.exists() and path.suffix.lower() not in _WEIGHTS_ENDINGS):
-        return {"ckpt_dir": path}
-    return {name: path}
+        return demo.ckpt_dir if name == "dit_path" else getattr(demo, name)
+    return files.model(name, value)
+
+
+def _file_setting(name: str, value: object, files: Files) -> Values:
+    path = chosen_file(name, value, files)
+    if name != "dit_path" or path is None:
+        return {name: path}
+    is_folder = path.is_dir() or not path.exists() and path.suffix.lower() not in _WEIGHTS_ENDINGS
+    return {"ckpt_dir" if is_folder else name: path}
 
 
 def widget_value(name: str, value: Value) -> Value:
@@ -143,22 +152,23 @@ def ruled_by_loader(preset: Preset, lora_linked: bool, files: Files) -> Values:
     """
     ruled = {*LOADER, *names_on(Node.LORA)}
     values = {name: value for name, value in preset.settings.items() if name in ruled}
-    if "lora_dir" in values:
+    wanted = preset.as_settings()
+    if wanted.lora_dir is not None:
         if lora_linked:
             raise InputError(f"preset {preset.name} brings its own LoRA; unlink the LoRA node, or the preset.")
-        values["lora_dir"] = tuple(_named("lora_dir", name, preset, files) for name in values["lora_dir"])
-        values["lora_scale"] = tuple(float(scale) for scale in values["lora_scale"])
-    if "quant_dir" in values:
-        values["quant_dir"] = _named("quant_dir", values["quant_dir"], preset, files)
+        values["lora_dir"] = tuple(_named("lora_dir", file, preset, files) for file in wanted.lora_dir)
+        values["lora_scale"] = tuple(float(scale) for scale in wanted.lora_scale)
+    if wanted.quant_dir is not None:
+        values["quant_dir"] = _named("quant_dir", wanted.quant_dir, preset, files)
     return values
 
 
-def _named(setting: str, name: str, preset: Preset, files: Files) -> Path:
+def _named(setting: str, file: Path, preset: Preset, files: Files) -> Path:
     """The file that a preset names."""
-    found = files.preset_file(setting, name)
+    found = files.preset_file(setting, file.as_posix())
     if found is None:
         raise InputError(
-            f"preset {preset.name} needs {PurePosixPath(name).name}, which is not in models/{FOLDERS[setting][0]}: "
+            f"preset {preset.name} needs {file.name}, which is not in models/{FOLDERS[setting][0]}: "
             "put it there and press R, or unlink the preset from the loader."
         )
     return found

@@ -193,7 +193,7 @@ class _Scope:
         """Where a link's value comes from, past everything that only passes on, for an input of a type."""
         identity, number = start
         if identity == _INPUTS and self.parent is not None:
-            return self._resolve_outside(number, way)
+            return self._resolve_outside(self.parent, number, way)
         if identity not in self.nodes:
             return Origin(self.prefix + identity, number)
         node = self.nodes[identity]
@@ -214,7 +214,7 @@ class _Scope:
             return inner._follow(inner.links[inner.outputs[number]], wanted, way)
         return Origin(self.prefix + identity, number)
 
-    def _resolve_outside(self, number: int, way: tuple[object, ...]) -> Origin | _Constant | None:
+    def _resolve_outside(self, parent: _Scope, number: int, way: tuple[object, ...]) -> Origin | _Constant | None:
         """What the node that stands for this subgraph has at one of its inputs: a link, or a promoted widget."""
         declared = self.data.get("inputs") or []
         if not _are_slots(declared, link=False) or not 0 <= number < len(declared):
@@ -222,14 +222,15 @@ class _Scope:
         name, owner = declared[number]["name"], str(self.owner["id"])
         for index, entry in enumerate(_inputs(self.owner)):
             if entry["name"] == name and entry.get("link") is not None:
-                found = self.parent._resolve_input(owner, index, way)
+                found = parent._resolve_input(owner, index, way)
                 if found is not None:
                     return found
         own = (_INPUTS, name)
         return _Constant(self.given[own]) if own in self.given else None
 
     def _resolve_getter(self, node: dict[str, Any], way: tuple[object, ...]) -> Origin | _Constant | None:
-        name, scope = _held(node), self
+        name = _held(node)
+        scope: _Scope | None = self
         while scope is not None:
             if name in scope.setters:
                 return scope._resolve_input(scope.setters[name], 0, way)

@@ -6,7 +6,6 @@ the same words. Opens every file as far as telling what it is; loads no weights 
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -31,7 +30,7 @@ from ..residency.host_memory import host_memory_notice
 from ..sampling.guidance import branches_of_steps
 from ..sampling.solvers import make_solver
 from ..settings.definition import Settings
-from ..settings.validation import warnings_for
+from ..settings.validation import shift_of, steps_of, warnings_for
 from .checked import check_models, check_speech
 from .machine import Machine, choose_machine, choose_vae, computes, free_memory
 from .memory import MARGIN, MemoryEstimate, Placement, VaePlan, host_bytes, plan_memory
@@ -124,8 +123,8 @@ class RunPlan:
     def wanted(self) -> int:
         """Bytes on the device with which all of the transformer could stay there, or as many as may be used."""
         _, ideal = self.models.place(self.settings, self.size, self.vae, None)
-        limit = math.inf if self.settings.vram_limit is None else int(self.settings.vram_limit * GIB)
-        return min(ideal.peak + MARGIN, limit)
+        needed, limit = ideal.peak + MARGIN, self.settings.vram_limit
+        return needed if limit is None else min(needed, int(limit * GIB))
 
     def placed(self, free: int | None) -> RunPlan:
         """The same with so many bytes free on the device, which decides what stays there and no frame."""
@@ -180,14 +179,14 @@ def plan_run(models: ModelsPlan, settings: Settings, job: Job, loaded: bool = Fa
         InputError: the picture or the sound cannot be used, a package that the settings need is missing, or the text
             encoder is needed and does not fit its file.
     """
-    make_solver(settings.sample_solver, settings.sample_steps, settings.sample_shift, torch.Generator())
+    make_solver(settings.sample_solver, steps_of(settings), shift_of(settings), torch.Generator())
     reference = open_reference(job.reference)
     audio, speech = _speech(job)
     frames = frame_count(len(speech))
     spans = window_plan(frames, settings.frame_num, settings.motion_frame, settings.max_frame_num)
     size = target_size(settings.size, reference.height, reference.width)
     scales = settings.sample_text_guide_scale, settings.sample_audio_guide_scale
-    branches = branches_of_steps(settings.sample_steps, *scales, settings.sample_audio_guide_steps)
+    branches = branches_of_steps(steps_of(settings), *scales, settings.sample_audio_guide_steps)
     prompts = (job.prompt, job.negative_prompt) if "drop_text" in branches[0] else (job.prompt,)
     if not_cached(prompts, models.text_identity, default_cache_dir()):
         load_text_encoder(models.files.encoders.text, "meta", torch.float32)

@@ -48,7 +48,7 @@ def window_plan(
     if num_frames < 1:
         raise InputError(f"The speech is shorter than one video frame ({1000 // FPS} ms); give a longer sound file.")
     total = num_frames if max_frame_num is None else min(num_frames, max_frame_num)
-    spans = []
+    spans: list[WindowSpan] = []
     start, keep_from = 0, 0
     while not spans or spans[-1].stop < total:
         stop = start + frame_num

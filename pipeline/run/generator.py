@@ -246,8 +246,9 @@ def memory_errors() -> Iterator[None]:
 
 def prepare(settings: Settings, job: Job) -> Prepared:
     """What ``generate`` would do; raises what it raises before it loads anything."""
+    path = _path_of(settings)
     with memory_errors():
-        return Generator(settings).prepare(job, settings.save_file)
+        return Generator(settings).prepare(job, path)
 
 
 def generate(settings: Settings, job: Job, progress: Progress = no_progress) -> Path:
@@ -256,5 +257,12 @@ def generate(settings: Settings, job: Job, progress: Progress = no_progress) -> 
     Raises:
         InputError: also when memory does not suffice.
     """
+    path = _path_of(settings)
     with memory_errors():
-        return Generator(settings, progress).save(job, settings.save_file)
+        return Generator(settings, progress).save(job, path)
+
+
+def _path_of(settings: Settings) -> Path:
+    if settings.save_file is None:
+        raise InputError("--save_file: it is left out; give the name of the video.")
+    return settings.save_file

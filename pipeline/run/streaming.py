@@ -31,6 +31,7 @@ from ..sampling.noise import window_generator, window_noise
 from ..sampling.solvers import make_solver
 from ..sampling.teacache import COEFFICIENTS_480, COEFFICIENTS_720, TeaCache
 from ..settings.definition import PIXELS_480, Settings
+from ..settings.validation import shift_of, steps_of
 from .progress import Decoded, Decoding, Progress, Step, WindowStarted, Working, no_progress
 from .seams import even_seam
 
@@ -150,12 +151,12 @@ class Streamer:
         self.noise = noise
         self.size = target_size(settings.size, inputs.reference.height, inputs.reference.width)
         self.branches = branches_of_steps(
-            settings.sample_steps,
+            steps_of(settings),
             settings.sample_text_guide_scale,
             settings.sample_audio_guide_scale,
             settings.sample_audio_guide_steps,
         )
-        self._shown = _Shown()
+        self._shown: _Shown | None = None
         self._cropped: tuple[int, torch.Tensor] | None = None
         self._colours: LabStatistics | None = None
         self._constants: dict[str, torch.Tensor] = {}
@@ -173,21 +174,21 @@ class Streamer:
         self.progress(WindowStarted(span.index, len(self.spans)))
         if self._colours is None:  # of the first reference frame, as upstream
             self._colours = lab_statistics(self._pixels(self.inputs.reference.frame_index(0)))
-        self._show(span.start / FPS)
+        shown = self._show(span.start / FPS)
         if motion is None:
-            held = self._shown.latents[:, :1]
+            held = shown.latents[:, :1]
         else:
             with self.models.using(self.models.vae):
                 held = self.models.vae.encode(motion, self.models.vae_plan.tiles)
-        latents = self._denoise(span, held)
+        latents = self._denoise(span, shown, held)
         self.progress(Decoding(span.index))
-        return self._decode(span, latents, None if motion is None else motion[:, -1])
+        return self._decode(span, latents, self._colours, None if motion is None else motion[:, -1])
 
-    def _show(self, seconds: float) -> None:
+    def _show(self, seconds: float) -> _Shown:
         """Encode the reference frame for this time, unless it is the one that was encoded last."""
         index = self.inputs.reference.frame_index(seconds)
-        if index == self._shown.index:
-            return
+        if self._shown is not None and index == self._shown.index:
+            return self._shown
         models, pixels = self.models, self._pixels(index)
         with models.using(models.image_encoder):
             image = models.image_encoder.encode(pixels)
@@ -197,6 +198,7 @@ class Streamer:
         mask[:, 0] = 1
         self._shown = _Shown(index, latents, torch.cat([mask, latents]), image)
         self._constants.pop("image", None)
+        return self._shown
 
     def _pixels(self, index: int) -> torch.Tensor:
         """The reference frame of that number, [3, H, W] in [-1, 1]; kept until another is asked for."""
@@ -205,31 +207,32 @@ class Streamer:
             self._cropped = index, pixels.to(self.models.device)
         return self._cropped[1]
 
-    def _denoise(self, span: WindowSpan, held: torch.Tensor) -> torch.Tensor:
+    def _denoise(self, span: WindowSpan, shown: _Shown, held: torch.Tensor) -> torch.Tensor:
         s = self.settings
+        steps = steps_of(s)
         generator = window_generator(s.base_seed, span.index)
-        shape = tuple(self._shown.latents.shape)
+        shape = tuple(shown.latents.shape)
         noise = window_noise(generator, shape) if self.noise is None else self.noise(span.index, shape)
         with self.models.using_transformer():
             return denoise(
                 self.models.transformer,
                 _Announced(self.models.blocks, self.progress),
                 noise.to(self.models.device),
-                self._shown.reference,
+                shown.reference,
                 held,
-                self._contexts(span),
+                self._contexts(span, shown),
                 self._guidance(),
-                make_solver(s.sample_solver, s.sample_steps, s.sample_shift, generator),
+                make_solver(s.sample_solver, steps, shift_of(s), generator),
                 self._teacache(),
-                lambda done, estimate: self.progress(Step(span.index, done, s.sample_steps, estimate)),
+                lambda done, estimate: self.progress(Step(span.index, done, steps, estimate)),
             )
 
-    def _contexts(self, span: WindowSpan) -> list[dict[Branch, Context]]:
+    def _contexts(self, span: WindowSpan, shown: _Shown) -> list[dict[Branch, Context]]:
         """What each branch of each step attends to."""
         transformer, blocks, inputs = self.models.transformer, self.models.blocks, self.inputs
         windows = inputs.speech.windows(span.start, span.stop)
         speech = transformer.embed_speech(windows)
-        image = self._constant("image", lambda: transformer.encode_image(self._shown.image, blocks.image))
+        image = self._constant("image", lambda: transformer.encode_image(shown.image, blocks.image))
 
         def context(branch: Branch) -> Context:
             if branch in ("cond", "drop_audio"):
@@ -265,16 +268,17 @@ class Streamer:
         return TeaCache(self.settings.teacache_thresh, COEFFICIENTS_480 if small else COEFFICIENTS_720)
 
     def _decode(
-        self, span: WindowSpan, latents: torch.Tensor, shown: torch.Tensor | None
+        self, span: WindowSpan, latents: torch.Tensor, colours: LabStatistics, last: torch.Tensor | None
     ) -> tuple[Window, torch.Tensor]:
-        """Decode, correct colours, even the seam and convert piece by piece; keep the end for the next window."""
+        """Decode, correct colours, even the seam after ``last`` and convert, piece by piece; keep the end."""
         vae, plan, on_card = self.models.vae, self.models.vae_plan, self.models.device.type == "cuda"
         shape = self.settings.frame_num, *self.size, 3
         frames = torch.empty(shape, dtype=torch.uint8, pin_memory=on_card)  # so that nobody waits for the copies
         ends: list[torch.Tensor] = []
         done = 0
         with self.models.using(vae):
-            for piece in self._evened(_Announced(vae.decode_frames(latents, plan.tiles), self.progress), shown):
+            decoded = _Announced(vae.decode_frames(latents, plan.tiles), self.progress)
+            for piece in self._evened(decoded, colours, last):
                 frames[done : done + piece.shape[1]].copy_(to_uint8(piece), non_blocking=True)
                 done += piece.shape[1]
                 if (wanted := done - self.settings.frame_num + self.settings.motion_frame) > 0:
@@ -286,21 +290,23 @@ class Streamer:
         self.progress(Decoded(span.index, kept))
         return Window(span.index, len(self.spans), span.start + span.keep_from, kept), motion
 
-    def _evened(self, decoded: Iterable[torch.Tensor], shown: torch.Tensor | None) -> Iterator[torch.Tensor]:
-        """What the VAE decodes as it is to be shown, after ``shown``, the last frame before."""
+    def _evened(
+        self, decoded: Iterable[torch.Tensor], colours: LabStatistics, last: torch.Tensor | None
+    ) -> Iterator[torch.Tensor]:
+        """What the VAE decodes as it is to be shown, after ``last``, the frame before."""
         s = self.settings
-        matched = (match_colour(piece, self._colours, s.color_correction_strength) for piece in decoded)
-        return even_seam(matched, shown, s.motion_frame, min(s.seam_frames, s.frame_num - s.motion_frame))
+        matched = (match_colour(piece, colours, s.color_correction_strength) for piece in decoded)
+        return even_seam(matched, last, s.motion_frame, min(s.seam_frames, s.frame_num - s.motion_frame))
 
 
 @dataclass(frozen=True)
 class _Shown:
     """The reference frame that is encoded at the moment; ``image`` is what CLIP sees in it."""
 
-    index: int | None = None
-    latents: torch.Tensor | None = None
-    reference: torch.Tensor | None = None
-    image: torch.Tensor | None = None
+    index: int
+    latents: torch.Tensor
+    reference: torch.Tensor
+    image: torch.Tensor
 
 
 class _Announced:

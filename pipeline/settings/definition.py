@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import typing
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -34,6 +35,7 @@ from .roles import (
     Role,
     SettingInfo,
     SettingType,
+    Value,
     json_value,
     setting,
 )
@@ -377,9 +379,18 @@ class Settings:
         """All values by name, as JSON has them: paths are texts, several values a list."""
         return {name: json_value(getattr(self, name)) for name in setting_types()}
 
-    def replace(self, **changes: typing.Any) -> Settings:
+    @classmethod
+    def of(cls, values: Mapping[str, object]) -> Settings:
+        """The settings that have these values, of whatever types: ``validate`` judges them.
+
+        Raises:
+            TypeError: there is no setting of such a name.
+        """
+        return cls(**values)  # type: ignore[arg-type]  # what comes from files and flags may be anything
+
+    def replace(self, **changes: Value) -> Settings:
         """The same settings with some changed."""
-        return dataclasses.replace(self, **changes)
+        return Settings.of({**vars(self), **changes})
 
 
 @cache

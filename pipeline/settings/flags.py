@@ -12,7 +12,7 @@ import difflib
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Never
+from typing import Never
 
 from ..errors import InputError
 from .definition import Settings, setting_infos, setting_types
@@ -90,9 +90,9 @@ def parse(argv: list[str]) -> Settings:
 
 def settings_from(args: argparse.Namespace) -> Settings:
     """The settings that the result of a parser from ``with_settings`` gives; see ``parse``."""
-    given: Values = {name: _several(value) if isinstance(value, list) else value for name, value in vars(args).items()}
-    preset = given.pop("preset", None)
-    return _implied(preset, given)
+    values = vars(args).items()
+    given = {name: _several(value) if isinstance(value, list) else value for name, value in values if name != "preset"}
+    return _implied(getattr(args, "preset", None), given)
 
 
 def _several(values: list[Single | None]) -> tuple[Single | None, ...] | None:
@@ -125,18 +125,17 @@ def with_settings(parser: Parser, names: Collection[str], helps: Mapping[str, st
 def _add_flag(
     group: argparse._ArgumentGroup, name: str, info: SettingInfo, expected: SettingType, default: Value
 ) -> None:
-    options: dict[str, Any] = {"default": argparse.SUPPRESS}
-    if expected.several:
-        options.update(nargs="+", action="extend")
-    elif expected.kind is bool:
-        options.update(nargs="?", const=True)
+    switch = expected.kind is bool and not expected.several
     metavar = "{" + ",".join(info.choices) + "}" if info.choices else _METAVARS[expected.kind]
     group.add_argument(
         f"--{name}",
         type=lambda text: value_from_text(name, text),
         metavar=metavar,
         help=describe_setting(info, default).replace("%", "%%"),
-        **options,
+        default=argparse.SUPPRESS,
+        action="extend" if expected.several else "store",
+        nargs="+" if expected.several else "?" if switch else None,
+        const=True if switch else None,
     )
 
 
@@ -200,8 +199,8 @@ def to_argv(settings: Settings, full: bool = False) -> list[str]:
     return argv
 
 
-def _implied(preset: str | None, given: Values) -> Settings:
-    return Settings(**given) if preset is None else settings_with_preset(preset, **given)
+def _implied(preset: str | None, given: Mapping[str, object]) -> Settings:
+    return Settings.of(given) if preset is None else settings_with_preset(preset, **given)
 
 
 def _differences(settings: Settings, base: Settings) -> Values:

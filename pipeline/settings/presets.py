@@ -10,17 +10,33 @@ from __future__ import annotations
 
 import difflib
 import tomllib
-import typing
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..errors import InputError
 from .definition import Settings, names_with
-from .roles import JOB, Value, Values
+from .roles import JOB, Values
 
 FOLDER = Path(__file__).parents[2] / "presets"
 ASSETS = Path(__file__).parents[2] / "assets"
 DEMO = "demo"
+
+
+@dataclass(frozen=True)
+class About:
+    """What a preset is called and what it promises.
+
+    Attributes:
+        output_name: of the video in its script.
+        peak_vram_gb: memory of the card that it is meant for; 0 where it promises nothing.
+        speedup: against 40 steps with three passes.
+    """
+
+    title_en: str
+    title_zh: str
+    output_name: str
+    peak_vram_gb: float = 0
+    speedup: float | None = None
 
 
 @dataclass(frozen=True)
@@ -29,9 +45,13 @@ class Preset:
 
     name: str
     settings: Values
-    about: dict[str, typing.Any]
+    about: About
     weights: dict[str, str] = field(default_factory=dict)
     bundled: dict[str, str | list[str]] = field(default_factory=dict)
+
+    def as_settings(self) -> Settings:
+        """Its settings alone; files are named as they are to be looked up."""
+        return Settings.of(self.settings)
 
     def bundled_paths(self) -> dict[str, Path | tuple[Path, ...]]:
         """The files that come with the program, by setting."""
@@ -58,10 +78,14 @@ def load_preset(name: str) -> Preset:
         hint = f"Did you mean {near[0]}? " if near else ""
         raise InputError(f"--preset: {name!r} found. {hint}There are {', '.join(names)}.")
     with (FOLDER / f"{name}.toml").open("rb") as file:
-        return Preset(name=name, **tomllib.load(file))
+        tables = tomllib.load(file)
+    settings: Values = {
+        key: tuple(value) if isinstance(value, list) else value for key, value in tables["settings"].items()
+    }
+    return Preset(name, settings, About(**tables["about"]), tables.get("weights", {}), tables.get("bundled", {}))
 
 
-def settings_with_preset(name: str, **given: Value) -> Settings:
+def settings_with_preset(name: str, **given: object) -> Settings:
     """The settings of a preset; those in ``given`` win.
 
     A preset's ``lora_scale`` belongs to its ``lora_dir``, and its ``quant_dir`` to its ``quant``: where the
@@ -75,7 +99,7 @@ def settings_with_preset(name: str, **given: Value) -> Settings:
     usual: Values = {**preset.bundled_paths(), **preset.settings}
     if given.get("input_json") is not None:
         usual = {setting: value for setting, value in usual.items() if setting not in names_with(JOB)}
-    values: Values = {**usual, **given, "preset": name}
+    values: dict[str, object] = {**usual, **given, "preset": name}
     for owner, follower in (("lora_dir", "lora_scale"), ("quant", "quant_dir")):
         if values.get(owner) is None and follower not in given:
             values.pop(follower, None)
@@ -83,4 +107,4 @@ def settings_with_preset(name: str, **given: Value) -> Settings:
         for way, other in (ways, ways[::-1]):
             if given.get(way) is not None and other not in given:
                 values.pop(other, None)
-    return Settings(**values)
+    return Settings.of(values)

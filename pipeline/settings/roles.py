@@ -15,7 +15,7 @@ from pathlib import Path
 
 Single = bool | int | float | str | Path
 Value = Single | tuple[Single, ...] | None
-Values = dict[str, typing.Any]  # by the setting's name, each of the type that ``SettingType`` says
+Values = dict[str, Value]  # by the setting's name
 Json = bool | int | float | str | None | list["Json"] | dict[str, "Json"]
 
 

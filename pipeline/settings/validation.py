@@ -111,27 +111,38 @@ def resolve(settings: Settings) -> Settings:
         InputError: see ``validate``.
     """
     s = validate(settings)
-    steps = SOLVERS[s.sample_solver].steps or USUAL_STEPS
-    height, width = target_size(s.size, 1, 1)  # a bucket's square
-    shift = SHIFT_480 if height * width <= PIXELS_480 else SHIFT_720
     longest = s.max_frame_num
     if s.mode == "clip":
         longest = s.frame_num if longest is None else min(longest, s.frame_num)
     return s.replace(
-        sample_steps=steps if s.sample_steps is None else s.sample_steps,
-        sample_shift=shift if s.sample_shift is None else s.sample_shift,
+        sample_steps=steps_of(s),
+        sample_shift=shift_of(s),
         base_seed=random.randrange(RANDOM_SEEDS) if s.base_seed < 0 else s.base_seed,
         max_frame_num=longest,
     )
 
 
+def steps_of(settings: Settings) -> int:
+    """The number of denoising steps: as set, or the solver's own."""
+    if settings.sample_steps is not None:
+        return settings.sample_steps
+    return SOLVERS[settings.sample_solver].steps or USUAL_STEPS
+
+
+def shift_of(settings: Settings) -> float:
+    """The shift of the noise schedule: as set, or that of the size."""
+    if settings.sample_shift is not None:
+        return settings.sample_shift
+    height, width = target_size(settings.size, 1, 1)  # a bucket's square
+    return SHIFT_480 if height * width <= PIXELS_480 else SHIFT_720
+
+
 def warnings_for(settings: Settings) -> tuple[str, ...]:
     """Sentences about resolved settings that are allowed but will not do what they promise."""
     s, found = settings, []
-    if s.use_teacache and s.sample_steps is not None and s.sample_steps <= TEACACHE_WARMUP_STEPS:
+    if s.use_teacache and steps_of(s) <= TEACACHE_WARMUP_STEPS:
         found.append(
-            f"--use_teacache cannot speed up {s.sample_steps} steps: "
-            f"it never skips in the first {TEACACHE_WARMUP_STEPS}."
+            f"--use_teacache cannot speed up {steps_of(s)} steps: it never skips in the first {TEACACHE_WARMUP_STEPS}."
         )
     if s.sample_audio_guide_steps is not None and math.isclose(s.sample_audio_guide_scale, 1):
         found.append("--sample_audio_guide_steps does nothing: --sample_audio_guide_scale is 1, which is off.")

@@ -18,9 +18,9 @@ def test_the_table_has_every_preset_in_both_languages(capsys):
     for name in preset_names():
         preset = load_preset(name)
         (line,) = (line for line in out.splitlines() if line.startswith(name))
-        assert preset.about["title_en"] in line and preset.about["title_zh"] in line
+        assert preset.about.title_en in line and preset.about.title_zh in line
         assert f"{preset.settings['sample_steps']} {preset.settings['sample_solver']}" in line
-        assert f"{preset.about['peak_vram_gb']} GB" in line and preset.settings["size"].split("-")[1] in line
+        assert f"{preset.about.peak_vram_gb} GB" in line and preset.settings["size"].split("-")[1] in line
     assert "lightx2v 0.8" in out and "FusionX 0.6" in out and "bf16" in out
     assert main(["presets", "01_ultra_fast"]) == 2
 
@@ -59,8 +59,8 @@ def test_the_decision_tree(capsys, goal, vram, name):
     assert f"run_configs/{name}.sh" in out
     command = out[out.index("infinitetalk \\") :].split("\n\n")[0].replace("\\\n", " ")
     settings = parse(shlex.split(command)[1:])
-    assert settings.preset == name and settings.save_file.name == load_preset(name).about["output_name"]
-    if vram is not None and vram < load_preset(name).about["peak_vram_gb"]:
+    assert settings.preset == name and settings.save_file.name == load_preset(name).about.output_name
+    if vram is not None and vram < load_preset(name).about.peak_vram_gb:
         assert "smaller --size" in out
 
 

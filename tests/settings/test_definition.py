@@ -253,8 +253,8 @@ def test_a_preset_holds_what_was_published(name):
         **OTHERS.get(name, {}),
     )
     about = load_preset(name).about
-    assert about["peak_vram_gb"] == vram and about.get("speedup") == speed
-    assert about["title_en"].isascii() and not about["title_zh"].isascii() and about["output_name"]
+    assert about.peak_vram_gb == vram and about.speedup == speed
+    assert about.title_en.isascii() and not about.title_zh.isascii() and about.output_name
 
 
 @pytest.mark.parametrize("name", PRESETS)

@@ -31,7 +31,7 @@ def test_the_preset_is_the_flags_spelt_out():
 
 
 def test_it_is_not_offered_for_real_work():
-    assert DEMO not in preset_names() and load_preset(DEMO).about["title_en"]
+    assert DEMO not in preset_names() and load_preset(DEMO).about.title_en
 
 
 OWN = {

@@ -34,6 +34,7 @@ from ...pipeline.models.transformer.loading import load_transformer
 from ...pipeline.models.transformer.matrices import Keeping, plan_weights
 from ...pipeline.models.transformer.model import Context, WanTransformer
 from ...pipeline.models.transformer.pointwise import choose_pointwise
+from ...pipeline.quantisation.codes import pack
 from ...pipeline.quantisation.matmul import multiply_plain
 from ...pipeline.quantisation.storage import PLAIN, Packed
 from .gguf_files import write_gguf
@@ -243,7 +244,7 @@ class Model:
                 packed = Packed(layer.storage, {name: getattr(layer, name).data for name in layer.parts}, ())
                 factors = None if layer.lora_down is None or layer.lora_up is None else (layer.lora_down, layer.lora_up)
                 branch = None if factors is None else (factors[0].data, factors[1].data)
-                layer.keep(PLAIN[torch.float32].fuse.pack(packed.unpacked()), multiply_plain, branch)
+                layer.keep(pack(PLAIN[torch.float32].facts, packed.unpacked()), multiply_plain, branch)
         return self
 
 

@@ -9,6 +9,7 @@ import re
 
 from ...export.exported import Files
 from ...settings.definition import NEGATIVE_PROMPT
+from ...settings.roles import Values
 from ..graph import Graph, Node, linked, refusal, text, value
 from ..orders import Order
 
@@ -36,9 +37,7 @@ def of_kind(graph: Graph, node: Node, slot: str, *kinds: str) -> Node:
     return source
 
 
-def prompt_settings(
-    graph: Graph, node: Node, positive: str, negative: str, files: Files, notes: list[str]
-) -> dict[str, object]:
+def prompt_settings(graph: Graph, node: Node, positive: str, negative: str, files: Files, notes: list[str]) -> Values:
     """Prompts that go into two inputs as core's conditioning, and their text encoder.
 
     Args:
@@ -49,7 +48,7 @@ def prompt_settings(
     """
     encode = of_kind(graph, node, positive, "CLIPTextEncode")
     encoder = of_kind(graph, encode, "clip", "CLIPLoader", "CLIPLoaderGGUF")
-    found: dict[str, object] = {
+    found: Values = {
         "prompt": plain_prompt(graph, encode, text(graph, encode, "text")),
         "text_encoder": files.model("text_encoder", text(graph, encoder, "clip_name")),
     }
@@ -64,7 +63,7 @@ def prompt_settings(
     return found | negative_prompt("")
 
 
-def negative_prompt(unwanted: str) -> dict[str, object]:
+def negative_prompt(unwanted: str) -> Values:
     """The setting for what is not to be seen, unless it is what it would be anyway."""
     return {} if unwanted == NEGATIVE_PROMPT else {"negative_prompt": unwanted}
 
@@ -80,7 +79,7 @@ def plain_prompt(graph: Graph, node: Node, prompt: str) -> str:
     return prompt.strip()
 
 
-def quantisation(node: Node, weights: str, asked: str, notes: list[str]) -> dict[str, object]:
+def quantisation(node: Node, weights: str, asked: str, notes: list[str]) -> Values:
     """``--quant`` for a transformer's file and what a loader is asked to make of it ("fp8_...", or anything else)."""
     if asked.startswith("fp8"):
         notes.append(f"{node}: {asked} became --quant fp8, which is e4m3 with a scale for each row.")

@@ -14,6 +14,7 @@ from pathlib import Path, PurePosixPath
 
 from ...errors import InputError
 from ...export.exported import Files
+from ...settings.roles import Values
 from ..graph import Graph, Node, after, before, feeding, linked, number, refusal, text, value, whole
 from ..orders import Order
 
@@ -269,7 +270,7 @@ def _clock(graph: Graph, node: Node, name: str) -> float:
     return seconds
 
 
-def output(graph: Graph, sampler: Node, speech: Path, files: Files, notes: list[str]) -> dict[str, object]:
+def output(graph: Graph, sampler: Node, speech: Path | None, files: Files, notes: list[str]) -> Values:
     """``save_file`` and ``crf`` of the node that writes a sampler's video, and notes on what is done before it.
 
     Args:
@@ -288,14 +289,14 @@ def output(graph: Graph, sampler: Node, speech: Path, files: Files, notes: list[
             notes.append(f"{node}: comes after the sampler and is left out; run it on the finished video.")
     name = PurePosixPath(text(graph, writer, "filename_prefix").replace("\\", "/")).name
     name = re.sub(r'[<>:"|?*%\x00-\x1f]', "_", name)
-    found: dict[str, object] = {"save_file": Path(name)} if name else {}
+    found: Values = {"save_file": Path(name)} if name else {}
     if writer.kind == "VHS_VideoCombine":
         found |= _combine(graph, writer, notes)
     _compare_sound(graph, writer, speech, files, notes)
     return found
 
 
-def _combine(graph: Graph, node: Node, notes: list[str]) -> dict[str, object]:
+def _combine(graph: Graph, node: Node, notes: list[str]) -> Values:
     """The quality of a VHS_VideoCombine, and notes on its other widgets."""
     form, rate = text(graph, node, "format"), number(graph, node, "frame_rate", FPS)
     if rate != FPS:
@@ -308,7 +309,7 @@ def _combine(graph: Graph, node: Node, notes: list[str]) -> dict[str, object]:
     return {}
 
 
-def _compare_sound(graph: Graph, writer: Node, speech: Path, files: Files, notes: list[str]) -> None:
+def _compare_sound(graph: Graph, writer: Node, speech: Path | None, files: Files, notes: list[str]) -> None:
     owner = writer
     if writer.kind == "SaveVideo":
         owner = linked(graph, writer, "video")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ...errors import InputError
 from ...export.exported import Files
+from ...settings.roles import Values
 from ..foreign import media
 from ..foreign.conditioning import negative_prompt, of_kind, plain_prompt, prompt_settings
 from ..graph import Graph, Node, computed, feeding, linked, number, refusal, text, value, whole
@@ -18,7 +19,7 @@ _SPEECH_OFF = ("add_noise_floor", "smooth_transients")
 _CLIP_MUST_BE = {"strength_1": 1, "tiles": 0}
 
 
-def text_settings(graph: Graph, node: Node, files: Files, notes: list[str]) -> dict[str, object]:
+def text_settings(graph: Graph, node: Node, files: Files, notes: list[str]) -> Values:
     """Prompts and the text encoder, from the node that goes into text_embeds.
 
     Raises:
@@ -49,7 +50,7 @@ def text_settings(graph: Graph, node: Node, files: Files, notes: list[str]) -> d
     }
 
 
-def frame_settings(graph: Graph, node: Node, files: Files, notes: list[str]) -> dict[str, object]:
+def frame_settings(graph: Graph, node: Node, files: Files, notes: list[str]) -> Values:
     """Reference, size, windows, colours, VAE and image encoder, from the node that goes into image_embeds.
 
     Raises:
@@ -85,7 +86,7 @@ def frame_settings(graph: Graph, node: Node, files: Files, notes: list[str]) -> 
     }
 
 
-def _image_encoder(graph: Graph, node: Node, shown: media.Picture, files: Files, notes: list[str]) -> dict[str, object]:
+def _image_encoder(graph: Graph, node: Node, shown: media.Picture, files: Files, notes: list[str]) -> Values:
     encode = feeding(graph, node, "clip_embeds")
     if encode is None:
         notes.append(f"{node}: clip_embeds is not linked; here the picture always goes through the image encoder too.")
@@ -105,7 +106,7 @@ def _image_encoder(graph: Graph, node: Node, shown: media.Picture, files: Files,
     return {"clip_vision": files.model("clip_vision", name)}
 
 
-def speech_settings(graph: Graph, node: Node, files: Files, notes: list[str]) -> dict[str, object]:
+def speech_settings(graph: Graph, node: Node, files: Files, notes: list[str]) -> Values:
     """The speech, its guidance, its length and its encoder, from the node that goes into multitalk_embeds.
 
     Raises:

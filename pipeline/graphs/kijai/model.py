@@ -6,6 +6,7 @@ Walks up from the sampler's model. Knows the loader, the nodes between it and th
 from __future__ import annotations
 
 from ...export.exported import Files
+from ...settings.roles import Values
 from ..foreign.conditioning import of_kind, quantisation
 from ..graph import Graph, Node, feeding, linked, number, refusal, text, value, whole
 
@@ -14,13 +15,13 @@ _OTHER_MODELS = ("extra_model", "vace_model", "fantasytalking_model", "fantasypo
 _SPEED_ONLY = ("WanVideoSetAttentionModeOverride",)
 
 
-def model_settings(graph: Graph, node: Node, files: Files, notes: list[str]) -> dict[str, object]:
+def model_settings(graph: Graph, node: Node, files: Files, notes: list[str]) -> Values:
     """Settings for the weights of the transformer, from the node that goes into the sampler's model.
 
     Raises:
         InputError: a node or an input that has no equivalent.
     """
-    values: dict[str, object] = {}
+    values: Values = {}
     loras: list[tuple[str, float]] = []
     while node.kind != "WanVideoModelLoader":
         if node.kind == "WanVideoSetBlockSwap":
@@ -40,7 +41,7 @@ def model_settings(graph: Graph, node: Node, files: Files, notes: list[str]) -> 
     return values
 
 
-def _loader(graph: Graph, node: Node, files: Files, notes: list[str]) -> dict[str, object]:
+def _loader(graph: Graph, node: Node, files: Files, notes: list[str]) -> Values:
     for slot in _OTHER_MODELS:
         if slot in node.links:
             raise refusal(graph, node, f"{slot} has no equivalent here; unlink it")
@@ -51,7 +52,7 @@ def _loader(graph: Graph, node: Node, files: Files, notes: list[str]) -> dict[st
     if "infinite" not in weights.lower():
         raise refusal(graph, speech, f"{weights} are MultiTalk's weights by their name; choose InfiniteTalk's")
     base = text(graph, node, "model")
-    found: dict[str, object] = {
+    found: Values = {
         "dit_path": files.model("dit_path", base),
         "infinitetalk_dir": files.model("infinitetalk_dir", weights),
     }
@@ -79,7 +80,7 @@ def _loader(graph: Graph, node: Node, files: Files, notes: list[str]) -> dict[st
     return found | _block_swap(graph, feeding(graph, node, "block_swap_args"))
 
 
-def _block_swap(graph: Graph, node: Node | None) -> dict[str, object]:
+def _block_swap(graph: Graph, node: Node | None) -> Values:
     if node is None:
         return {}
     if node.kind != "WanVideoBlockSwap":

@@ -11,6 +11,7 @@ from __future__ import annotations
 from ...export.exported import Exported, Files
 from ...facts.solvers import SOLVERS
 from ...settings.definition import Settings
+from ...settings.roles import Values
 from ...settings.validation import validate
 from ..foreign import conditioning, media
 from ..foreign.conditioning import of_kind
@@ -64,11 +65,11 @@ def read(graph: Graph, sampler: str, files: Files) -> Exported:
     values |= model_settings(graph, model, files, notes)
     values |= frame_settings(graph, frames, files, notes)
     values |= speech_settings(graph, speech, files, notes)
-    _guidance(graph, parts, values, notes)
-    values |= media.output(graph, owner, values["audio"], files, notes)
-    _advise(values, notes)
+    settings = _with_guidance(graph, parts, Settings.of(values), notes)
+    settings = settings.replace(**media.output(graph, owner, settings.audio, files, notes))
+    _advise(settings, notes)
     notes += [conditioning.OTHER_NOISE, _ONLY_SPEED, *media.idle(graph, owner)]
-    return Exported(validate(Settings(**values)), (*notes, *files.notes()))
+    return Exported(validate(settings), (*notes, *files.notes()))
 
 
 def _parts(graph: Graph, sampler: Node) -> tuple[Node, ...]:
@@ -95,7 +96,7 @@ def _input(graph: Graph, parts: tuple[Node, ...], slot: str) -> Node:
     return linked(graph, _holder(parts, slot), slot)
 
 
-def _sampling(graph: Graph, parts: tuple[Node, ...], notes: list[str]) -> dict[str, object]:
+def _sampling(graph: Graph, parts: tuple[Node, ...], notes: list[str]) -> Values:
     sampler = parts[-1]
     for slot, what in _NO_EQUIVALENT.items():
         if slot in (holder := _holder(parts, slot)).links:
@@ -128,7 +129,7 @@ def _sampling(graph: Graph, parts: tuple[Node, ...], notes: list[str]) -> dict[s
     }
 
 
-def _cache(graph: Graph, parts: tuple[Node, ...], notes: list[str]) -> dict[str, object]:
+def _cache(graph: Graph, parts: tuple[Node, ...], notes: list[str]) -> Values:
     sources = [feeding(graph, _holder(parts, slot), slot) for slot in _CACHES]
     for source in sources:
         if source is not None and source.kind == "WanVideoTeaCache":
@@ -142,29 +143,29 @@ def _cache(graph: Graph, parts: tuple[Node, ...], notes: list[str]) -> dict[str,
     return {}
 
 
-def _guidance(graph: Graph, parts: tuple[Node, ...], values: dict[str, object], notes: list[str]) -> None:
+def _with_guidance(graph: Graph, parts: tuple[Node, ...], settings: Settings, notes: list[str]) -> Settings:
     """These nodes multiply the guidance by speech by that by text where both are on; upstream does not."""
-    by_text, by_speech = values["sample_text_guide_scale"], values["sample_audio_guide_scale"]
+    by_text, by_speech = settings.sample_text_guide_scale, settings.sample_audio_guide_scale
     if 1 in (by_text, by_speech):
-        return
+        return settings
     holder = _holder(parts, "batched_cfg")
     if value(graph, holder, "batched_cfg", False):
         raise refusal(graph, holder, "batched_cfg makes it ignore audio_cfg_scale; switch it off, or set that to 1")
-    values["sample_audio_guide_scale"] = round(by_text * by_speech, 4)
     notes.append(
         f"audio_cfg_scale {by_speech:g} became --sample_audio_guide_scale {by_text * by_speech:g}: these nodes "
         "multiply it by a cfg other than 1, upstream and this command do not."
     )
+    return settings.replace(sample_audio_guide_scale=round(by_text * by_speech, 4))
 
 
-def _advise(values: dict[str, object], notes: list[str]) -> None:
+def _advise(s: Settings, notes: list[str]) -> None:
     """Where the guide suggests another value than the graph has."""
-    if values["motion_frame"] != _MOTION_FRAME:
+    if s.motion_frame != _MOTION_FRAME:
         notes.append(
-            f"--motion_frame {values['motion_frame']} is the graph's. The guide suggests {_MOTION_FRAME}, which makes "
-            f"{'fewer' if values['motion_frame'] > _MOTION_FRAME else 'more'} windows for the same video."
+            f"--motion_frame {s.motion_frame} is the graph's. The guide suggests {_MOTION_FRAME}, which makes "
+            f"{'fewer' if s.motion_frame > _MOTION_FRAME else 'more'} windows for the same video."
         )
-    if values.get("lora_dir") and values["sample_audio_guide_scale"] == 1:
+    if s.lora_dir and s.sample_audio_guide_scale == 1:
         notes.append(
             f"--sample_audio_guide_scale 1 is the graph's. The guide suggests {_AUDIO_SCALE} with a LoRA: lips follow "
             "the speech more, for one pass more in each step."

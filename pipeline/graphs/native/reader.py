@@ -13,6 +13,7 @@ from pathlib import Path
 
 from ...export.exported import Exported, Files
 from ...settings.definition import Settings
+from ...settings.roles import Values
 from ...settings.validation import validate
 from ..foreign import conditioning, media
 from ..foreign.conditioning import of_kind, prompt_settings
@@ -63,10 +64,11 @@ def read(graph: Graph, sampler: str, files: Files) -> Exported:
     samplings = [native_sampling.read(graph, window, LATENT, notes if window is first else []) for window in windows]
     values |= _sampling(samplings, windows, notes)
     values |= native_sampling.model_settings(graph, first, samplings[0].model, files, notes)
-    values["max_frame_num"] = _length(values, len(windows), notes)
-    values |= media.output(graph, samplings[-1].node, values["audio"], files, notes)
+    settings = Settings.of(values)
+    settings = settings.replace(max_frame_num=_length(settings, len(windows), notes))
+    settings = settings.replace(**media.output(graph, samplings[-1].node, settings.audio, files, notes))
     notes += [_SPEECH_NOTE, conditioning.OTHER_NOISE, *media.idle(graph, graph.nodes[sampler])]
-    return Exported(validate(Settings(**values)), (*notes, *files.notes()))
+    return Exported(validate(settings), (*notes, *files.notes()))
 
 
 def _chain(graph: Graph, last: Node) -> list[Node]:
@@ -81,7 +83,7 @@ def _chain(graph: Graph, last: Node) -> list[Node]:
     return windows
 
 
-def _alike(graph: Graph, windows: list[Node], settings_of: Callable[[Node], dict[str, object]]) -> dict[str, object]:
+def _alike(graph: Graph, windows: list[Node], settings_of: Callable[[Node], Values]) -> Values:
     """What all windows say."""
     found = [settings_of(window) for window in windows]
     for window, settings in zip(windows[1:], found[1:], strict=True):
@@ -94,13 +96,13 @@ def _alike(graph: Graph, windows: list[Node], settings_of: Callable[[Node], dict
     return found[0]
 
 
-def _window(graph: Graph, node: Node, files: Files, notes: list[str]) -> dict[str, object]:
+def _window(graph: Graph, node: Node, files: Files, notes: list[str]) -> Values:
     mode = text(graph, node, "mode", "single_speaker")
     if mode != "single_speaker" or any(slot.endswith("audio_encoder_output_2") for slot in node.links):
         raise refusal(graph, node, f"its mode is {mode}, but there is one speaker here; set it to single_speaker")
     if (scale := number(graph, node, "audio_scale", 1.0)) != 1:
         raise refusal(graph, node, f"audio_scale is {scale:g}, which has no equivalent here; set it to 1")
-    values: dict[str, object] = {}
+    values: Values = {}
     resize = None
     if "start_image" in node.links or "previous_frames" not in node.links:
         shown = media.picture(graph, node, "start_image", files, notes)
@@ -133,7 +135,7 @@ def _patch(graph: Graph, node: Node, files: Files) -> Path:
     return files.model("infinitetalk_dir", text(graph, loader, "name"))
 
 
-def _speech(graph: Graph, node: Node, files: Files, notes: list[str]) -> dict[str, object]:
+def _speech(graph: Graph, node: Node, files: Files, notes: list[str]) -> Values:
     encode = of_kind(graph, node, "audio_encoder_output_1", "AudioEncoderEncode")
     loader = of_kind(graph, encode, "audio_encoder", "AudioEncoderLoader")
     heard = media.sound(graph, encode, "audio", files, notes)
@@ -145,7 +147,7 @@ def _speech(graph: Graph, node: Node, files: Files, notes: list[str]) -> dict[st
     }
 
 
-def _image_encoder(graph: Graph, node: Node, files: Files, notes: list[str]) -> dict[str, object]:
+def _image_encoder(graph: Graph, node: Node, files: Files, notes: list[str]) -> Values:
     encode = feeding(graph, node, "clip_vision_output")
     if encode is None:
         notes.append(
@@ -162,7 +164,7 @@ def _image_encoder(graph: Graph, node: Node, files: Files, notes: list[str]) -> 
     return {"clip_vision": files.model("clip_vision", text(graph, loader, "clip_name"))}
 
 
-def _sampling(samplings: list[Sampling], windows: list[Node], notes: list[str]) -> dict[str, object]:
+def _sampling(samplings: list[Sampling], windows: list[Node], notes: list[str]) -> Values:
     """What all samplers say; seeds may differ."""
     first = samplings[0]
     for other in samplings[1:]:
@@ -179,10 +181,10 @@ def _sampling(samplings: list[Sampling], windows: list[Node], notes: list[str]) 
     return {**first.settings, "base_seed": first.seed}
 
 
-def _length(values: dict[str, object], windows: int, notes: list[str]) -> int:
+def _length(s: Settings, windows: int, notes: list[str]) -> int:
     """Frames of all windows together, at most as many as the sound is cut to."""
-    frames = values["frame_num"] + (windows - 1) * (values["frame_num"] - values["motion_frame"])
-    frames = min(frames, values.get("max_frame_num", frames))
+    frames = s.frame_num + (windows - 1) * (s.frame_num - s.motion_frame)
+    frames = frames if s.max_frame_num is None else min(frames, s.max_frame_num)
     notes.append(
         f"The graph makes {windows} window{'s' if windows > 1 else ''}: --max_frame_num {frames}. Leave it out, and "
         "the video is as long as the speech."

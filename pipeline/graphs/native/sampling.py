@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from ...export.exported import Files
 from ...facts.solvers import SOLVERS
+from ...settings.roles import Values
 from ..foreign.conditioning import of_kind, quantisation
 from ..graph import Graph, Node, linked, number, refusal, text, value, whole
 from ..orders import CONTROL, Order
@@ -64,7 +65,7 @@ class Sampling:
     graph: Graph
     node: Node
     model: Node
-    settings: dict[str, object]
+    settings: Values
     seed: int
 
 
@@ -89,14 +90,16 @@ def read(graph: Graph, window: Node, latent: int, notes: list[str]) -> Sampling:
         raise refusal(graph, guider, f"its prompt does not come through {window}; link that node's positive to it")
     scheduler, steps = text(graph, steps_from, "scheduler"), whole(graph, steps_from, "steps")
     for owner, name, usual in _whole_runs(node, steps_from, steps):
-        if (said := value(graph, owner, name, usual)) != usual and not (name == "end_at_step" and said >= steps):
+        said = value(graph, owner, name, usual)
+        reaches_the_end = name == "end_at_step" and isinstance(said, int | float) and said >= steps
+        if said != usual and not reaches_the_end:
             raise refusal(graph, owner, f"{name} is {said}, which has no equivalent here; set it to {usual}")
     sampler = text(graph, sampler_from, "sampler_name")
     solver = _solver(graph, node, sampler, scheduler, steps, notes)
     if (control := seed_from.values.get(CONTROL, "fixed")) != "fixed":
         notes.append(f"{seed_from}: the seed changes after every run ({control}); this is the one that would run next.")
     scale = 1.0 if guider.kind == "BasicGuider" else float(number(graph, guider, "cfg"))
-    settings = {"sample_steps": steps, "sample_solver": solver, "sample_text_guide_scale": scale}
+    settings: Values = {"sample_steps": steps, "sample_solver": solver, "sample_text_guide_scale": scale}
     seed = whole(graph, seed_from, "seed" if node.kind == "KSampler" else "noise_seed")
     return Sampling(graph, node, guider, settings, seed)
 
@@ -150,7 +153,7 @@ def _solver(graph: Graph, node: Node, sampler: str, scheduler: str, steps: int, 
     return solver
 
 
-def model_settings(graph: Graph, window: Node, holder: Node, files: Files, notes: list[str]) -> dict[str, object]:
+def model_settings(graph: Graph, window: Node, holder: Node, files: Files, notes: list[str]) -> Values:
     """Weights, LoRAs and the shift, from the nodes between a sampler and the loader of its model.
 
     Args:
@@ -159,7 +162,8 @@ def model_settings(graph: Graph, window: Node, holder: Node, files: Files, notes
     Raises:
         InputError: a node that changes the model in a way that has no equivalent.
     """
-    shift, loras = None, []
+    shift: float | None = None
+    loras: list[tuple[str, float]] = []
     node = linked(graph, holder, "model")
     while node.kind not in ("UNETLoader", "UnetLoaderGGUF"):
         if node.kind == "ModelSamplingSD3":
@@ -177,7 +181,7 @@ def model_settings(graph: Graph, window: Node, holder: Node, files: Files, notes
         shift = _WAN_SHIFT
         notes.append(f"No node sets the shift; ComfyUI's own for Wan 2.1 is --sample_shift {_WAN_SHIFT:g}.")
     weights = text(graph, node, "unet_name")
-    found: dict[str, object] = {"dit_path": files.model("dit_path", weights), "sample_shift": shift}
+    found: Values = {"dit_path": files.model("dit_path", weights), "sample_shift": shift}
     found |= quantisation(node, weights, text(graph, node, "weight_dtype", "default"), notes)
     if loras:
         found["lora_dir"] = tuple(files.model("lora_dir", name) for name, _ in loras)

@@ -7,7 +7,6 @@ The base (Wan 2.1 I2V) and InfiniteTalk's audio weights may be separate files or
 from __future__ import annotations
 
 import json
-import math
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -162,7 +161,7 @@ def transformer_config(tensors: Tensors) -> TransformerConfig:
     def shape(name: str, rank: int = 2) -> tuple[int, ...]:
         return dimensions(name, rank, tensors, _part(name), _sources(tensors)[_part(name)])
 
-    dim, in_channels, *patch_size = shape("patch_embedding.weight", 5)
+    dim, in_channels, frames, height, width = shape("patch_embedding.weight", 5)
     audio_dim = shape("blocks.0.audio_cross_attn.kv_linear.weight")[1]
     return TransformerConfig(
         dim=dim,
@@ -170,8 +169,8 @@ def transformer_config(tensors: Tensors) -> TransformerConfig:
         num_heads=_num_heads(dim, tensors),
         num_layers=_block_count(tensors),
         in_channels=in_channels,
-        out_channels=shape("head.head.weight")[0] // math.prod(patch_size),
-        patch_size=tuple(patch_size),
+        out_channels=shape("head.head.weight")[0] // (frames * height * width),
+        patch_size=(frames, height, width),
         freq_dim=shape("time_embedding.0.weight")[1],
         text_dim=shape("text_embedding.0.weight")[1],
         image_dim=shape("img_emb.proj.1.weight")[1],

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
+from torch import nn
 
 from ...checkpoints.load import fill
 from ...checkpoints.reading import torch_dtype
@@ -75,21 +76,24 @@ def load_transformer(
 
     device = blocks.device
     fill(model, tensors, BASE, dtype=stored_as, device=device, skip=lambda n: n.startswith("blocks."), change=changed)
-    for index, block in enumerate(model.blocks):
-        prefix = f"blocks.{index}."
+
+    def fill_block(block: nn.Module, prefix: str) -> None:
         layers = {f"{name}.weight": layer for name, layer in block.named_modules() if isinstance(layer, Linear)}
         fill(
             block,
             tensors.under(prefix),
             BASE,
-            dtype=lambda name, prefix=prefix: stored_as(prefix + name),
+            dtype=lambda name: stored_as(prefix + name),
             device=device,
             skip=layers.__contains__,
-            change=lambda name, tensor, prefix=prefix: changed(prefix + name, tensor),
+            change=lambda name, tensor: changed(prefix + name, tensor),
         )
         for name, layer in layers.items():
             packed, branch = keep_matrix(prefix + name, weights, device)
             layer.keep(packed, operations.matmuls.of(CODES[plans[prefix + name].storage]), branch)
+
+    for index, block in enumerate(model.blocks):
+        fill_block(block, f"blocks.{index}.")
         blocks.add(block)
         loaded(index + 1, config.num_layers)
     return model.eval().requires_grad_(False)

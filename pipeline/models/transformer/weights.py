@@ -38,7 +38,7 @@ def open_weights(
     """
     whole = settings.quant_dir is not None
     tensors = open_transformer(files.base, files.infinitetalk, whole)
-    if whole:
+    if whole and settings.quant is not None:
         _check_quant_dir(tensors, files, settings.quant)
     loras = None
     if files.loras:
