@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..pipeline.settings.definition import NEGATIVE_PROMPT, Settings, setting_types
+from ..pipeline.settings.definition import NEGATIVE_PROMPT, Settings, setting_infos, setting_types
 from ..pipeline.settings.flags import describe_setting, value_to_text
 from ..pipeline.settings.presets import Preset, load_preset, preset_names
 from ..pipeline.settings.roles import SettingInfo, SettingType, Value
@@ -117,13 +117,12 @@ def settings_page(language: Language) -> str:
     parts = [language.head.format(negative_prompt=NEGATIVE_PROMPT)]
     head = " | ".join(map(language.word, ("flag", "values", "what it does")))
     group = None
-    for field in dataclasses.fields(Settings):
-        info = field.metadata["info"]
+    for name, info in setting_infos().items():
         if info.group != group:
             group = info.group
             parts.append(f"\n## {language.group(group)}\n\n| {head} |\n|---|---|---|\n")
-        values = _values(info, setting_types()[field.name], language.word)
-        parts.append(f"| `--{field.name}` | {values} | {language.line(field.name, info, field.default)} |\n")
+        values = _values(info, setting_types()[name], language.word)
+        parts.append(f"| `--{name}` | {values} | {language.line(name, info, getattr(Settings, name))} |\n")
     return "".join(parts) + language.presets + _presets_table()
 
 

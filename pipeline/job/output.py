@@ -42,6 +42,17 @@ def output_path(settings: Settings, job: Job, now: datetime) -> Path:
     return path
 
 
+def path_to_write(settings: Settings) -> Path:
+    """``--save_file``, where it has to be there.
+
+    Raises:
+        InputError: it is not.
+    """
+    if settings.save_file is None:
+        raise InputError("--save_file: it is left out; give the name of the video.")
+    return settings.save_file
+
+
 def check_output(path: Path, overwrite: bool, sources: tuple[Path, ...]) -> None:
     """See that a file can be written to ``path``, before hours are spent on it. Leaves nothing behind.
 

@@ -24,7 +24,7 @@ from ..checkpoints.locate import (
 from ..facts.attention import ATTENTION
 from ..facts.solvers import SOLVERS
 from ..job.job import Job
-from ..job.output import check_unfinished
+from ..job.output import check_unfinished, path_to_write
 from ..lora.reading import check_kind
 from ..media.audio import check_audio
 from ..media.reference import open_reference
@@ -50,7 +50,7 @@ def check_run(settings: Settings, job: Job) -> Checked:
     Raises:
         InputError: what is missing, of another kind or in the way.
     """
-    check_unfinished(settings.save_file, settings)
+    check_unfinished(path_to_write(settings), settings)
     check_sampling(settings)
     check_job(job)
     transformer, encoders = check_models(settings)

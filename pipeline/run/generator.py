@@ -27,6 +27,7 @@ from ..errors import InputError
 from ..facts.sizes import GIB
 from ..job.identity import run_identity, weights_identity
 from ..job.job import Job
+from ..job.output import path_to_write
 from ..job.record import record_of
 from ..media.audio import FPS
 from ..media.writer import VideoWriter
@@ -246,7 +247,7 @@ def memory_errors() -> Iterator[None]:
 
 def prepare(settings: Settings, job: Job) -> Prepared:
     """What ``generate`` would do; raises what it raises before it loads anything."""
-    path = _path_of(settings)
+    path = path_to_write(settings)
     with memory_errors():
         return Generator(settings).prepare(job, path)
 
@@ -257,12 +258,6 @@ def generate(settings: Settings, job: Job, progress: Progress = no_progress) -> 
     Raises:
         InputError: also when memory does not suffice.
     """
-    path = _path_of(settings)
+    path = path_to_write(settings)
     with memory_errors():
         return Generator(settings, progress).save(job, path)
-
-
-def _path_of(settings: Settings) -> Path:
-    if settings.save_file is None:
-        raise InputError("--save_file: it is left out; give the name of the video.")
-    return settings.save_file

@@ -82,7 +82,7 @@ def load_state(path: Path) -> RunState | None:
         ) from error
 
 
-def check_same_run(old: dict[str, Json], new: dict[str, object]) -> None:
+def check_same_run(old: dict[str, Json], new: dict[str, Json]) -> None:
     """Raise an InputError that names what differs between an unfinished run and the one that is to continue it."""
     changed = [name for name in {**old, **new} if old.get(name) != new.get(name)]
     if not changed:
