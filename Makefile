@@ -11,14 +11,15 @@ PYTEST := -m pytest -q -n auto --maxprocesses=4 --ignore=tests/comfy
 PYTEST_COMFY := -m pytest -q tests/comfy
 DEMO := .demo
 
-.PHONY: help demo test test-oldest coverage lint format golden clean
+.PHONY: help demo test test-oldest coverage lint test-lint format golden clean
 
 help:
 	@echo "make demo         a talking video from the bundled portrait, speech and small model, and what can be measured on it"
 	@echo "make test         lint and tests"
 	@echo "make test-oldest  the same tests with the oldest supported PyTorch, transformers and diffusers"
 	@echo "make coverage     the lines of the engine that no test reaches"
-	@echo "make lint         ruff only;  make format  rewrites"
+	@echo "make lint         style, imports between rooms, types;  make format  rewrites"
+	@echo "make test-lint    plants faults in a copy and sees that lint finds them"
 	@echo "make golden UPSTREAM=path/to/InfiniteTalk   recomputes tests/data from upstream's own code"
 	@echo "make clean        removes the environments and everything that was built"
 
@@ -37,10 +38,16 @@ test-oldest: .venv-oldest/installed-test
 coverage: .venv/installed-test
 	$(PY) $(PYTEST) --cov --cov-report=term-missing:skip-covered
 
+# checked under the package's name, whatever the folder is called
 lint: .venv/installed-test
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
-	$(PY) -c 'import sys; from importlinter.cli import lint_imports_command; sys.exit(lint_imports_command())'
+	@mkdir -p .venv/lint && ln -sfn ../.. .venv/lint/infinitetalk
+	PYTHONPATH=.venv/lint $(PY) -c 'import sys; from importlinter.cli import lint_imports_command; sys.exit(lint_imports_command())'
+	MYPYPATH=.venv/lint $(PY) -m mypy --cache-dir .mypy_cache -p infinitetalk.pipeline -p infinitetalk.nodes -p infinitetalk.scripts
+
+test-lint: .venv/installed-test
+	$(PY) -m infinitetalk.scripts.planted
 
 format: .venv/installed-test
 	$(PY) -m ruff check --fix .
@@ -51,7 +58,7 @@ golden: .venv/installed-test
 	$(PY) -m infinitetalk.tests.golden --upstream "$(UPSTREAM)"
 
 clean:
-	rm -rf .venv .venv-oldest .comfy $(DEMO) build dist infinitetalk.egg-info .pytest_cache .ruff_cache .hypothesis .coverage
+	rm -rf .venv .venv-oldest .comfy $(DEMO) build dist infinitetalk.egg-info .pytest_cache .ruff_cache .mypy_cache .import_linter_cache .hypothesis .coverage
 
 .venv/installed: pyproject.toml tests/constraints.txt | .venv/bin/python
 	$(PY) $(PIP_INSTALL) --editable . --constraint tests/constraints.txt

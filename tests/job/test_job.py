@@ -10,7 +10,7 @@ import pytest
 import torch
 from infinitetalk.pipeline.errors import InputError
 from infinitetalk.pipeline.job.job import BUNDLED, Job, load_job
-from infinitetalk.pipeline.job.output import output_path
+from infinitetalk.pipeline.job.output import output_path, path_to_write
 from infinitetalk.pipeline.media.audio import Sound
 from infinitetalk.pipeline.media.reference import Footage
 from infinitetalk.pipeline.settings.definition import NEGATIVE_PROMPT, Settings
@@ -158,3 +158,9 @@ def test_what_is_in_memory_lies_nowhere_and_hinders_no_name(folder):
     assert output_path(Settings(save_file="out", overwrite=True), job, NOW) == Path("out.mp4")
     with pytest.raises(InputError, match="out.mp4 is what it is made from"):
         output_path(Settings(save_file="out", overwrite=True), replace(job, speech=Path("out.mp4")), NOW)
+
+
+def test_a_video_that_is_to_be_written_has_a_name():
+    assert path_to_write(Settings(save_file="out.mp4")) == Path("out.mp4")
+    with pytest.raises(InputError, match="--save_file: it is left out"):
+        path_to_write(Settings())

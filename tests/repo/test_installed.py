@@ -18,7 +18,7 @@ from infinitetalk.tests.support.places import ROOT
 NOT_FOR_USERS = {"benchmarks", "scripts", "tests", "training"}
 FOR_COMFYUI = {"nodes", "locales", "web", "workflows", "requirements.txt"}
 # of what the wheel is made: folders that it holds whole, and modules beside them
-IN_WHEEL = {"pipeline", "presets", "assets", "__init__.py", "__main__.py", "generate_infinitetalk.py"}
+IN_WHEEL = {"pipeline", "presets", "assets", "py.typed", "__init__.py", "__main__.py", "generate_infinitetalk.py"}
 # in these two lines lies the whole difference between a wheel and a clone
 START_WHEEL = """
 from importlib.metadata import entry_points
