@@ -77,7 +77,7 @@ def setting_values(given: Mapping[str, object], files: Files) -> Values:
             values[name] = _number(name, value)
         elif not isinstance(value, expected.kind):
             kind = "a text" if expected.kind is str else "true or false"
-            raise InputError(f"{name}: {value!r} found, {kind} expected.")
+            raise InputError(f"--{name}: {value!r} found, {kind} expected.")
         elif name in TEXTS:
             values[name] = None if (name, value) == ("negative_prompt", NEGATIVE_PROMPT) else value
         else:

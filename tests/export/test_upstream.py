@@ -82,7 +82,7 @@ def test_presets_as_commands_for_upstream(tmp_path, name, full):
     preset = load_preset(name).settings
     for setting, value in preset.items():
         if setting in THEIRS["flags"] and setting not in ("lora_dir", "quant_dir"):
-            assert getattr(args, setting) == value, setting
+            assert getattr(args, setting) == (list(value) if isinstance(value, tuple) else value), setting
     assert args.lora_dir == ([f"weights/{each}" for each in preset["lora_dir"]] if "lora_dir" in preset else None)
     assert args.quant_dir == (f"weights/{preset['quant_dir']}" if "quant_dir" in preset else None)
     assert args.ckpt_dir == WEIGHTS["ckpt_dir"] and args.mode == "streaming" and args.save_file == "out"
