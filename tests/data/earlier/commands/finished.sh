@@ -1,0 +1,22 @@
+python generate_infinitetalk.py \
+    --image assets/drawn_portrait.png \
+    --audio assets/speech.wav \
+    --prompt 'A woman is talking to the camera.' \
+    --negative_prompt blurred \
+    --ckpt_dir assets/demo_model/Wan2.1-I2V-14B-480P \
+    --infinitetalk_dir assets/demo_model/InfiniteTalk/single/infinitetalk.safetensors \
+    --wav2vec_dir assets/demo_model/chinese-wav2vec2-base \
+    --lora_dir assets/demo_model/demo_lora_4_steps.safetensors \
+    --lora_scale 0.5 \
+    --size 64x64 \
+    --frame_num 17 \
+    --motion_frame 5 \
+    --max_frame_num 17 \
+    --seam_frames 4 \
+    --sample_steps 2 \
+    --sample_text_guide_scale 1.0 \
+    --sample_audio_guide_scale 2.0 \
+    --base_seed 11 \
+    --device cpu \
+    --save_file <EARLIER>/finished_again \
+    --crf 30

@@ -1,0 +1,37 @@
+python generate_infinitetalk.py \
+    --image <CLONE>/assets/drawn_portrait.png \
+    --audio <CLONE>/assets/speech.wav \
+    --prompt 'A woman is talking to the camera.' \
+    --task infinitetalk-14B \
+    --ckpt_dir <CLONE>/assets/demo_model/Wan2.1-I2V-14B-480P \
+    --infinitetalk_dir <CLONE>/assets/demo_model/InfiniteTalk/single/infinitetalk.safetensors \
+    --wav2vec_dir <CLONE>/assets/demo_model/chinese-wav2vec2-base \
+    --lora_scale 1.2 \
+    --lora_mode auto \
+    --lora_ignore_unmatched false \
+    --quant_matmul auto \
+    --size 192x192 \
+    --mode streaming \
+    --frame_num 81 \
+    --motion_frame 9 \
+    --color_correction_strength 1.0 \
+    --seam_frames 4 \
+    --sample_steps 4 \
+    --sample_shift 5.0 \
+    --sample_solver euler \
+    --sample_text_guide_scale 1.0 \
+    --sample_audio_guide_scale 1.0 \
+    --base_seed 42 \
+    --use_apg false \
+    --apg_momentum=-0.75 \
+    --apg_norm_threshold 55.0 \
+    --use_teacache false \
+    --teacache_thresh 0.2 \
+    --t5_cpu false \
+    --device auto \
+    --dtype auto \
+    --vae_dtype auto \
+    --attention auto \
+    --kernels auto \
+    --save_file InfiniteTalk \
+    --crf 18

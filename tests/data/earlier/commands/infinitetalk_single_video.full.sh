@@ -1,0 +1,43 @@
+python generate_infinitetalk.py \
+    --preset 03_balanced \
+    --video person.mp4 \
+    --audio speech.wav \
+    --prompt 'A person is talking to the camera.' \
+    --task infinitetalk-14B \
+    --wav2vec_dir weights/wav2vec2-chinese-base_fp16.safetensors \
+    --text_encoder weights/umt5_xxl_fp8_e4m3fn_scaled.safetensors \
+    --clip_vision weights/clip_vision_h.safetensors \
+    --vae weights/wan_2.1_vae.safetensors \
+    --lora_dir Wan2.1_I2V_14B_FusionX_LoRA.safetensors \
+    --lora_scale 0.6 \
+    --lora_mode auto \
+    --lora_ignore_unmatched false \
+    --quant fp8 \
+    --quant_dir InfiniteTalk/quant_models/infinitetalk_single_fp8.safetensors \
+    --quant_matmul auto \
+    --size infinitetalk-480 \
+    --mode streaming \
+    --frame_num 81 \
+    --motion_frame 9 \
+    --color_correction_strength 1.0 \
+    --seam_frames 0 \
+    --sample_steps 8 \
+    --sample_shift 7.0 \
+    --sample_solver euler \
+    --sample_text_guide_scale 1.5 \
+    --sample_audio_guide_scale 3.0 \
+    --base_seed 42 \
+    --use_apg false \
+    --apg_momentum=-0.75 \
+    --apg_norm_threshold 55.0 \
+    --use_teacache false \
+    --teacache_thresh 0.2 \
+    --t5_cpu false \
+    --num_persistent_param_in_dit 0 \
+    --device auto \
+    --dtype auto \
+    --vae_dtype auto \
+    --attention auto \
+    --kernels auto \
+    --save_file InfiniteTalk \
+    --crf 18

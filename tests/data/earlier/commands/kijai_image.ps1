@@ -1,0 +1,24 @@
+python generate_infinitetalk.py `
+    --image '女孩.png' `
+    --audio '广告解说旁白女声.mp3' `
+    --prompt '一个人对着镜头激情唱歌' `
+    --infinitetalk_dir 'weights/InfiniteTalk/Wan2_1-InfiniTetalk-Single_fp16.safetensors' `
+    --wav2vec_dir 'weights/chinese-wav2vec2-base' `
+    --dit_path 'weights/Wan2_1-I2V-14B-480p_fp8_e4m3fn_scaled_KJ.safetensors' `
+    --text_encoder 'weights/umt5-xxl-enc-bf16.safetensors' `
+    --clip_vision 'weights/clip_vision_vit_h.safetensors' `
+    --vae 'weights/Wan2_1_VAE_bf16.safetensors' `
+    --lora_dir 'weights/lightx2v_I2V_14B_480p_cfg_step_distill_rank128_bf16.safetensors' `
+    --lora_scale '0.8' `
+    --quant fp8 `
+    --motion_frame '25' `
+    --sample_steps '4' `
+    --sample_shift '11.0' `
+    --sample_solver flowmatch_distill `
+    --sample_text_guide_scale '1.0' `
+    --sample_audio_guide_scale '1.0' `
+    --base_seed '1' `
+    --offload_model true `
+    --blocks_to_swap '30' `
+    --save_file 'infinitetalk数字人' `
+    --crf '19'

@@ -1,0 +1,13 @@
+python generate_infinitetalk.py `
+    --image '<CLONE>/assets/drawn_portrait.png' `
+    --audio '<CLONE>/assets/speech.wav' `
+    --prompt 'A woman is talking to the camera.' `
+    --ckpt_dir '<CLONE>/assets/demo_model/Wan2.1-I2V-14B-480P' `
+    --infinitetalk_dir '<CLONE>/assets/demo_model/InfiniteTalk/single/infinitetalk.safetensors' `
+    --wav2vec_dir '<CLONE>/assets/demo_model/chinese-wav2vec2-base' `
+    --size '192x192' `
+    --sample_steps '4' `
+    --sample_shift '5.0' `
+    --sample_text_guide_scale '1.0' `
+    --sample_audio_guide_scale '1.0' `
+    --save_file InfiniteTalk

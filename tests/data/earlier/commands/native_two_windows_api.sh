@@ -1,0 +1,23 @@
+python generate_infinitetalk.py \
+    --image portrait.png \
+    --audio speech.wav \
+    --prompt 'A woman is talking.' \
+    --negative_prompt blurred \
+    --infinitetalk_dir weights/wan2.1_infiniteTalk_single_fp16.safetensors \
+    --wav2vec_dir weights/wav2vec2-chinese-base_fp16.safetensors \
+    --dit_path weights/wan2.1_i2v_480p_14B_fp16.safetensors \
+    --text_encoder weights/umt5_xxl_fp8_e4m3fn_scaled.safetensors \
+    --clip_vision weights/clip_vision_h.safetensors \
+    --vae weights/wan_2.1_vae.safetensors \
+    --lora_dir weights/lightx2v_I2V_14B_480p_cfg_step_distill_rank64_bf16.safetensors \
+    --lora_scale 1.0 \
+    --size 640x640 \
+    --max_frame_num 153 \
+    --color_correction_strength 0.0 \
+    --sample_steps 4 \
+    --sample_shift 11.0 \
+    --sample_solver flowmatch_distill \
+    --sample_text_guide_scale 1.0 \
+    --sample_audio_guide_scale 1.0 \
+    --base_seed 5 \
+    --save_file ComfyUI

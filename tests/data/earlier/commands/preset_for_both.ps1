@@ -1,0 +1,12 @@
+python generate_infinitetalk.py `
+    --preset '02_comfyui_equivalent' `
+    --image 'portrait.png' `
+    --audio 'speech.wav' `
+    --prompt '一个人对着镜头激情唱歌' `
+    --infinitetalk_dir 'weights/Wan2_1-InfiniTetalk-Single_fp16.safetensors' `
+    --wav2vec_dir 'weights/wav2vec2-chinese-base_fp16.safetensors' `
+    --dit_path 'weights/Wan2_1-I2V-14B-480p_fp8_e4m3fn_scaled_KJ.safetensors' `
+    --text_encoder 'weights/umt5_xxl_fp8_e4m3fn_scaled.safetensors' `
+    --clip_vision 'weights/clip_vision_h.safetensors' `
+    --vae 'weights/wan_2.1_vae.safetensors' `
+    --save_file InfiniteTalk

@@ -1,0 +1,44 @@
+python generate_infinitetalk.py \
+    --preset 04_high_quality \
+    --image portrait.png \
+    --audio speech.wav \
+    --prompt '一个人对着镜头激情唱歌' \
+    --task infinitetalk-14B \
+    --infinitetalk_dir weights/Wan2_1-InfiniTetalk-Single_fp16.safetensors \
+    --wav2vec_dir weights/wav2vec2-chinese-base_fp16.safetensors \
+    --dit_path weights/Wan2_1-I2V-14B-480p_fp8_e4m3fn_scaled_KJ.safetensors \
+    --text_encoder weights/umt5_xxl_fp8_e4m3fn_scaled.safetensors \
+    --clip_vision weights/clip_vision_h.safetensors \
+    --vae weights/wan_2.1_vae.safetensors \
+    --lora_scale 1.2 \
+    --lora_mode auto \
+    --lora_ignore_unmatched false \
+    --quant_matmul auto \
+    --size infinitetalk-480 \
+    --mode streaming \
+    --frame_num 81 \
+    --motion_frame 9 \
+    --max_frame_num 1000 \
+    --color_correction_strength 1.0 \
+    --seam_frames 0 \
+    --sample_steps 40 \
+    --sample_shift 7.0 \
+    --sample_solver euler \
+    --sample_text_guide_scale 5.0 \
+    --sample_audio_guide_scale 4.0 \
+    --base_seed 42 \
+    --use_apg \
+    --apg_momentum=-0.75 \
+    --apg_norm_threshold 55.0 \
+    --use_teacache false \
+    --teacache_thresh 0.2 \
+    --offload_model true \
+    --t5_cpu false \
+    --blocks_to_swap 30 \
+    --device auto \
+    --dtype auto \
+    --vae_dtype auto \
+    --attention auto \
+    --kernels auto \
+    --save_file InfiniteTalk \
+    --crf 18

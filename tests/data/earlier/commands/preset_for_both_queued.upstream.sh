@@ -1,0 +1,29 @@
+# For MeiGen's own generate_infinitetalk.py, in its folder. It draws other noise for the same seed.
+# It takes the base from a folder as Wan-AI publishes it, whatever file is meant here: weights/Wan2.1-I2V-14B-480P.
+# It takes --wav2vec_dir as a folder in the layout of chinese-wav2vec2-base, not as a file.
+# --blocks_to_swap 30 is not there: --num_persistent_param_in_dit 0 stands for it.
+# --dit_path weights/Wan2_1-I2V-14B-480p_fp8_e4m3fn_scaled_KJ.safetensors is not there.
+# --text_encoder weights/umt5_xxl_fp8_e4m3fn_scaled.safetensors is not there.
+# --clip_vision weights/clip_vision_h.safetensors is not there.
+# --vae weights/wan_2.1_vae.safetensors is not there.
+cat > InfiniteTalk_input.json <<'EOF'
+{
+    "prompt": "一个人对着镜头激情唱歌",
+    "cond_video": "portrait.png",
+    "cond_audio": {
+        "person1": "speech.wav"
+    }
+}
+EOF
+python generate_infinitetalk.py \
+    --ckpt_dir weights/Wan2.1-I2V-14B-480P \
+    --infinitetalk_dir weights/Wan2_1-InfiniTetalk-Single_fp16.safetensors \
+    --wav2vec_dir weights/wav2vec2-chinese-base_fp16.safetensors \
+    --offload_model true \
+    --save_file InfiniteTalk \
+    --input_json InfiniteTalk_input.json \
+    --mode streaming \
+    --sample_steps 40 \
+    --sample_shift 7.0 \
+    --num_persistent_param_in_dit 0 \
+    --use_apg
