@@ -200,7 +200,11 @@ def _dubbed(place: Place) -> dict[str, object]:
 
 def guided(place: Place) -> Path:
     """Three passes with adaptive projection; TeaCache acts; the speech guides some steps only."""
-    given = {"sample_text_guide_scale": 3, "sample_audio_guide_scale": 2, "sample_audio_guide_steps": 7}
+    given: dict[str, float] = {
+        "sample_text_guide_scale": 3,
+        "sample_audio_guide_scale": 2,
+        "sample_audio_guide_steps": 7,
+    }
     given |= {"use_apg": True, "use_teacache": True, "teacache_thresh": 0.5, "sample_steps": 9}
     return place.make({**SMALL, **given, "size": "64x64", "max_frame_num": 17, "negative_prompt": "blurred"})
 
@@ -245,7 +249,7 @@ def comfyui(place: Place) -> Path:
     return queued(place, graph_of_small_model())
 
 
-def queued(place: Place, graph: dict[str, object]) -> Path:
+def queued(place: Place, graph: dict[str, dict]) -> Path:
     """The video that a ComfyUI server makes of a graph, in its folder output/video.
 
     Raises:
@@ -293,11 +297,11 @@ def _draw_video(path: Path) -> None:
         container.mux(stream.encode(None))
 
 
-def _node(kind: str, **inputs: object) -> dict[str, object]:
+def _node(kind: str, **inputs: object) -> dict:
     return {"class_type": kind, "inputs": inputs}
 
 
-def graph_of_small_model() -> dict[str, object]:
+def graph_of_small_model() -> dict[str, dict]:
     """A graph of the pack's nodes in API format: picture, speech, small model with a chain of LoRAs, sampler."""
     lora = Path(DEMO_LORA).name
     return {

@@ -19,6 +19,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypedDict
 
 import av
 
@@ -83,6 +84,14 @@ PRINTED = {  # name -> words of a command whose text is kept
 }
 
 
+class Ended(TypedDict):
+    """How a command ended, and what it printed, line by line."""
+
+    code: int
+    out: list[str]
+    err: list[str]
+
+
 @dataclass(frozen=True)
 class Maker:
     """Runs the old version and writes what comes out.
@@ -95,12 +104,12 @@ class Maker:
     place: Place
     target: Path
 
-    def run(self, words: list[str]) -> dict[str, object]:
+    def run(self, words: list[str]) -> Ended:
         """What a command prints, line by line, and how it ends."""
         done = self.place.ended(self._on_disk(words))
         return {"code": done.returncode, "out": self.neutral(done.stdout), "err": self.neutral(done.stderr)}
 
-    def run_well(self, words: list[str]) -> dict[str, object]:
+    def run_well(self, words: list[str]) -> Ended:
         """The same of a command that must end well.
 
         Raises:
