@@ -63,8 +63,27 @@ class AttentionFacts:
 PLAIN = AttentionFacts(
     "sdpa", "PyTorch's own, which runs everywhere", needs_card=False, automatic="PyTorch picks its own kernel"
 )
+FLASH3 = Package("fa3_fwd_interface", "fa3-fwd", others=("flash_attn_interface",))
 _ROWS = (
     PLAIN,
+    AttentionFacts(
+        "flash3",
+        "FlashAttention 3, exact, for Hopper cards in bf16",
+        cards="a Hopper card",
+        capabilities=("9.0",),
+        package=FLASH3,
+        automatic="Hopper card, bf16: FlashAttention 3 is the fastest exact kernel there",
+        fastest_on=("9.0",),
+    ),
+    AttentionFacts(
+        "flash3_fp8",
+        "the same in 8 bits, the fastest on Hopper, not exact",
+        cards="a Hopper card",
+        capabilities=("9.0",),
+        package=FLASH3,
+        bits=8,
+        vectors=1.5,  # queries, keys and values in 8 bits
+    ),
     AttentionFacts(
         "cudnn",
         "PyTorch's, by cuDNN",
@@ -96,17 +115,14 @@ _ROWS = (
 ATTENTION: Mapping[str, AttentionFacts] = {row.name: row for row in _ROWS}
 
 
-def automatic_attention(capability: Capability | None) -> AttentionFacts:
-    """What "auto" takes.
+def automatic_attention(capability: Capability | None) -> tuple[AttentionFacts, ...]:
+    """What "auto" takes, the best first; the last one works everywhere.
 
     Args:
         capability: of a CUDA card that computes in 16 bits; None elsewhere.
     """
-    if capability is not None:
-        for row in ATTENTION.values():
-            if _among(capability, row.fastest_on):
-                return row
-    return PLAIN
+    found = [row for row in _ROWS if capability is not None and _among(capability, row.fastest_on)]
+    return (*(row for row in found if row.package is None or row.package.found() is not None), PLAIN)
 
 
 def extra_vectors(name: str) -> float:

@@ -20,21 +20,27 @@ class Package:
     Attributes:
         module: what is imported.
         name: what is installed.
+        others: modules that have the same under the names of other packages.
         oldest: the oldest version that has what is needed, such as "0.35"; any where it is empty.
     """
 
     module: str
     name: str
     oldest: str = ""
+    others: tuple[str, ...] = ()
 
     def installed(self) -> str | None:
         """The version that is there, "" where it came by another name, None where there is none."""
-        if find_spec(self.module) is None:
+        if self.found() is None:
             return None
         try:
             return version(self.name)
         except PackageNotFoundError:
             return ""
+
+    def found(self) -> str | None:
+        """The module to import, or None."""
+        return next((module for module in (self.module, *self.others) if find_spec(module) is not None), None)
 
     def obstacle(self) -> Unavailable | None:
         """Why it cannot be used, or None."""

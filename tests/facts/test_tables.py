@@ -28,19 +28,25 @@ def test_every_row_has_its_code_and_all_code_has_a_row():
 def test_settings_offer_the_rows():
     infos = setting_infos()
     assert infos["sample_solver"].choices == ("euler", "flowmatch_distill", "unipc", "lcm")
-    assert infos["attention"].choices == ("auto", "sdpa", "cudnn", "cudnn_fp8", "flash", "sage")
+    assert infos["attention"].choices == (
+        *("auto", "sdpa", "flash3", "flash3_fp8", "cudnn", "cudnn_fp8", "flash", "sage"),
+    )
     assert solvers_help() == "euler is upstream's; flowmatch_distill is for 4-step LoRAs; unipc and lcm need diffusers"
     assert steps_help() == "40, or 4 with flowmatch_distill"
-    assert "cudnn_fp8 and sage compute in 8 bits" in attention_help()
+    assert "flash3_fp8, cudnn_fp8 and sage compute in 8 bits" in attention_help()
 
 
-def test_what_is_taken_unasked_is_exact_and_needs_no_package():
+def test_what_is_taken_unasked_is_exact_and_there(monkeypatch):
+    monkeypatch.setattr(packages, "find_spec", lambda name: None)
     for row in ATTENTION.values():
         assert bool(row.automatic) == bool(row.fastest_on or row is PLAIN)
-        assert not row.automatic or (row.exact and row.package is None and extra_vectors(row.name) == 0)
+        assert not row.automatic or (row.exact and extra_vectors(row.name) == 0)
         assert row.exact or extra_vectors(row.name) > 0
-    taken = {capability: automatic_attention(capability).name for capability in (None, (8, 9), (9, 0), (10, 0))}
-    assert taken == {None: "sdpa", (8, 9): "sdpa", (9, 0): "cudnn", (10, 0): "sdpa"}
+    cards = (None, (8, 9), (9, 0), (10, 0))
+    taken = {card: [row.name for row in automatic_attention(card)] for card in cards}
+    assert taken == {None: ["sdpa"], (8, 9): ["sdpa"], (9, 0): ["cudnn", "sdpa"], (10, 0): ["sdpa"]}
+    monkeypatch.setattr(packages, "find_spec", lambda name: name if name == "flash_attn_interface" else None)
+    assert [row.name for row in automatic_attention((9, 0))] == ["flash3", "cudnn", "sdpa"]
     assert extra_vectors("auto") == 0
 
 
@@ -87,8 +93,8 @@ NEW = {
         '    AttentionFacts("mirror", needs_card=False, package=Package("json", "json"), bits=8, vectors=7),\n',
     ),
     "models/transformer/attention.py": (
-        "Callable[[torch.device], Made]] = {\n",
-        '    "mirror": lambda device: (lambda q, k, v: -_sdpa(q, k, v), None),\n',
+        "Callable[[torch.device, torch.dtype], Made]] = {\n",
+        '    "mirror": lambda device, dtype: (lambda q, k, v: -_sdpa(q, k, v), None),\n',
     ),
     "facts/storages.py": (
         "STORAGES = (\n",
@@ -132,7 +138,7 @@ except InputError as error:
 else:
     raise AssertionError("five steps")
 text = " ".join(build_parser().format_help().split())
-assert "midway goes half as far" in text and "mirror, cudnn_fp8 and sage compute in" in text
+assert "midway goes half as far" in text and "mirror, flash3_fp8, cudnn_fp8 and sage compute in" in text
 cpu = torch.device("cpu")
 plan = describe_computation(choose_machine(settings.replace(device="cpu")), choose_vae(settings, cpu))
 assert "attention by mirror (asked for; in 8 bits, not exact)" in plan, plan

@@ -1,12 +1,15 @@
 """Which attention is chosen, what is refused, and 8-bit attention against 16 bits on a card."""
 
+import contextlib
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
-from infinitetalk.pipeline.errors import InputError
+from infinitetalk.pipeline.errors import InputError, Unavailable
 from infinitetalk.pipeline.facts import packages
-from infinitetalk.pipeline.models.transformer.attention import choose_attention
+from infinitetalk.pipeline.models.transformer.attention import BACKENDS, choose_attention
+from infinitetalk.pipeline.models.transformer.flash3 import Flash3, Flash3Fp8
 from infinitetalk.pipeline.models.transformer.fp8_attention import E4M3, LARGEST, scale_of, scaled_cast
 
 CPU, CARD = torch.device("cpu"), torch.device("cuda", 0)
@@ -19,7 +22,7 @@ def card(monkeypatch, capability, installed=()):
     monkeypatch.setattr(packages, "find_spec", lambda name: name if name in installed else None)
 
 
-@pytest.mark.parametrize("name", ["cudnn", "cudnn_fp8", "flash", "sage"])
+@pytest.mark.parametrize("name", ["flash3", "flash3_fp8", "cudnn", "cudnn_fp8", "flash", "sage"])
 def test_a_card_and_sixteen_bits_are_needed(name):
     with pytest.raises(InputError, match=f"--attention {name} needs a CUDA card and 16-bit weights; this run uses cpu"):
         choose_attention(name, CPU, torch.bfloat16)
@@ -29,7 +32,13 @@ def test_a_card_and_sixteen_bits_are_needed(name):
 
 @pytest.mark.parametrize(
     ("name", "package"),
-    [("cudnn_fp8", "nvidia-cudnn-frontend"), ("flash", "flash-attn"), ("sage", "sageattention")],
+    [
+        ("flash3", "fa3-fwd"),
+        ("flash3_fp8", "fa3-fwd"),
+        ("cudnn_fp8", "nvidia-cudnn-frontend"),
+        ("flash", "flash-attn"),
+        ("sage", "sageattention"),
+    ],
 )
 def test_a_missing_package_is_named(monkeypatch, name, package):
     card(monkeypatch, (9, 0))
@@ -50,6 +59,64 @@ def test_the_automatic_choice_is_exact(monkeypatch):
     assert choose_attention("auto", CARD, torch.float32).name == "sdpa"
     card(monkeypatch, (12, 0), ["cudnn", "flash_attn", "sageattention"])
     assert choose_attention("auto", CARD, torch.bfloat16).name == "sdpa"
+
+
+def attention_in_floats(q, k, v, q_descale=None, k_descale=None, v_descale=None):
+    """What FlashAttention 3 computes, heads' scales included."""
+    scales = [1 if scale is None else scale[:, None, :, None] for scale in (q_descale, k_descale, v_descale)]
+    q, k, v = ((x.float() * scale).transpose(1, 2) for x, scale in zip((q, k, v), scales, strict=True))
+    return torch.nn.functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).to(torch.bfloat16)
+
+
+@pytest.fixture
+def flash3(monkeypatch):
+    """FlashAttention's package as far as it is used, as if on a Hopper card."""
+
+    def install(function, name="fa3_fwd_interface"):
+        card(monkeypatch, (9, 0), [name])
+        monkeypatch.setitem(sys.modules, name, SimpleNamespace(flash_attn_func=function))
+        monkeypatch.setattr(torch.cuda, "device", lambda device: contextlib.nullcontext())
+        monkeypatch.setattr("infinitetalk.pipeline.models.transformer.flash3.triton_kernels", Unavailable)
+        for kind, made in {"flash3": Flash3, "flash3_fp8": Flash3Fp8}.items():
+            monkeypatch.setitem(BACKENDS, kind, lambda _, dtype, made=made: (made(CPU, dtype, None), None))
+
+    return install
+
+
+@pytest.mark.parametrize("name", ["fa3_fwd_interface", "flash_attn_interface"])
+def test_flash_attention_3_is_taken_where_it_agrees(flash3, name):
+    flash3(attention_in_floats, name)
+    chosen = choose_attention("auto", CARD, torch.bfloat16)
+    assert chosen.name == "flash3" and "fastest exact kernel" in chosen.reason
+    q, k, v = torch.randn(3, 1, 50, 2, 16).bfloat16()
+    assert torch.equal(chosen(q, k, v), attention_in_floats(q, k, v))
+
+
+def test_flash_attention_3_that_is_wrong_gives_way_and_says_why(flash3):
+    flash3(lambda q, k, v, **scales: 1.02 * attention_in_floats(q, k, v))
+    chosen = choose_attention("auto", CARD, torch.bfloat16)
+    assert chosen.name == "cudnn" and "flash3 is 0.02" in chosen.reason
+    with pytest.raises(InputError, match=r"--attention flash3 is 0.02\d* off on this card, at most 0.006 expected"):
+        choose_attention("flash3", CARD, torch.bfloat16)
+
+    def refuses(q, k, v, **scales):
+        raise RuntimeError("this build does not support fp16")
+
+    flash3(refuses)
+    chosen = choose_attention("auto", CARD, torch.float16)
+    assert chosen.name == "cudnn" and "does not work here (this build does not support fp16" in chosen.reason
+
+
+def test_flash_attention_3_in_8_bits_rounds_and_leaves_few_keys_alone(flash3):
+    flash3(attention_in_floats)
+    chosen = choose_attention("flash3_fp8", CARD, torch.bfloat16)
+    assert "in 8 bits, not exact" in chosen.reason
+    q, k, v = torch.randn(3, 1, 200, 2, 16).bfloat16()
+    v = v * torch.tensor([1, 30])[:, None]
+    right = attention_in_floats(q, k, v).float()
+    off = (chosen(q, k, v).float() - right).norm() / right.norm()
+    assert 0.005 < off < 0.06
+    assert torch.equal(chosen(q, k[:, :9], v[:, :9]), attention_in_floats(q, k[:, :9], v[:, :9]))
 
 
 def test_a_package_that_breaks_when_imported_is_told(monkeypatch):

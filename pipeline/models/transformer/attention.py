@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ...errors import InputError
-from ...facts.attention import ATTENTION, automatic_attention
+from ...facts.attention import ATTENTION, Capability, automatic_attention
 from ...quantisation.rows import Activation, Rows
 
 AttentionFunction = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
@@ -62,8 +62,7 @@ def choose_attention(name: str, device: torch.device, dtype: torch.dtype) -> Att
     """
     fits = device.type == "cuda" and dtype in (torch.float16, torch.bfloat16)
     if name == "auto":
-        facts = automatic_attention(torch.cuda.get_device_capability(device) if fits else None)
-        return Attention(facts.name, facts.automatic, *BACKENDS[facts.name](device))
+        return _automatic(torch.cuda.get_device_capability(device) if fits else None, device, dtype)
     facts = ATTENTION[name]
     if facts.needs_card and not fits:
         raise InputError(
@@ -74,7 +73,20 @@ def choose_attention(name: str, device: torch.device, dtype: torch.dtype) -> Att
     if facts.capabilities:
         facts.check_card(torch.cuda.get_device_capability(device))
     reason = "asked for" if facts.exact else f"asked for; in {facts.bits} bits, not exact"
-    return Attention(name, reason, *BACKENDS[name](device))
+    return Attention(name, reason, *BACKENDS[name](device, dtype))
+
+
+def _automatic(capability: Capability | None, device: torch.device, dtype: torch.dtype) -> Attention:
+    """The first that works. (The last one, PyTorch's own, always does.)"""
+    reasons = []
+    for facts in automatic_attention(capability):
+        try:
+            made = BACKENDS[facts.name](device, dtype)
+        except InputError as error:
+            reasons.append(str(error))
+            continue
+        return Attention(facts.name, "; ".join([facts.automatic, *reasons]), *made)
+    raise AssertionError("PyTorch's own attention is the last of all")
 
 
 def _sdpa(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
@@ -101,7 +113,19 @@ def _sage(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
     return sageattn(q, k, v, tensor_layout="NHD")
 
 
-def _cudnn_fp8(device: torch.device) -> Made:
+def _flash3(device: torch.device, dtype: torch.dtype) -> Made:
+    from .flash3 import Flash3
+
+    return Flash3(device, dtype, otherwise=_cudnn), None
+
+
+def _flash3_fp8(device: torch.device, dtype: torch.dtype) -> Made:
+    from .flash3 import Flash3Fp8
+
+    return Flash3Fp8(device, dtype, otherwise=_cudnn), None
+
+
+def _cudnn_fp8(device: torch.device, dtype: torch.dtype) -> Made:
     from .fp8_attention import Fp8Attention
 
     function = Fp8Attention(device, otherwise=_cudnn)
@@ -109,10 +133,12 @@ def _cudnn_fp8(device: torch.device) -> Made:
 
 
 # how each backend is made for a device
-BACKENDS: Mapping[str, Callable[[torch.device], Made]] = {
-    "sdpa": lambda device: (_sdpa, None),
-    "cudnn": lambda device: (_cudnn, None),
+BACKENDS: Mapping[str, Callable[[torch.device, torch.dtype], Made]] = {
+    "sdpa": lambda device, dtype: (_sdpa, None),
+    "flash3": _flash3,
+    "flash3_fp8": _flash3_fp8,
+    "cudnn": lambda device, dtype: (_cudnn, None),
     "cudnn_fp8": _cudnn_fp8,
-    "flash": lambda device: (_flash, None),
-    "sage": lambda device: (_sage, None),
+    "flash": lambda device, dtype: (_flash, None),
+    "sage": lambda device, dtype: (_sage, None),
 }
