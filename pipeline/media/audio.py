@@ -2,29 +2,47 @@
 
 ``open_audio`` finds out what was recorded (rate, channels, length) and that all of it can be read. The
 sound itself is decoded anew wherever it is needed, for the speech that the model hears and for the
-finished video, so that an hour takes no more memory than a second. Knows nothing about speech or video,
-except at which rates the model wants them.
+finished video, so that an hour takes no more memory than a second. Sound that changes its rate or its channels on
+the way is brought to the highest and the most of them. Knows nothing about speech or video, except at which rates
+the model wants them.
 """
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-import av
 import numpy as np
 
-from ..errors import InputError, in_short
+from ..errors import InputError
+from .tracks import Cut, Gap, Piece, Track, decode, problem_with, tracks
 
 SAMPLE_RATE = 16_000  # of the speech that wav2vec2 hears
 FPS = 25
-_PLANES_THAT_CRASH = 8  # AudioFrame.to_ndarray of so many planes ends the process (PyAV 18.1)
 _BLOCK = 1 << 16  # samples of a sound in memory at a time
+_CANCELLED = 0.02  # of the power that channels have in common where they have nothing in common
+_AUDIBLE = 1e-4  # of full scale: the noise of a decoder is below it
+
+
+@dataclass(frozen=True)
+class Heard:
+    """What decoding a sound once has shown.
+
+    Attributes:
+        lost: packets that could not be decoded, in whose place there is silence.
+        is_cut: whether the rest of the file could not be read.
+        cancels: whether the channels are in opposite phase, so that next to nothing is left of their mean.
+        passed_over: tracks before this one that could not be used, each with the reason.
+    """
+
+    lost: int = 0
+    is_cut: bool = False
+    cancels: bool = False
+    passed_over: tuple[str, ...] = ()
 
 
 class Audio(Protocol):
@@ -34,6 +52,7 @@ class Audio(Protocol):
         sample_rate: samples of one channel in a second.
         channels: how many.
         num_samples: of one channel.
+        heard: what opening it has shown.
     """
 
     @property
@@ -44,6 +63,8 @@ class Audio(Protocol):
     def num_samples(self) -> int: ...
     @property
     def seconds(self) -> float: ...
+    @property
+    def heard(self) -> Heard: ...
 
     def blocks(self) -> Iterator[np.ndarray]:
         """float32 [channels, n], one after the other."""
@@ -66,6 +87,7 @@ class Sound:
     samples: np.ndarray
     sample_rate: int
     name: str = "the sound"
+    heard: Heard = Heard()
 
     def __str__(self) -> str:
         return self.name
@@ -96,7 +118,7 @@ class Sound:
 
 @dataclass(frozen=True)
 class AudioFile:
-    """The first audio stream of a file that has been found readable.
+    """A track of sound in a file that has been found readable.
 
     Attributes:
         path: of the file, which must stay as it is.
@@ -104,6 +126,7 @@ class AudioFile:
         channels: how many.
         num_samples: of one channel.
         stamp: the file's size and time of change when it was opened.
+        track: its number among the file's tracks of sound.
     """
 
     path: Path
@@ -111,6 +134,8 @@ class AudioFile:
     channels: int
     num_samples: int
     stamp: tuple[int, int]
+    track: int = 0
+    heard: Heard = Heard()
 
     def __str__(self) -> str:
         return str(self.path)
@@ -124,19 +149,15 @@ class AudioFile:
 
         Full scale is [-1, 1], though lossy codecs may exceed it. Sample for sample what ComfyUI's
         LoadAudio gives (comfy_extras/nodes_audio.py), which is what a graph and its exported command
-        rely on; 8-bit sound, which that refuses, is read as well.
+        rely on; 8-bit sound and what is damaged, which that refuses, is read as well, and time without sound, which
+        that leaves out, is silence.
 
         Raises:
             InputError: the file has changed or cannot be decoded any more.
         """
         if _stamp(self.path) != self.stamp:
             raise InputError(f"{self.path} was changed while it was in use; put it back as it was.")
-        with _first_stream(self.path) as (container, stream):
-            frames = container.decode(stream)
-            if self.channels >= _PLANES_THAT_CRASH:
-                frames = _interleaved(frames)
-            for frame in frames:
-                yield _to_planar_float(frame.to_ndarray(), self.channels)
+        yield from _alike(decode(self.path, self.track), self.sample_rate, self.channels)
 
     def digest(self) -> str:
         """SHA-256 of the file."""
@@ -150,45 +171,125 @@ def frame_count(num_samples_16k: int) -> int:
 
 
 def check_audio(path: Path) -> None:
-    """See that a file has sound in it, as far as its header tells; nothing is decoded.
+    """See that a file has sound in it that can be used, as far as its header tells; nothing is decoded.
 
     Raises:
-        InputError: no such file, not decodable, or no audio stream.
+        InputError: no such file, not decodable, no audio stream, or none that can be used.
     """
-    _look_at(path)
+    _usable_tracks(path)
 
 
 def open_audio(source: Path | Sound) -> AudioFile | Sound:
-    """Decode the first audio stream of a sound or video file once, whatever PyAV can open; or look at a sound.
+    """Decode a sound or video file once, whatever PyAV can open; or look at a sound.
+
+    Of a file it is the first track that can be decoded.
 
     Raises:
         InputError: no such file, not decodable, no audio stream, less sound than one video frame
             lasts, or samples that are not finite numbers.
     """
     if isinstance(source, Sound):
-        _check_samples(source)
-        return source
-    audio = _look_at(Path(source))
-    return dataclasses.replace(audio, num_samples=_check_samples(audio))
+        if problem := problem_with(source.sample_rate, source.channels):
+            raise InputError(f"{source} cannot be used as speech: {problem}.")
+        heard, num_samples = _listen(source, source.blocks())
+        _check_length(source, num_samples)
+        return dataclasses.replace(source, heard=heard)
+    path = Path(source)
+    stamp = _stamp_of_file(path)
+    usable, unusable = _usable_tracks(path)
+    for track in usable:
+        audio = _decoded_once(AudioFile(path, track.sample_rate, track.channels, 0, stamp, track.number))
+        if audio is not None:
+            before = sorted((other for other in unusable if other.number < track.number), key=_number)
+            passed_over = tuple(f"{other}: {other.problem}" for other in before)
+            return dataclasses.replace(audio, heard=dataclasses.replace(audio.heard, passed_over=passed_over))
+        unusable.append(dataclasses.replace(track, problem="it cannot be decoded"))
+    raise _no_sound(path, unusable)
 
 
-def _look_at(path: Path) -> AudioFile:
-    """A file's sound as its header tells of it; its length is not known yet."""
-    if not path.is_file():
-        found = "is a folder" if path.is_dir() else "does not exist"
-        raise InputError(f"The sound file {path} {found}; give the path of a sound or video file.")
-    stamp = _stamp(path)
-    with _first_stream(path) as (_, stream):
-        return AudioFile(path, stream.codec_context.sample_rate, stream.codec_context.layout.nb_channels, 0, stamp)
+def audible_track(audio: AudioFile) -> Track | None:
+    """The first other track of the file that is not silent."""
+    for track in tracks(audio.path):
+        if track.number != audio.track and not track.problem:
+            pieces = (piece for piece in decode(audio.path, track.number) if isinstance(piece, Piece))
+            if any(np.abs(piece.samples).max(initial=0) > _AUDIBLE for piece in pieces):
+                return track
+    return None
 
 
-def _check_samples(audio: AudioFile | Sound) -> int:
-    """See that there is sound for a video frame, made of numbers; returns the samples of a channel."""
-    num_samples = 0
-    for block in audio.blocks():
+def _usable_tracks(path: Path) -> tuple[list[Track], list[Track]]:
+    """The tracks that can be used as far as the header tells, and those that cannot, with reasons."""
+    _stamp_of_file(path)
+    found = tracks(path)
+    usable = [track for track in found if not track.problem]
+    if not usable:
+        raise _no_sound(path, found)
+    return usable, [track for track in found if track.problem]
+
+
+def _no_sound(path: Path, unusable: list[Track]) -> InputError:
+    reasons = "; ".join(f"{track}: {track.problem}" for track in sorted(unusable, key=_number))
+    return InputError(
+        f"{path} cannot be decoded as sound ({reasons}); give a wav, mp3, flac, m4a, mp4 or similar file."
+    )
+
+
+def _number(track: Track) -> int:
+    return track.number
+
+
+def _decoded_once(audio: AudioFile) -> AudioFile | None:
+    """The sound with its true rate, channels and length, and what is wrong with it; None if it cannot be decoded."""
+    seen = _Seen(decode(audio.path, audio.track))
+    heard, num_samples = _listen(audio, _alike(seen, audio.sample_rate, audio.channels))
+    if (seen.lost or seen.is_cut) and seen.lost >= seen.pieces:
+        return None
+    rate = max((rate for rate, _ in seen.kinds), default=audio.sample_rate)
+    channels = max((channels for _, channels in seen.kinds), default=audio.channels)
+    if (rate, channels) != (audio.sample_rate, audio.channels):  # more than the header says: once more, as it will be
+        audio = dataclasses.replace(audio, sample_rate=rate, channels=channels)
+        heard, num_samples = _listen(audio, audio.blocks())
+    _check_length(audio, num_samples)
+    heard = dataclasses.replace(heard, lost=seen.lost, is_cut=seen.is_cut)
+    return dataclasses.replace(audio, num_samples=num_samples, heard=heard)
+
+
+class _Seen:
+    """The same pieces; remembers what they were."""
+
+    def __init__(self, pieces: Iterable[Piece | Gap | Cut]) -> None:
+        self._pieces = pieces
+        self.kinds: set[tuple[int, int]] = set()
+        self.pieces = self.lost = 0
+        self.is_cut = False
+
+    def __iter__(self) -> Iterator[Piece | Gap | Cut]:
+        for piece in self._pieces:
+            if isinstance(piece, Piece):
+                self.kinds.add((piece.sample_rate, piece.samples.shape[0]))
+                self.pieces += 1
+            elif isinstance(piece, Gap):
+                self.lost += piece.lost
+            else:
+                self.is_cut = True
+            yield piece
+
+
+def _listen(audio: AudioFile | Sound, blocks: Iterable[np.ndarray]) -> tuple[Heard, int]:
+    """See that a sound is made of numbers; returns what was heard, and the samples of a channel."""
+    num_samples, of_channels, of_mean = 0, 0.0, 0.0
+    for block in blocks:
         if not np.isfinite(block).all():
             raise InputError(f"{audio} holds samples that are NaN or infinite; export the sound again.")
         num_samples += block.shape[1]
+        if audio.channels > 1:
+            of_channels += float(np.square(block, dtype=np.float64).sum()) / audio.channels
+            of_mean += float(np.square(block.mean(axis=0, dtype=np.float64)).sum())
+    audible = of_channels > num_samples * _AUDIBLE**2
+    return Heard(cancels=audible and of_mean * audio.channels < _CANCELLED * of_channels), num_samples
+
+
+def _check_length(audio: AudioFile | Sound, num_samples: int) -> None:
     if num_samples == 0:
         raise InputError(f"The audio stream of {audio} is empty; give a file with sound in it.")
     seconds = num_samples / audio.sample_rate
@@ -196,7 +297,65 @@ def _check_samples(audio: AudioFile | Sound) -> int:
         raise InputError(
             f"{audio} holds {seconds:.3f} s of sound, less than one video frame ({1 / FPS} s); give a longer one."
         )
-    return num_samples
+
+
+def _alike(pieces: Iterable[Piece | Gap | Cut], rate: int, channels: int) -> Iterator[np.ndarray]:
+    """All of a track at one rate, with as many channels."""
+    other: _Resampler | None = None
+    for piece in pieces:
+        if isinstance(piece, Piece):
+            if other is not None and other.rate != piece.sample_rate:
+                yield other.rest()
+                other = None
+            samples = _with_channels(piece.samples, channels)
+            if piece.sample_rate == rate:
+                yield samples
+            else:
+                other = other or _Resampler(piece.sample_rate, rate, channels)
+                yield other.next(samples)
+        elif isinstance(piece, Gap):
+            if other is not None:
+                yield other.rest()
+                other = None
+            missing = round(piece.seconds * rate)
+            for start in range(0, missing, _BLOCK):
+                yield np.zeros((channels, min(_BLOCK, missing - start)), np.float32)
+    if other is not None:
+        yield other.rest()
+
+
+def _with_channels(samples: np.ndarray, channels: int) -> np.ndarray:
+    """As many channels with the same mean, which is what the model hears."""
+    if samples.shape[0] == channels:
+        return samples
+    return np.repeat(samples.mean(axis=0, keepdims=True), channels, axis=0)
+
+
+class _Resampler:
+    """Brings a part of a track to another rate, by soxr HQ, as the whole is for the model."""
+
+    def __init__(self, rate: int, target: int, channels: int) -> None:
+        try:
+            import soxr
+        except ImportError as error:
+            raise InputError("Sound that changes its rate on the way needs soxr: pip install soxr") from error
+        self.rate = rate
+        self._channels = channels
+        self._stream = soxr.ResampleStream(rate, target, channels, dtype="float32", quality="HQ")
+
+    def next(self, samples: np.ndarray, last: bool = False) -> np.ndarray:
+        resampled = self._stream.resample_chunk(np.ascontiguousarray(samples.T), last=last)
+        return np.ascontiguousarray(resampled.reshape(-1, self._channels).T)
+
+    def rest(self) -> np.ndarray:
+        return self.next(np.empty((self._channels, 0), np.float32), last=True)
+
+
+def _stamp_of_file(path: Path) -> tuple[int, int]:
+    if not path.is_file():
+        found = "is a folder" if path.is_dir() else "does not exist"
+        raise InputError(f"The sound file {path} {found}; give the path of a sound or video file.")
+    return _stamp(path)
 
 
 def _stamp(path: Path) -> tuple[int, int]:
@@ -205,41 +364,3 @@ def _stamp(path: Path) -> tuple[int, int]:
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror}); put it back where it was.") from error
     return status.st_size, status.st_mtime_ns
-
-
-@contextlib.contextmanager
-def _first_stream(path: Path) -> Iterator[tuple[av.container.InputContainer, av.AudioStream]]:
-    try:
-        with av.open(f"file:{path}") as container:
-            if not container.streams.audio:
-                raise InputError(f"{path} has no sound, only {_kinds(container)}; give a file with an audio stream.")
-            yield container, container.streams.audio[0]
-    except (av.error.FFmpegError, ValueError, OSError) as error:
-        raise InputError(
-            f"{path} cannot be decoded as sound ({in_short(error)}); give a wav, mp3, flac, m4a, mp4 or similar file."
-        ) from error
-
-
-def _interleaved(frames: Iterator[av.AudioFrame]) -> Iterator[av.AudioFrame]:
-    """The same samples, the channels in one plane."""
-    resampler = None
-    for frame in frames:
-        if resampler is None:
-            resampler = av.AudioResampler(format=frame.format.packed.name)
-        yield from resampler.resample(frame)
-
-
-def _kinds(container: av.container.InputContainer) -> str:
-    return ", ".join(sorted({stream.type for stream in container.streams})) or "no streams at all"
-
-
-def _to_planar_float(block: np.ndarray, channels: int) -> np.ndarray:
-    """PyAV's [channels, n] or interleaved [1, n * channels] as float32 [channels, n] in [-1, 1]."""
-    if block.shape[0] != channels:
-        block = block.reshape(-1, channels).T
-    samples = block.astype(np.float32, order="C")
-    if block.dtype == np.uint8:  # unsigned: silence is 128
-        return samples / 2**7 - 1
-    if np.issubdtype(block.dtype, np.signedinteger):
-        return samples / 2 ** (8 * block.dtype.itemsize - 1)
-    return samples

@@ -18,6 +18,7 @@ from .audio import SAMPLE_RATE, Audio
 
 TARGET_LUFS = -23.0
 _PIECE = 60 * SAMPLE_RATE  # samples in memory at a time; a multiple of _HOP
+_AT_ONCE = 5 * SAMPLE_RATE  # samples that are looked at before more are
 _GATING_BLOCK = 2 * SAMPLE_RATE // 5  # BS.1770 measures in blocks of 0.4 s,
 _HOP = _GATING_BLOCK // 4  # which follow each other by a quarter
 _FILTER_MEMORY = SAMPLE_RATE  # what the filters heard a second ago is no part of their output (1e-100)
@@ -55,6 +56,20 @@ def speech_for_model(audio: Audio) -> np.ndarray:
             f"The speech cannot be stored in the folder for temporary files ({in_short(error)}); free some space "
             "there, or name another folder in the environment variable TMPDIR."
         ) from error
+
+
+def is_faint(speech: np.ndarray) -> bool:
+    """Whether nothing in ``speech_for_model``'s speech is above -70 LUFS, so that it stayed as it was.
+
+    Looks no further than the first piece that is louder.
+    """
+    if len(speech) < _GATING_BLOCK:
+        speech = np.resize(speech, _GATING_BLOCK)
+    starts = range(0, len(speech), _AT_ONCE)
+    return not any(
+        np.isfinite(_integrated_loudness([part], len(part)))
+        for part in (speech[max(0, min(start, len(speech) - _GATING_BLOCK)) : start + _AT_ONCE] for start in starts)
+    )
 
 
 def _store_resampled(audio: Audio, length: int, file: BinaryIO) -> None:

@@ -34,7 +34,14 @@ from ..settings.validation import shift_of, steps_of, warnings_for
 from .checked import check_models, check_speech
 from .machine import Machine, choose_machine, choose_vae, computes, free_memory
 from .memory import MARGIN, MemoryEstimate, Placement, VaePlan, host_bytes, plan_memory
-from .notices import Notice, cut_notice, input_notices
+from .notices import (
+    Notice,
+    cut_notice,
+    knows_drawn_faces_only,
+    picture_notices,
+    short_notice,
+    sound_notices,
+)
 from .windows import WindowSpan, tokens_per_window, window_plan
 
 
@@ -194,7 +201,8 @@ def plan_run(models: ModelsPlan, settings: Settings, job: Job, loaded: bool = Fa
     placement, memory = models.place(settings, size, vae, free_memory(models.machine.device, settings.vram_limit))
     warnings = (
         *warnings_for(settings),
-        *input_notices(job, speech, reference, size),
+        *sound_notices(audio, speech),
+        *picture_notices(job, reference, size, knows_drawn_faces_only(models.weights.config)),
         *cut_notice(frames / FPS, (spans[-1].start + spans[-1].keep_to) / FPS),
     )
     return RunPlan(
@@ -213,6 +221,7 @@ def plan_run(models: ModelsPlan, settings: Settings, job: Job, loaded: bool = Fa
         memory=memory,
         notices=(
             *(Notice(text, warning=True) for text in warnings),
+            *(Notice(text) for text in short_notice(spans, settings.motion_frame)),
             *(() if loaded else _loading_notices(models, placement)),
         ),
     )
