@@ -28,7 +28,7 @@ from ..pipeline.planning.machine import choose_operations
 from ..pipeline.quantisation.codes import QUANTISERS, pack
 from ..pipeline.quantisation.matmul import Matmuls, choose_matmuls
 from ..pipeline.quantisation.storage import PLAIN
-from ..pipeline.sampling.denoise import denoise
+from ..pipeline.sampling.denoise import Conditions, denoise
 from ..pipeline.sampling.guidance import ClassifierFreeGuidance
 from ..pipeline.sampling.noise import window_generator
 from ..pipeline.sampling.solvers import make_solver
@@ -157,7 +157,7 @@ def main() -> None:
         solver = make_solver("euler", steps, 7.0, window_generator(0, 0))
         guide = ClassifierFreeGuidance(1.0, 1.0)
         noise, held = data["latents"], torch.zeros_like(data["latents"][:, :1])
-        latents = denoise(model, model.blocks, noise, data["reference"], held, contexts, guide, solver)
+        latents = denoise(model, model.blocks, noise, Conditions(data["reference"], held, contexts, guide), solver)
         return latents, torch.cat([piece.cpu() for piece in vae.decode_frames(latents)], dim=1)
 
     for steps in options.steps:

@@ -100,44 +100,50 @@ class Placement:
     contexts: bool
 
 
-def estimate_memory(
-    size: TransformerSize,
-    placement: Placement,
-    tokens: int,
-    passes: int,
-    pixels: int,
-    itemsize: int,
-    teacache: bool = False,
-    vae: VaePlan = VaePlan(),
-    offload: bool = False,
-    attention: str = "auto",
-) -> MemoryEstimate:
-    """Memory of a run with whole blocks copied in through slots where they do not stay.
+@dataclass(frozen=True)
+class Workload:
+    """What is computed at a time.
 
-    Args:
+    Attributes:
         tokens: of a window.
         passes: guidance passes of a step.
         pixels: of one frame.
         itemsize: bytes of an activation.
         teacache: whether each pass keeps what the blocks added.
-        offload: whether the blocks leave while the VAE works.
         attention: which, as in the settings.
     """
-    attending = BLOCK_VECTORS + extra_vectors(attention)
-    parts = len(list(token_slices(tokens)))
+
+    tokens: int
+    passes: int
+    pixels: int
+    itemsize: int
+    teacache: bool = False
+    attention: str = "auto"
+
+
+def estimate_memory(
+    size: TransformerSize, placement: Placement, work: Workload, vae: VaePlan = VaePlan(), offload: bool = False
+) -> MemoryEstimate:
+    """Memory of a run with whole blocks copied in through slots where they do not stay.
+
+    Args:
+        offload: whether the blocks leave while the VAE works.
+    """
+    attending = BLOCK_VECTORS + extra_vectors(work.attention)
+    parts = len(list(token_slices(work.tokens)))
     feed_forward = FEED_FORWARD_VECTORS + 2 * size.ffn_dim / size.dim / parts
     # Each pass has a residual stream; TeaCache keeps the blocks' input too, or what each pass added in its stead.
-    vectors = max(attending, feed_forward) + passes - 1 + teacache
+    vectors = max(attending, feed_forward) + work.passes - 1 + work.teacache
     stay = placement.resident * size.block_bytes + placement.contexts * size.blocks * size.context_bytes
     slots = min(SLOTS, size.blocks - placement.resident) * size.block_bytes
-    texts = 2 if passes == 3 else 1
+    texts = 2 if work.passes == 3 else 1
     context = texts * TEXT_TOKENS + IMAGE_TOKENS
     return MemoryEstimate(
         weights=size.other_bytes + stay + slots + size.scratch,
         weights_left=size.other_bytes + (0 if offload else stay),
-        contexts=size.blocks * context * 2 * size.dim * itemsize,
-        activations=int(tokens * vectors * size.dim * itemsize),
-        vae=vae.bytes(pixels),
+        contexts=size.blocks * context * 2 * size.dim * work.itemsize,
+        activations=int(work.tokens * vectors * size.dim * work.itemsize),
+        vae=vae.bytes(work.pixels),
     )
 
 
@@ -202,10 +208,10 @@ def plan_memory(
     """
     tokens = tokens_per_window(settings.frame_num, height, width)
     passes = len(guidance_branches(settings.sample_text_guide_scale, settings.sample_audio_guide_scale))
+    work = Workload(tokens, passes, height * width, itemsize, settings.use_teacache, settings.attention)
 
     def estimate(placement: Placement) -> MemoryEstimate:
-        counts = size, placement, tokens, passes, height * width, itemsize
-        return estimate_memory(*counts, settings.use_teacache, vae, bool(settings.offload_model), settings.attention)
+        return estimate_memory(size, placement, work, vae, bool(settings.offload_model))
 
     placement = place_blocks(size, settings.num_persistent_param_in_dit, settings.blocks_to_swap, estimate, free)
     return placement, estimate(placement)

@@ -25,7 +25,7 @@ from ..models.transformer.model import Context, WanTransformer
 from ..models.vae.model import WanVAE
 from ..planning.memory import VaePlan
 from ..planning.windows import WindowSpan
-from ..sampling.denoise import denoise
+from ..sampling.denoise import Conditions, denoise
 from ..sampling.guidance import AdaptiveProjectedGuidance, Branch, ClassifierFreeGuidance, branches_of_steps
 from ..sampling.noise import window_generator, window_noise
 from ..sampling.solvers import make_solver
@@ -218,10 +218,7 @@ class Streamer:
                 self.models.transformer,
                 _Announced(self.models.blocks, self.progress),
                 noise.to(self.models.device),
-                shown.reference,
-                held,
-                self._contexts(span, shown),
-                self._guidance(),
+                Conditions(shown.reference, held, self._contexts(span, shown), self._guidance()),
                 make_solver(s.sample_solver, steps, shift_of(s), generator),
                 self._teacache(),
                 lambda done, estimate: self.progress(Step(span.index, done, steps, estimate)),

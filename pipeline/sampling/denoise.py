@@ -6,6 +6,7 @@ Knows neither where conditions come from nor what becomes of the latents.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 
@@ -15,14 +16,28 @@ from .guidance import Branch
 from .solvers import TRAIN_TIMESTEPS, Solver
 
 
+@dataclass(frozen=True)
+class Conditions:
+    """What a window is made by.
+
+    Attributes:
+        reference: mask and reference latents, [4 + z, T, h, w].
+        held: clean latents [z, n, h, w] of the motion frames; the first n latents are held to them.
+        contexts: what each guidance branch attends to, for every step.
+        guide: combines the branches' velocities.
+    """
+
+    reference: torch.Tensor
+    held: torch.Tensor
+    contexts: Sequence[Mapping[Branch, Context]]
+    guide: Callable[[dict[Branch, torch.Tensor]], torch.Tensor]
+
+
 def denoise(
     model: WanTransformer,
     blocks: Iterable[Block],
     noise: torch.Tensor,
-    reference: torch.Tensor,
-    held: torch.Tensor,
-    contexts: Sequence[Mapping[Branch, Context]],
-    guide: Callable[[dict[Branch, torch.Tensor]], torch.Tensor],
+    conditions: Conditions,
     solver: Solver,
     cache: StepCache | None = None,
     on_step: Callable[[int, torch.Tensor], None] = lambda done, estimate: None,
@@ -31,21 +46,18 @@ def denoise(
 
     Args:
         noise: [z, T, h, w] float32 on the model's device.
-        reference: mask and reference latents, [4 + z, T, h, w].
-        held: clean latents [z, n, h, w] of the motion frames; the first n latents are held to them.
-        contexts: what each guidance branch attends to, for every step.
-        guide: combines the branches' velocities.
         on_step: called after each step with the number of steps done, and the clean latents as the step's
             velocity tells them.
 
     Returns:
         [z, T, h, w] float32.
     """
+    reference, held = conditions.reference, conditions.held
     latents = noise.clone()
     latents[:, : held.shape[1]] = held
-    for index, (level, branches) in enumerate(zip(solver.levels[:-1], contexts, strict=True)):
+    for index, (level, branches) in enumerate(zip(solver.levels[:-1], conditions.contexts, strict=True)):
         velocities = model(latents, reference, float(level * TRAIN_TIMESTEPS), list(branches.values()), blocks, cache)
-        velocity = guide(dict(zip(branches, velocities, strict=True)))
+        velocity = conditions.guide(dict(zip(branches, velocities, strict=True)))
         estimate = latents - float(level) * velocity
         latents = solver.step(index, velocity, latents)
         latents[:, : held.shape[1]] = held

@@ -13,7 +13,7 @@ from infinitetalk.pipeline.models.transformer.linear import Linear
 from infinitetalk.pipeline.models.transformer.model import Context, WanTransformer
 from infinitetalk.pipeline.planning import run_plan
 from infinitetalk.pipeline.planning.machine import choose_operations
-from infinitetalk.pipeline.planning.memory import Placement, estimate_memory, plan_memory
+from infinitetalk.pipeline.planning.memory import Placement, Workload, estimate_memory, plan_memory
 from infinitetalk.pipeline.planning.windows import tokens_per_window
 from infinitetalk.pipeline.quantisation.codes import QUANTISERS, pack
 from infinitetalk.pipeline.residency import slab
@@ -100,7 +100,9 @@ def test_a_forward_of_the_real_width_holds_no_more_than_is_planned(quant, passes
     before = torch.cuda.memory_allocated()
     model(latents, reference, 500.0, contexts, model.blocks)
     size = transformer_size(config, quant is not None, itemsize=2)
-    planned = estimate_memory(size, Placement(2, True), tokens_per_window(81, side, side), passes, side**2, 2)
+    planned = estimate_memory(
+        size, Placement(2, True), Workload(tokens_per_window(81, side, side), passes, side**2, itemsize=2)
+    )
     taken = torch.cuda.max_memory_allocated() - before
     assert 0.6 * planned.activations < taken <= planned.activations
 

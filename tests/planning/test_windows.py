@@ -24,6 +24,7 @@ from infinitetalk.pipeline.planning.memory import (
     Placement,
     TransformerSize,
     VaePlan,
+    Workload,
     estimate_memory,
     place_blocks,
     plan_memory,
@@ -96,8 +97,11 @@ def test_tokens_are_those_of_the_published_sizes():
     assert tokens_per_window(81, 960, 960) == 75_600
 
 
+WORK = Workload(tokens=33_600, passes=2, pixels=640 * 640, itemsize=2)
+
+
 def estimates(size):
-    return lambda placement: estimate_memory(size, placement, 33_600, 2, 640 * 640, itemsize=2)
+    return lambda placement: estimate_memory(size, placement, WORK)
 
 
 def test_resident_blocks_as_asked_for():
@@ -135,7 +139,7 @@ def test_what_is_needed_once_stays_only_beside_all_blocks_and_where_it_fits():
 
 
 def test_with_offload_the_blocks_leave_before_the_vae_comes():
-    counts = REAL, Placement(40, True), 33_600, 2, 640 * 640, 2
+    counts = REAL, Placement(40, True), WORK
     offloaded = estimate_memory(*counts, offload=True)
     assert offloaded.weights_left == REAL.other_bytes < estimate_memory(*counts).weights_left
     assert offloaded.peak == offloaded.contexts + offloaded.weights + offloaded.activations

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from infinitetalk.pipeline.errors import InputError
-from infinitetalk.pipeline.sampling.denoise import denoise
+from infinitetalk.pipeline.sampling.denoise import Conditions, denoise
 from infinitetalk.pipeline.sampling.guidance import (
     AdaptiveProjectedGuidance,
     ClassifierFreeGuidance,
@@ -114,7 +114,7 @@ def test_each_step_is_asked_for_its_own_branches():
     contexts = [{branch: {"cond": 1, "drop_audio": 2}[branch] for branch in step} for step in branches]
     noise = torch.zeros(1, 2, 1, 1)
     guide = ClassifierFreeGuidance(1.0, 3.0)
-    found = denoise(model, [], noise, noise, noise[:, :0], contexts, guide, solver("euler", 3, 5))
+    found = denoise(model, [], noise, Conditions(noise, noise[:, :0], contexts, guide), solver("euler", 3, 5))
     assert asked == [[1, 2], [1], [1]]
     guided, plain = 2 + 3 * (1 - 2), 1
     moved = guided * (level[0] - level[1]) + plain * (level[1] - level[3])
