@@ -77,7 +77,9 @@ def read_video(path: Path) -> np.ndarray:
     if not path.is_file():
         raise InputError(f"{path} does not exist; give a video.")
     try:
-        with av.open(f"file:{path}", container_options={"protocol_whitelist": "file"}) as container:
+        with av.open(
+            f"file:{path}", metadata_errors="replace", container_options={"protocol_whitelist": "file"}
+        ) as container:
             stream = container.streams.video[0]
             rate = float(stream.average_rate or 0)
             if abs(rate - 25) > 0.01:

@@ -56,7 +56,9 @@ def _texts(job: dict[str, Json]) -> dict[str, str | None]:
 
 def _sources(path: Path, record: Record, files: Files, node: str | None) -> tuple[dict[str, Path], tuple[str, ...]]:
     """Reference and speech by flag, and what is to be said about them."""
-    with av.open(f"file:{path}", container_options={"protocol_whitelist": "file"}) as container:
+    with av.open(
+        f"file:{path}", metadata_errors="replace", container_options={"protocol_whitelist": "file"}
+    ) as container:
         prompt = container.metadata.get("prompt")
     if prompt is not None:
         graph = graph_of(json.loads(prompt), f"the graph in {path}")

@@ -54,7 +54,9 @@ def read_record(path: Path) -> Record:
         raise InputError(f"{path} {found}; give the name of a video.")
     try:
         # the prefix keeps FFmpeg off the network, whatever the file is called
-        with av.open(f"file:{path}", container_options={"protocol_whitelist": "file"}) as container:
+        with av.open(
+            f"file:{path}", metadata_errors="replace", container_options={"protocol_whitelist": "file"}
+        ) as container:
             text = container.metadata.get(METADATA_KEY)
     except (av.FFmpegError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error

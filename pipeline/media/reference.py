@@ -8,6 +8,7 @@ or PNG counts as a picture (its first frame). Knows nothing about windows or mod
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import math
 import warnings
@@ -31,7 +32,8 @@ _EPSILON = 0.002  # seconds: some containers round times to milliseconds; frames
 
 # What Pillow recognises but must not load: MPEG is a video, EPS a program that it would hand to Ghostscript.
 _NOT_PICTURES = ("MPEG", "EPS")
-_HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"mif1")
+_HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1")
+_AVIF_BRANDS = (b"avif", b"avis")
 
 # FFmpeg's AVColorSpace and AVColorRange.
 _BT709, _FCC, _BT601, _SMPTE240M, _BT2020 = 1, 4, 5, 7, 9
@@ -135,11 +137,12 @@ def _read_picture(path: Path) -> Image.Image | None:
         # Pillow warns from 89 megapixels on and refuses from 179 on; the refusal is enough.
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         try:
+            _read_heic_too()
             with Image.open(path) as image:
                 return None if image.format in _NOT_PICTURES else _as_load_image(image)
         except UnidentifiedImageError:
-            if _is_heic(path):
-                raise InputError(f"{path} is a HEIC picture, which is not read here: save it as PNG or JPEG.") from None
+            if (refusal := _refusal_of_heif(path)) is not None:
+                raise refusal from None
             return None
         except Image.DecompressionBombError as error:
             most = 2 * (Image.MAX_IMAGE_PIXELS or 0) // 10**6
@@ -154,19 +157,50 @@ def _read_picture(path: Path) -> Image.Image | None:
             ) from error
 
 
-def _is_heic(path: Path) -> bool:
+def _refusal_of_heif(path: Path) -> InputError | None:
     """FFmpeg would show one of the tiles that such a picture is made of (ISO/IEC 23008-12: brands of the file)."""
     with path.open("rb") as file:
-        start = file.read(12)
-    return start[4:8] == b"ftyp" and start[8:] in _HEIC_BRANDS
+        start = file.read(64)
+    if start[4:8] != b"ftyp":
+        return None
+    others = start[16 : min(len(start), int.from_bytes(start[:4], "big"))]
+    brands = {start[8:12], *(others[place : place + 4] for place in range(0, len(others), 4))}
+    if brands.intersection(_AVIF_BRANDS):
+        return InputError(f"{path} is an AVIF picture, which this Pillow does not read: save it as PNG or JPEG.")
+    if brands.intersection(_HEIC_BRANDS):
+        return InputError(
+            f"{path} is a HEIC picture, which is read with pillow-heif alone (pip install pillow-heif): install it, or "
+            "save the picture as PNG or JPEG."
+        )
+    return None
+
+
+@functools.cache
+def _read_heic_too() -> None:
+    """Have Pillow read HEIC pictures where the package for it is there."""
+    with contextlib.suppress(ImportError):
+        import pillow_heif
+
+        pillow_heif.register_heif_opener()
 
 
 def _as_load_image(image: Image.Image) -> Image.Image:
-    """RGB as ComfyUI's LoadImage makes it: turned by EXIF, deep grey scaled by 1/255, alpha dropped."""
+    """RGB as ComfyUI's LoadImage makes it: turned by EXIF, deep grey scaled by 1/255, alpha dropped.
+
+    Grey in floats, which that shows black, counts from 0 to 1, or to what 8 or 16 bits hold if there is more.
+    """
     image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I"):  # 16-bit files are "I" or "I;16" by Pillow's version; LoadImage knows the first
         image = image.convert("I").point(lambda value: value * (1 / 255))
+    elif image.mode == "F":
+        image = Image.fromarray(_levels(np.nan_to_num(np.asarray(image))))
     return image.convert("RGB")
+
+
+def _levels(grey: np.ndarray) -> np.ndarray:
+    """Floats in [0, 1], [0, 255] or [0, 65535] as uint8."""
+    white = next((white for white in (1, 255, 65535) if grey.max() <= white), grey.max())
+    return (grey * (255 / white)).round().clip(0, 255).astype(np.uint8)
 
 
 class _Cursor(Protocol):
@@ -239,8 +273,8 @@ class _VideoFrames:
         self.index = -1
         self._advance(self._next)
 
-    def _advance(self, following: tuple[float, av.VideoFrame]) -> None:
-        time, self._frame = following
+    def _advance(self, following: tuple[float, av.VideoFrame, Fraction]) -> None:
+        time, self._frame, self._aspect = following
         self.time = time - self._origin
         self.index += 1
         self._next = next(self._decoded, None)
@@ -262,17 +296,54 @@ class _VideoFrames:
         return self.index
 
     def image(self) -> Image.Image:
-        """The current frame, mode RGB, turned upright."""
-        turns = round(self._frame.rotation / 90)
-        return Image.fromarray(np.rot90(_rgb(self._frame), k=turns).copy())
+        """The current frame, mode RGB, as players show it: with square pixels, turned and mirrored."""
+        return Image.fromarray(as_shown(_square(self._path, _rgb(self._frame), self._aspect), _matrix(self._frame)))
 
 
-def _decode(path: Path) -> Iterator[tuple[float, av.VideoFrame]]:
-    """The frames of the first video stream with their times in seconds; what is damaged is left out."""
+def _square(path: Path, pixels: np.ndarray, aspect: Fraction) -> np.ndarray:
+    """A frame with pixels as wide as high, the shorter side of a pixel enlarged.
+
+    Raises:
+        InputError: it would become too long a strip.
+    """
+    height, width = pixels.shape[:2]
+    shown = (round(width * aspect), height) if aspect > 1 else (width, round(height / aspect))
+    if shown == (width, height):
+        return pixels
+    if max(shown) > LONGEST_SHAPE * max(1, min(shown)):
+        raise InputError(f"{path} has pixels {aspect} times as wide as high: too long a strip for a portrait.")
+    return np.asarray(Image.fromarray(pixels).resize(shown, Image.Resampling.BICUBIC))
+
+
+def _matrix(frame: av.VideoFrame) -> tuple[int, int, int, int]:
+    """a, b, c, d of the display matrix (x' = ax + cy, y' = bx + dy, y downwards), each -1, 0 or 1."""
+    data = frame.side_data.get("DISPLAYMATRIX")
+    if data is None:
+        return 1, 0, 0, 1
+    numbers = np.frombuffer(bytes(data), np.int32)[[0, 1, 3, 4]].astype(np.float64)
+    a, b, c, d = (int(round(n)) for n in numbers / max(1.0, np.abs(numbers).max()))
+    return (a, b, c, d) if abs(a * d - b * c) == 1 else (1, 0, 0, 1)
+
+
+def as_shown(pixels: np.ndarray, matrix: tuple[int, int, int, int]) -> np.ndarray:
+    """[H, W, 3] turned and mirrored as one of the eight matrices says."""
+    a, b, c, d = matrix
+    if a == 0:  # x' = cy, y' = bx
+        pixels = pixels.transpose(1, 0, 2)
+        a, d = c, b
+    return np.ascontiguousarray(pixels[::d, ::a])
+
+
+def _decode(path: Path) -> Iterator[tuple[float, av.VideoFrame, Fraction]]:
+    """The frames of the first video stream, their times in seconds, and how many times as wide as high pixels are.
+
+    What is damaged is left out.
+    """
     try:
         # The prefix and the list keep FFmpeg off the network, whatever the file is called or says.
         # Not options=, which also goes to the streams, and crashes PyAV 14 to 16 on MPEG program streams.
-        container = av.open(f"file:{path}", container_options={"protocol_whitelist": "file"})
+        # Tags need not be UTF-8.
+        container = av.open(f"file:{path}", metadata_errors="replace", container_options={"protocol_whitelist": "file"})
     except (av.FFmpegError, ValueError) as error:
         raise InputError(
             f"{path} is neither a picture nor a video that can be read: give a PNG, JPEG or MP4 file."
@@ -293,7 +364,7 @@ def _decode(path: Path) -> Iterator[tuple[float, av.VideoFrame]]:
                 for frame in _decoded(packet):
                     stamp = frame.dts if is_undated else frame.pts
                     time = time + step if stamp is None or frame.time_base is None else float(stamp * frame.time_base)
-                    yield time, frame
+                    yield time, frame, stream.sample_aspect_ratio or Fraction(1)
 
 
 def _video_stream(container: av.container.InputContainer) -> av.VideoStream | None:
