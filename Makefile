@@ -5,18 +5,20 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3.14 python3 p
 	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo "$$p" && break; done)
 PY := .venv/bin/python
 PY_OLDEST := .venv-oldest/bin/python
+PY_NEWEST := .venv-newest/bin/python
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
-PYTEST := -m pytest -q -n auto --maxprocesses=4 --ignore=tests/comfy
-# one process for these, since each would start a server
-PYTEST_COMFY := -m pytest -q tests/comfy
+# tests/conftest.py says which tests one process runs, and which come first
+PYTEST := -m pytest -q -rs -n auto --maxprocesses=4 --dist loadgroup --no-loadscope-reorder
 DEMO := .demo
 
-.PHONY: help demo test test-oldest coverage lint test-lint format golden clean
+.PHONY: help demo test test-fast test-oldest test-newest coverage lint test-lint format golden clean
 
 help:
 	@echo "make demo         a talking video from the bundled portrait, speech and small model, and what can be measured on it"
-	@echo "make test         lint and tests"
-	@echo "make test-oldest  the same tests with the oldest supported PyTorch, transformers and diffusers"
+	@echo "make test         lint and all tests, those in a ComfyUI and a browser too"
+	@echo "make test-fast    tests that start no server and no browser and make no whole videos"
+	@echo "make test-oldest  all but ComfyUI with the oldest supported PyTorch, transformers and diffusers"
+	@echo "make test-newest  likewise with the newest PyTorch and transformers that pip gives"
 	@echo "make coverage     the lines of the engine that no test reaches"
 	@echo "make lint         style, imports between rooms, types;  make format  rewrites"
 	@echo "make test-lint    plants faults in a copy and sees that lint finds them"
@@ -30,13 +32,18 @@ demo: .venv/installed
 
 test: lint
 	$(PY) $(PYTEST)
-	$(PY) $(PYTEST_COMFY)
+
+test-fast: .venv/installed-test
+	$(PY) $(PYTEST) --ignore=tests/comfy -m "not whole"
 
 test-oldest: .venv-oldest/installed-test
-	$(PY_OLDEST) $(PYTEST)
+	$(PY_OLDEST) $(PYTEST) --ignore=tests/comfy
+
+test-newest: .venv-newest/installed-test
+	$(PY_NEWEST) $(PYTEST) --ignore=tests/comfy
 
 coverage: .venv/installed-test
-	$(PY) $(PYTEST) --cov --cov-report=term-missing:skip-covered
+	$(PY) $(PYTEST) --ignore=tests/comfy --cov --cov-report=term-missing:skip-covered
 
 # checked under the package's name, whatever the folder is called
 lint: .venv/installed-test
@@ -65,13 +72,18 @@ clean:
 	@touch $@
 
 .venv/installed-test: pyproject.toml tests/constraints.txt | .venv/bin/python
-	$(PY) $(PIP_INSTALL) --editable ".[test]" --constraint tests/constraints.txt
+	$(PY) $(PIP_INSTALL) --editable ".[test,oracles]" --constraint tests/constraints.txt
 	@touch $@ .venv/installed
 
 .venv-oldest/installed-test: pyproject.toml tests/constraints-oldest.txt | .venv-oldest/bin/python
-	$(PY_OLDEST) $(PIP_INSTALL) --editable ".[test]" --constraint tests/constraints-oldest.txt
+	$(PY_OLDEST) $(PIP_INSTALL) --editable ".[test,oracles]" --constraint tests/constraints-oldest.txt
 	@touch $@
 
-.venv/bin/python .venv-oldest/bin/python:
+# what was newest when it was made: make clean, to have it anew; without torchaudio, which follows PyTorch later
+.venv-newest/installed-test: pyproject.toml | .venv-newest/bin/python
+	$(PY_NEWEST) $(PIP_INSTALL) --upgrade --upgrade-strategy eager --editable ".[test]"
+	@touch $@
+
+.venv/bin/python .venv-oldest/bin/python .venv-newest/bin/python:
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed; found $$(python3 --version 2>&1). Name one: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)"; exit 2; }
 	"$(PYTHON)" -m venv $(@D)/..

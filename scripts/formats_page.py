@@ -13,7 +13,19 @@ from pathlib import Path
 
 import torch
 
-from ..tests.support.format_matrix import AT_LOAD, COARSE, FORMATS, SIZES, WAYS, WITH, WITHOUT, Cell, Matrix, measure
+from ..tests.support.format_matrix import (
+    AT_LOAD,
+    COARSE,
+    FORMATS,
+    SIZES,
+    WAYS,
+    WITH,
+    WITHOUT,
+    Cell,
+    Matrix,
+    Workplace,
+    measure,
+)
 
 DOCS = Path(__file__).parent.parent / "docs"
 FILE, CHINESE_FILE = DOCS / "formats.md", DOCS / "formats.zh-CN.md"
@@ -119,7 +131,8 @@ def write(file: Path, part: str) -> None:
 def main() -> None:
     torch.set_num_threads(1)  # as the tests do: the products are too small to share
     with tempfile.TemporaryDirectory() as folder:
-        measured = measured_part(measure(Path(folder)))
+        place = Workplace(Path(folder))
+        measured = measured_part(measure(place, {form.name: place.write(form) for form in FORMATS}))
     write(FILE, measured)
     write(CHINESE_FILE, in_chinese(measured))
 

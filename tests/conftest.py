@@ -21,7 +21,21 @@ SMALL |= {"sample_text_guide_scale": 1, "sample_audio_guide_scale": 1}
 torch.set_num_threads(1)
 
 
-@pytest.fixture(scope="module")
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist looks for the groups
+def pytest_collection_modifyitems(items):
+    """A file's tests share what it makes, so one process runs them; those in a ComfyUI share its server.
+
+    What takes longest comes first, so that no process is left alone with it at the end.
+    """
+    for item in items:
+        room = item.path.parent.name
+        item.add_marker(pytest.mark.xdist_group(room if room == "comfy" else f"{room}/{item.path.stem}"))
+        if room == "whole":
+            item.add_marker(pytest.mark.whole)
+    items.sort(key=lambda item: (item.path.parent.name != "comfy", item.get_closest_marker("whole") is None))
+
+
+@pytest.fixture(scope="session")
 def weights(tmp_path_factory):
     return random_checkpoint.write(tmp_path_factory.mktemp("weights"), random_checkpoint.TINY)
 
@@ -58,7 +72,7 @@ def text_weights():
     return used
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def model_files(weights):
     """The settings that name the small checkpoint's models."""
     return {
@@ -84,7 +98,7 @@ def surroundings(tmp_path, tmp_path_factory, monkeypatch):
     monkeypatch.delenv("WORLD_SIZE", raising=False)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def speech(tmp_path_factory):
     """0.8 seconds of a swelling tone."""
     path = tmp_path_factory.mktemp("speech") / "speech.wav"

@@ -4,12 +4,12 @@ import os
 import random
 import shutil
 import subprocess
-from concurrent.futures import ThreadPoolExecutor
 
 import av
 import pytest
 from infinitetalk.pipeline.settings.presets import load_preset, preset_names
-from infinitetalk.tests.support.comfy_graphs import FUSIONX, LIGHTX2V, node
+from infinitetalk.tests.support.comfy_graphs import FUSIONX, LIGHTX2V, PACK, node
+from infinitetalk.tests.support.shell import SCRIPT, run_all
 
 SAMPLED = ("sample_steps", "sample_shift", "sample_solver", "sample_text_guide_scale", "sample_audio_guide_scale")
 SAMPLED += ("base_seed", "use_apg", "apg_momentum", "apg_norm_threshold", "use_teacache", "teacache_thresh")
@@ -98,29 +98,28 @@ def exported(host, graph):
 
 
 @pytest.fixture(scope="module")
-def made(host, graphs, tmp_path_factory, environment):
-    """The videos of both doors, by case."""
+def made(installed, host, graphs, tmp_path_factory, environment):
+    """The videos of both doors, by case; the first command as a user would run it, the others without its start."""
     from_graph, commands = {}, {}
     for name, graph in graphs.items():
         commands[name], entry = exported(host, graph)
         (saved,) = entry["outputs"]["sampler"]["images"]
         from_graph[name] = host.base / "output" / saved["subfolder"] / saved["filename"]
 
-    def run(name):
-        folder = tmp_path_factory.mktemp("command")
-        done = subprocess.run(
-            ["sh", "-c", commands[name]],
-            cwd=folder,
-            env={**os.environ, **environment},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, f"{commands[name]}\n{done.stderr}"
-        return next(folder.glob("*.mp4"))
-
-    with ThreadPoolExecutor(2) as pool:
-        from_command = dict(zip(graphs, pool.map(run, graphs), strict=True))
+    folders = {name: tmp_path_factory.mktemp("command") for name in graphs}
+    first, *others = graphs
+    done = subprocess.run(
+        ["sh", "-c", commands[first]],
+        cwd=folders[first],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, f"{commands[first]}\n{done.stderr}"
+    lines = {folders[name]: commands[name] for name in others}
+    run_all(installed.python, host.base / "custom_nodes" / PACK / SCRIPT, lines, environment)
+    from_command = {name: next(folder.glob("*.mp4")) for name, folder in folders.items()}
     return {name: (from_graph[name], from_command[name], commands[name]) for name in graphs}
 
 

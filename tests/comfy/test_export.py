@@ -1,16 +1,14 @@
 """The export of a running ComfyUI: the node, the menu's address, and a video that it has made."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 
 import av
 import pytest
 from infinitetalk.pipeline.commands.main import main
 from infinitetalk.tests.support.comfy_graphs import node
-from infinitetalk.tests.support.places import QUEUED, ROOT, WORKFLOWS
+from infinitetalk.tests.support.places import QUEUED, WORKFLOWS
+from infinitetalk.tests.support.shell import words_of
 
 
 def exporting(made, **widgets):
@@ -79,23 +77,15 @@ def frames(path):
 
 
 @pytest.mark.skipif(shutil.which("sh") is None, reason="no sh to run the command with")
-def test_a_video_that_comfyui_made_is_made_again(host, graph, video_of, environment, capsys, tmp_path):
+def test_a_video_that_comfyui_made_is_made_again(host, graph, video_of, environment, monkeypatch, capsys, tmp_path):
     """``infinitetalk export video.mp4 --comfyui DIR``: settings out of the file, picture and sound out of its graph."""
     made = video_of(host.run(graph(base_seed=99, prompt='It\'s "so"\n你好')))
     capsys.readouterr()
     assert main(["export", str(made), "--comfyui", str(host.base)]) == 0
     out, err = capsys.readouterr()
     assert "--base_seed 99" in out and err == ""
-    line = out.replace("python generate_infinitetalk.py", f"'{sys.executable}' '{ROOT / 'generate_infinitetalk.py'}'")
-    line += f" --save_file '{tmp_path / 'again'}'"
-    done = subprocess.run(
-        ["sh", "-c", line.replace("\n --save", " --save")],
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    monkeypatch.setenv("INFINITETALK_CACHE", environment["INFINITETALK_CACHE"])
+    assert main([*words_of(out), f"--save_file={tmp_path / 'again'}"]) == 0, capsys.readouterr().err
     assert frames(tmp_path / "again.mp4") == frames(made) != []
 
 

@@ -1,7 +1,6 @@
 """Graphs on a real server: progress, preview, cancelling, going on, and what runs again after a change."""
 
 import re
-import time
 from pathlib import Path
 
 import av
@@ -61,8 +60,7 @@ def test_same_graph_runs_nothing_and_a_lost_video_is_made_again(run, graph, vide
 
 def test_free_empties_host_memory_and_the_next_run_loads_again(host, run, graph):
     run(graph(base_seed=6))
-    host.post("/free", {"unload_models": True, "free_memory": True})
-    time.sleep(3)  # the queue looks for it now and then
+    host.free()
     _, seen = run(graph(base_seed=7))
     assert any("loading the transformer" in text for text in texts(seen))
 

@@ -34,6 +34,7 @@ def record(**changes):
     return {"version": "9.9", "settings": resolve(Settings()).as_json() | changes, "job": job}
 
 
+@pytest.mark.whole
 def test_a_video_that_the_command_made(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("INFINITETALK_CACHE", str(tmp_path / "cache"))
     weights = random_checkpoint.write(tmp_path, random_checkpoint.TINY)

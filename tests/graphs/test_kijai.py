@@ -107,6 +107,7 @@ def test_the_same_in_subgraphs():
     assert saved.settings == queued.settings == Settings(**expected)
 
 
+@pytest.mark.whole
 def test_the_command_makes_a_video_of_the_graphs_own_files(weights, speech, surroundings, tmp_path):
     """Small weights in Kijai's layouts, under the names and in the folders that the graph means."""
     sizes, models = random_checkpoint.TINY, tmp_path / "ComfyUI" / "models"

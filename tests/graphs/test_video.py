@@ -1,9 +1,6 @@
 """``infinitetalk export video.mp4``: the exported line makes the same frames, whatever made the video."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import av
@@ -16,7 +13,8 @@ from infinitetalk.pipeline.job.record import read_record
 from infinitetalk.pipeline.media.writer import VideoWriter
 from infinitetalk.pipeline.settings.definition import NEGATIVE_PROMPT, Settings
 from infinitetalk.pipeline.settings.validation import resolve
-from infinitetalk.tests.support.places import QUEUED, ROOT
+from infinitetalk.tests.support.places import PORTRAIT, QUEUED, SPEECH
+from infinitetalk.tests.support.shell import words_of
 
 
 def frames(path):
@@ -33,13 +31,14 @@ def exported(capsys, *argv):
 PROMPT = 'She says "it\'s $5" \\ 100 %\n你好'
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize(("by_json", "full"), [(False, False), (True, True)])
-def test_the_exported_line_makes_the_same_frames(command, tmp_path, capsys, by_json, full):
+def test_the_exported_line_makes_the_same_frames(command, tmp_path, capsys, monkeypatch, by_json, full):
     """With a seed that nobody gave: the video has the one that was used."""
     changed = {"base_seed": -1, "prompt": PROMPT, "negative_prompt": "", "use_apg": True, "crf": 0}
     if by_json:
-        entries = {"prompt": PROMPT, "negative_prompt": "", "cond_video": str(ROOT / "assets/portrait.png")}
-        entries["cond_audio"] = {"person1": str(ROOT / "assets/speech.wav")}
+        entries = {"prompt": PROMPT, "negative_prompt": "", "cond_video": str(PORTRAIT)}
+        entries["cond_audio"] = {"person1": str(SPEECH)}
         (tmp_path / "in.json").write_text(json.dumps(entries), encoding="utf-8")
         changed |= {"input_json": tmp_path / "in.json", "image": None, "audio": None, "prompt": None}
         changed |= {"negative_prompt": None, "max_frame_num": 20}
@@ -50,10 +49,8 @@ def test_the_exported_line_makes_the_same_frames(command, tmp_path, capsys, by_j
     seed = read_record(video).settings["base_seed"]
     assert seed >= 0 and f"--base_seed {seed}" in out
     assert ("--sample_shift" in out) == full  # which followed from the size
-    line = out.replace("python generate_infinitetalk.py", f"'{sys.executable}' '{ROOT / 'generate_infinitetalk.py'}'")
-    one_thread = {**os.environ, "OMP_NUM_THREADS": "1"}  # as here: sums depend on their number
-    done = subprocess.run(["sh", "-c", line], cwd=tmp_path, env=one_thread, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    monkeypatch.chdir(tmp_path)
+    assert main(words_of(out)) == 0, capsys.readouterr().err
     assert frames(tmp_path / "out" / "video_again.mp4") == frames(video) != []
 
 

@@ -158,6 +158,7 @@ def test_resampling_is_librosas(tmp_path, sample_rate):
 
 @pytest.mark.parametrize("sample_rate", [8000, 22_050, 44_100, 48_000])
 def test_torchaudio_stands_in_for_soxr(tmp_path, monkeypatch, sample_rate):
+    pytest.importorskip("torchaudio", reason="needs the package torchaudio")
     audio = sound(tmp_path, stereo(2.0, sample_rate), sample_rate)
     by_soxr = speech_for_model(audio)
     monkeypatch.setitem(sys.modules, "soxr", None)

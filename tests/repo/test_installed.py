@@ -116,6 +116,7 @@ def test_the_registry_takes_the_program_and_the_nodes_but_not_what_developers_ne
     assert held & NOT_FOR_USERS == set()
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize(("layout", "start"), [("wheel", START_WHEEL), ("registry", START_CLONE)])
 def test_every_command_runs_from_what_users_get(request, tmp_path, layout, start):
     folder = request.getfixturevalue(layout)

@@ -79,11 +79,18 @@ def run(clone, name, *flags, cwd, answers=None, python=sys.executable):
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
-def test_every_script_passes_a_dry_run_from_any_folder(clone, tmp_path, name):
-    done = run(clone, name, "--dry_run", "--device", "cpu", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert "window" in done.stdout
+def test_every_script_passes_a_dry_run_from_any_folder(clone, tmp_path, recorder, monkeypatch, capsys, name):
+    """The script by a shell, what it calls in this process."""
+    argv = called(run(clone, name, "--dry_run", "--device", "cpu", cwd=tmp_path, python=recorder))
+    monkeypatch.chdir(clone)
+    assert argv[0] == "generate_infinitetalk.py" and main(argv[1:]) == 0
+    assert "window" in capsys.readouterr().out
     assert list(clone.glob("*.mp4")) == []
+
+
+def test_a_script_calls_python_in_the_clone(clone, tmp_path):
+    done = run(clone, SCRIPTS[0], "--dry_run", "--device", "cpu", cwd=tmp_path)
+    assert done.returncode == 0 and "window" in done.stdout, done.stderr
 
 
 def test_flags_of_the_caller_win(clone, tmp_path):

@@ -19,7 +19,7 @@ from infinitetalk.tests.golden.speech import save_wav
 from infinitetalk.tests.support.places import PORTRAIT, SPEECH
 from PIL import Image, ImageOps
 
-pytestmark = pytest.mark.usefixtures("own_cache")
+pytestmark = [pytest.mark.usefixtures("own_cache"), pytest.mark.whole]
 
 SMALL = {"size": "64x64", "frame_num": 17, "motion_frame": 5, "sample_steps": 2, "device": "cpu"}
 RATE = 22_050  # of the bundled speech

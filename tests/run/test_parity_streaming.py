@@ -28,6 +28,8 @@ from infinitetalk.tests.golden import streaming as golden
 from infinitetalk.tests.golden.recipe import random_tensor, read_golden
 from infinitetalk.tests.support.places import DATA
 
+pytestmark = pytest.mark.whole
+
 DESCRIPTION = json.loads((DATA / "streaming.json").read_text(encoding="utf-8"))
 CASES = DESCRIPTION["cases"]
 CPU = torch.device("cpu")

@@ -25,7 +25,7 @@ from infinitetalk.tests.golden.speech import save_wav
 from infinitetalk.tests.support.places import PORTRAIT
 from safetensors.torch import load_file, save_file
 
-pytestmark = pytest.mark.usefixtures("own_cache")
+pytestmark = [pytest.mark.usefixtures("own_cache"), pytest.mark.whole]
 
 SMALL = {
     "device": "cpu",

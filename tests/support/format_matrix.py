@@ -270,16 +270,14 @@ def slope(found: torch.Tensor, expected: torch.Tensor) -> float:
     return ((found * expected).sum() / expected.square().sum()).item()
 
 
-def measure(folder: Path, formats: tuple[Format, ...] = FORMATS) -> Matrix:
-    """All pairs of these formats, and what is converted while loading.
+def measure(place: Workplace, files: dict[str, tuple[Path, Path]]) -> Matrix:
+    """All pairs of formats, and what is converted while loading.
 
     Args:
-        folder: for the files, some hundred megabytes.
+        files: base and audio layers as ``place`` wrote them, by their format.
     """
-    place = Workplace(folder)
-    files = {form.name: place.write(form) for form in formats}
     expected = {way: place.expected(way).run() for way in WAYS}
-    coarse = {form.name for form in formats if form.error > COARSE}
+    coarse = {form.name for form in FORMATS if form.error > COARSE} & files.keys()
     pairs: dict[tuple[str, str, str], Cell] = {}
     without: dict[tuple[str, str], torch.Tensor] = {}
     at_load: dict[tuple[str, str, str], Cell] = {}

@@ -43,6 +43,8 @@ from infinitetalk.training.latents import reference_channels, speech_windows, st
 from infinitetalk.training.training import Optimizer
 from safetensors.torch import load_file
 
+pytestmark = pytest.mark.whole
+
 DRAWN = ASSETS / "drawn_portrait.png"
 CPU = torch.device("cpu")
 

@@ -35,8 +35,18 @@ def most(*errors):
     return max(1e-5, PASSED_ON * max(errors))
 
 
-def test_every_pair_of_formats_with_every_way_of_applying_loras(tmp_path):
-    matrix = measure(tmp_path)
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    return Workplace(tmp_path_factory.mktemp("formats"))
+
+
+@pytest.fixture(scope="module")
+def files(place):
+    return {form.name: place.write(form) for form in FORMATS}
+
+
+def test_every_pair_of_formats_with_every_way_of_applying_loras(place, files):
+    matrix = measure(place, files)
     assert set(matrix.pairs) == set(itertools.product(WAYS, ERRORS, ERRORS))
     assert set(matrix.at_load) == {(way, *pair) for way in WAYS for pair in AT_LOAD}
     wrong = []
@@ -60,16 +70,6 @@ def check_page(measured):
     # other processors sum in another order, and 8-bit roundings may then fall to the other side
     for told, found in zip(NUMBER.findall(page), NUMBER.findall(measured), strict=True):
         assert float(told) == pytest.approx(float(found), rel=0.1, abs=0.03), advice
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory):
-    return Workplace(tmp_path_factory.mktemp("formats"))
-
-
-@pytest.fixture(scope="module")
-def files(place):
-    return {form.name: place.write(form) for form in FORMATS if not form.name.startswith("GGUF IQ")}
 
 
 @pytest.mark.parametrize("way", WAYS)
