@@ -31,11 +31,11 @@ from ..pipeline.errors import Unavailable
 from ..pipeline.facts.model_sizes import WAN_14B
 from ..pipeline.models.transformer.linear import Linear
 from ..pipeline.models.transformer.pointwise import choose_pointwise
-from ..pipeline.quantisation import products, rows
+from ..pipeline.quantisation import activations, products
+from ..pipeline.quantisation.activations import Quantised, quantise_rows, token_slices
 from ..pipeline.quantisation.gguf import STORAGES
 from ..pipeline.quantisation.matmul import Activation, EightBit, Multiply, ReadBack, choose_matmuls, unpack_by_parts
 from ..pipeline.quantisation.products import Product, find_product
-from ..pipeline.quantisation.rows import Rows, quantise_rows, token_slices
 from ..pipeline.quantisation.rowwise import FP8_E4M3, FP8_E5M2, INT8, pack_fp8, pack_int8
 from ..pipeline.quantisation.storage import Packed
 from ..pipeline.quantisation.triton_probe import triton_kernels
@@ -118,7 +118,7 @@ def exact(x: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
     return F.linear(x.float(), matrix.float())
 
 
-def activations(tokens: int, channels: int, loud: bool = False) -> torch.Tensor:
+def random_activations(tokens: int, channels: int, loud: bool = False) -> torch.Tensor:
     x = torch.randn(tokens, channels, device=CUDA)
     if loud:
         x *= torch.randn(tokens, 1, device=CUDA).exp()
@@ -170,7 +170,7 @@ def quantising(tokens: int) -> Results:
     """Activations to 8 bits: bytes read and written once."""
     kernels = triton_kernels(CUDA)
     for channels in (5120, 13_824):
-        x = activations(tokens, channels)
+        x = random_activations(tokens, channels)
         for kind in (FP8, torch.int8):
             named = {"rows": str(kind), "channels": channels}
             moved = x.nbytes + x.numel()
@@ -197,7 +197,7 @@ def candidates() -> dict[str, Callable[[], Product]]:
             return products.scaled_rows(*arguments)
 
     def in_parts(at_once: int, *arguments: object) -> torch.Tensor:
-        with mock.patch.object(rows, "_AT_ONCE", at_once):
+        with mock.patch.object(activations, "_AT_ONCE", at_once):
             return products.integer_sums(*arguments)
 
     return {
@@ -229,7 +229,11 @@ class Layer:
 
 
 def layer_of(tokens: int, inputs: int, outputs: int) -> Layer:
-    x, loud, whole = activations(tokens, inputs), activations(CHECKED, inputs, loud=True), matrix(inputs, outputs)
+    x, loud, whole = (
+        random_activations(tokens, inputs),
+        random_activations(CHECKED, inputs, loud=True),
+        matrix(inputs, outputs),
+    )
     bias = torch.randn(outputs, device=CUDA).bfloat16()
     return Layer(x, loud, whole, bias, exact(x[:CHECKED], whole), exact(loud, whole))
 
@@ -246,13 +250,13 @@ def measure_floats(layer: Layer) -> Result:
 
 def measure_product(make: Callable[[], Product], layer: Layer) -> Result:
     product = make()
-    packed = (pack_int8 if product.rows == torch.int8 else pack_fp8)(layer.whole)
+    packed = (pack_int8 if product.activations == torch.int8 else pack_fp8)(layer.whole)
     multiply = EightBit(product, ReadBack("", partial(unpack_by_parts, packed.storage)), few_rows=0)
-    made = product.quantise(layer.x, product.rows)
+    made = product.quantise(layer.x, product.activations)
     weight, scale = packed.parts["weight"], packed.parts["scale"]
     alone = speed(lambda: product.function(made, weight, scale, layer.bias, BF16), layer.operations)
     with_rows = speed(lambda: multiply(layer.x, packed.parts, layer.bias), layer.operations)
-    some = Rows(made.values[:CHECKED], made.scale[:CHECKED])
+    some = Quantised(made.values[:CHECKED], made.scale[:CHECKED])
     sums = product.function(some, weight, scale, None, BF16).float()
     right = exact(some.values.float() * some.scale, packed.unpacked())
     return {
@@ -306,7 +310,7 @@ def reading_back(tokens: int) -> Results:
 
 def tiling(tokens: int) -> Results:
     """The Triton int8 product in other tiles than those that are used."""
-    from ..pipeline.quantisation.triton_rows import Tile, int8_product
+    from ..pipeline.quantisation.matmul_triton import Tile, int8_product
 
     tiles = [
         Tile(128, 256, 128, stages=4, warps=8),
@@ -322,7 +326,7 @@ def tiling(tokens: int) -> Results:
     tiles += [replace(tiles[0], group=group) for group in (1, 4, 16, 32)]
     for name, (inputs, outputs) in SHAPES.items():
         parts = pack_int8(matrix(inputs, outputs)).parts
-        made = quantise_rows(activations(tokens, inputs), torch.int8)
+        made = quantise_rows(random_activations(tokens, inputs), torch.int8)
         for tile in tiles if name != "ffn down" else tiles[:6]:
             work = partial(int8_product, made, parts["weight"], parts["scale"], None, BF16, tile)
             named = {"shape": f"{name} {inputs}->{outputs}", **asdict(tile)}
@@ -334,7 +338,7 @@ def few_rows(tokens: int) -> Results:
     whole = {"text or image": matrix(5120, 5120), "speech": matrix(768, 10_240)}
     for name, weights in whole.items():
         for count in (257, 512, 672, 1024, 2048, 4096):
-            x = activations(count, weights.shape[1])
+            x = random_activations(count, weights.shape[1])
             for packed in (pack_fp8(weights), pack_int8(weights)):
                 layer = choose_matmuls("auto", CUDA, BF16).of(packed.storage)
                 if not isinstance(layer, EightBit):
@@ -347,7 +351,7 @@ def few_rows(tokens: int) -> Results:
 
 def sharing(tokens: int) -> Results:
     """Queries, keys and values of self-attention: the input quantised three times and once."""
-    x = activations(tokens, 5120)
+    x = random_activations(tokens, 5120)
     for pack, kind in ((pack_fp8, FP8), (pack_int8, torch.int8)):
         if isinstance(find_product(kind, CUDA), Unavailable):
             continue
@@ -369,7 +373,7 @@ def queries_keys_values(
 def in_kernels(tokens: int) -> Results:
     """Rows that norms and GELU give on the way, beside those that the layers make of floats: alone, and in a block."""
     pointwise, quantise = choose_pointwise("triton", CUDA), triton_kernels(CUDA).quantise_rows
-    x, hidden = activations(tokens, 5120), activations(next(token_slices(tokens)).stop, 13_824)
+    x, hidden = random_activations(tokens, 5120), random_activations(next(token_slices(tokens)).stop, 13_824)
     scale, shift = (torch.randn(1, 5120, device=CUDA) for _ in range(2))
     functions = {
         "norm": lambda kind: pointwise.norm(x, scale, shift, 1e-6, kind),
@@ -378,7 +382,7 @@ def in_kernels(tokens: int) -> Results:
     for kind in (FP8, torch.int8):
         for name, function in functions.items():
             by_layers, on_the_way = (
-                lambda wanted=wanted, kind=kind, function=function: function(wanted).rows(kind, quantise)
+                lambda wanted=wanted, kind=kind, function=function: function(wanted).quantised(kind, quantise)
                 for wanted in (None, kind)
             )
             named = {"what": name, "rows": str(kind)}
@@ -391,7 +395,7 @@ def in_kernels(tokens: int) -> Results:
             yield named, partial(block, kept, attention, how == "on the way", tokens)
 
 
-def differing(way: Callable[[], Rows], other: Callable[[], Rows]) -> Result:
+def differing(way: Callable[[], Quantised], other: Callable[[], Quantised]) -> Result:
     pairs = zip(way(), other(), strict=True)
     values, scales = ((a.float() != b.float()).float().mean().item() for a, b in pairs)
     return {"values": values, "scales": scales}
@@ -399,7 +403,7 @@ def differing(way: Callable[[], Rows], other: Callable[[], Rows]) -> Result:
 
 def block(kept: str, attention: str, on_the_way: bool, tokens: int) -> Result:
     side = 16 * math.isqrt(tokens // 21)
-    asking_for_floats = mock.patch.object(Linear, "rows", lambda layer, count: None)
+    asking_for_floats = mock.patch.object(Linear, "quantised_dtype", lambda layer, count: None)
     with nullcontext() if on_the_way else asking_for_floats:
         took = time_block(kept, Sizes(WAN_14B, 96, side, side, 81), CUDA, BF16, attention)
     return {"ms": round(1000 * took, 2)}

@@ -23,7 +23,7 @@ import re
 from pathlib import Path
 
 from ..errors import InputError
-from ..facts.storages import ROWS, STORAGES
+from ..facts.storages import ROW_SCALED, STORAGES
 from .entry import Entry
 from .scaled import fits, scaled
 
@@ -62,7 +62,7 @@ def read_scaled(entries: dict[str, Entry], path: Path, metadata: dict[str, str],
             continue
         dtype = kept.get(layer, entry.dtype)
         scale = next((entries[layer + end] for end in _SCALES if layer + end in entries), None)
-        if not (dtype in ROWS or _is_float(dtype)):
+        if not (dtype in ROW_SCALED or _is_float(dtype)):
             raise _not_read(what, path, layer, f"its weight is {dtype}")
         if scale is not None and not fits(entry, scale):
             found = f"{list(scale.shape)} scales in {scale.dtype} for a weight of {list(entry.shape)}"
@@ -92,7 +92,7 @@ def _is_recognised(entry: Entry) -> bool:
 
 
 def _is_fp8_matrix(entry: Entry) -> bool:
-    return len(entry.shape) == 2 and entry.dtype in ROWS
+    return len(entry.shape) == 2 and entry.dtype in ROW_SCALED
 
 
 def _is_float(dtype: str) -> bool:

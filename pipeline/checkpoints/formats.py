@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..facts.storages import ROWS
+from ..facts.storages import ROW_SCALED
 from .comfy import read_scaled
 from .entry import Entry
 from .quanto import is_quanto, read_quanto
@@ -35,4 +35,4 @@ def recognise(entries: dict[str, Entry], path: Path, metadata: dict[str, str], w
 
 
 def _is_plain_fp8(entry: Entry) -> bool:
-    return entry.storage is None and entry.dtype in ROWS and entry.dtype.startswith("float8")
+    return entry.storage is None and entry.dtype in ROW_SCALED and entry.dtype.startswith("float8")

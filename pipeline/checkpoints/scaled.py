@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 
-from ..facts.storages import FP32, ROWS
+from ..facts.storages import FP32, ROW_SCALED
 from .entry import Entry
 
 _SCALE_DTYPES = ("float32", "float16", "bfloat16", "float64")
@@ -28,5 +28,5 @@ def scaled(weight: Entry, scale: Entry | None = None, dtype: str | None = None) 
         dtype: what the numbers are, if the file declares them as bytes.
     """
     dtype = dtype or weight.dtype
-    storage = ROWS.get(dtype, FP32) if len(weight.shape) == 2 else FP32
+    storage = ROW_SCALED.get(dtype, FP32) if len(weight.shape) == 2 else FP32
     return Entry(weight.numbers, dtype, storage, None if scale is None else scale.numbers)

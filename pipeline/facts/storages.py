@@ -143,7 +143,7 @@ STORAGES = (
 )
 BY_NAME = {storage.name: storage for storage in STORAGES}
 FLOATS = {storage.dtype: storage for storage in STORAGES if not storage.quantised}
-ROWS = {storage.dtype: storage for storage in STORAGES if storage.row_scales}  # 8 bits, by dtype
+ROW_SCALED = {storage.dtype: storage for storage in STORAGES if storage.row_scales}  # 8 bits, by dtype
 
 
 def choices() -> dict[str, tuple[StorageFacts, ...]]:

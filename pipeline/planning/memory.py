@@ -15,7 +15,7 @@ from ..facts.sizes import GIB, SLOTS
 from ..models.transformer.block import TEXT_TOKENS
 from ..models.transformer.matrices import TransformerSize
 from ..models.vae.tiles import grid
-from ..quantisation.rows import token_slices
+from ..quantisation.activations import token_slices
 from ..sampling.guidance import guidance_branches
 from ..settings.definition import Settings
 from .windows import tokens_per_window

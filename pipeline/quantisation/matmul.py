@@ -15,8 +15,8 @@ import torch
 import torch.nn.functional as F
 
 from ..errors import InputError, Unavailable
+from .activations import Activation, floats, row_slices
 from .products import Product, find_product
-from .rows import Activation, floats, row_slices
 from .rowwise import FP8_E4M3, FP8_E5M2, INT8
 from .storage import Parts, Storage
 from .triton_probe import triton_kernels
@@ -42,8 +42,8 @@ class Multiply(Protocol):
         """Why this one, for people."""
         ...
 
-    def rows(self, count: int, shape: torch.Size) -> torch.dtype | None:
-        """The 8 bits in which a matrix of this shape takes so many rows, or None where it takes them in floats."""
+    def quantised_dtype(self, count: int, shape: torch.Size) -> torch.dtype | None:
+        """The 8 bits in which a matrix of this shape takes so many tokens, or None where it takes them in floats."""
         ...
 
     def matrix(self, parts: Parts, dtype: torch.dtype) -> torch.Tensor:
@@ -60,7 +60,7 @@ class Floats:
     name: str = "floats"
     reason: str = "kept in floats"
 
-    def rows(self, count: int, shape: torch.Size) -> None:
+    def quantised_dtype(self, count: int, shape: torch.Size) -> None:
         return None
 
     def matrix(self, parts: Parts, dtype: torch.dtype) -> torch.Tensor:
@@ -85,7 +85,7 @@ class ReadBack:
     unpack: Callable[[Parts, torch.dtype], torch.Tensor]
     name: str = "weight-only"
 
-    def rows(self, count: int, shape: torch.Size) -> None:
+    def quantised_dtype(self, count: int, shape: torch.Size) -> None:
         return None
 
     def matrix(self, parts: Parts, dtype: torch.dtype) -> torch.Tensor:
@@ -116,20 +116,20 @@ class EightBit:
     def reason(self) -> str:
         return self.product.reason
 
-    def rows(self, count: int, shape: torch.Size) -> torch.dtype | None:
-        return None if count <= self.few_rows or any(n % _ALIGNMENT for n in shape) else self.product.rows
+    def quantised_dtype(self, count: int, shape: torch.Size) -> torch.dtype | None:
+        return None if count <= self.few_rows or any(n % _ALIGNMENT for n in shape) else self.product.activations
 
     def matrix(self, parts: Parts, dtype: torch.dtype) -> torch.Tensor:
         return self.otherwise.matrix(parts, dtype)
 
     def __call__(self, x: torch.Tensor | Activation, parts: Parts, bias: torch.Tensor | None) -> torch.Tensor:
         weight, shape = parts["weight"], floats(x).shape
-        dtype = self.rows(shape[:-1].numel(), weight.shape)
+        dtype = self.quantised_dtype(shape[:-1].numel(), weight.shape)
         if dtype is None:
             return self.otherwise(x, parts, bias)
         x = x if isinstance(x, Activation) else Activation(x)
-        rows = x.rows(dtype, self.product.quantise)
-        out = self.product.function(rows, weight, parts["scale"], bias, x.values.dtype)
+        quantised = x.quantised(dtype, self.product.quantise)
+        out = self.product.function(quantised, weight, parts["scale"], bias, x.values.dtype)
         return out.view(*shape[:-1], -1)
 
 

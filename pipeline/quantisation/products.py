@@ -1,4 +1,4 @@
-"""Products of 8-bit rows and 8-bit matrices, and of floats with GELU, and finding out which of them a card can compute.
+"""Products of 8-bit activations and matrices, and of floats with GELU, and which of them a card can compute.
 
 ``torch._scaled_mm``, ``torch._int_mm`` and ``torch._addmm_activation`` are private: each is called in one place here,
 and used only after a small product came out right on this device. Knows no storages and no layers.
@@ -15,34 +15,34 @@ import torch
 import torch.nn.functional as F
 
 from ..errors import Unavailable, in_short
-from .rows import Quantise, Rows, quantise_rows, row_slices
+from .activations import Quantise, Quantised, quantise_rows, row_slices
 from .triton_probe import triton_kernels
 
 # Sums that a Hopper card keeps in its tensor cores are a little coarser than those it moves out in between,
 # and faster; the rounding to fp8 is coarser by far (benchmarks/quantised.py measures both).
 FAST_SUMS = True
 GeluProduct = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
-MultiplyRows = Callable[[Rows, torch.Tensor, torch.Tensor, torch.Tensor | None, torch.dtype], torch.Tensor]
+MultiplyQuantised = Callable[[Quantised, torch.Tensor, torch.Tensor, torch.Tensor | None, torch.dtype], torch.Tensor]
 
 
 @dataclass(frozen=True)
 class Product:
-    """``function(rows, weight, scale, bias, dtype)`` multiplies rows [m, k] by ``weight`` [n, k]: [m, n] in ``dtype``.
+    """``function(quantised, weight, scale, bias, dtype)``: activations [m, k] times ``weight`` [n, k]: [m, n].
 
-    ``scale`` is that of the weight's rows, float32 [n].
+    The result is in ``dtype``; ``scale`` is that of the weight's rows, float32 [n].
 
     Attributes:
         name: for people, such as "int8".
         reason: why this one, for people.
-        rows: the dtype of the rows that it takes.
-        quantise: makes such rows.
+        activations: the 8 bits in which it takes the activations.
+        quantise: makes them so.
     """
 
     name: str
     reason: str
-    rows: torch.dtype
+    activations: torch.dtype
     quantise: Quantise
-    function: MultiplyRows
+    function: MultiplyQuantised
 
 
 @cache
@@ -62,7 +62,7 @@ def _fp8_product(
     quantise = quantise_rows if isinstance(kernels, Unavailable) else kernels.quantise_rows
     rescale = _rescale_by_parts if isinstance(kernels, Unavailable) else kernels.rescale
     # PyTorch has row-wise scales on Linux, for e4m3, on some cards; single scales wherever there is fp8.
-    ways: dict[str, MultiplyRows] = {
+    ways: dict[str, MultiplyQuantised] = {
         "a scale for each row in the product itself": scaled_rows,
         "this card and PyTorch have single scales only: those of the rows come after": partial(
             scaled_after, rescale=rescale
@@ -97,15 +97,15 @@ def _int8_product(device: torch.device, kernels: ModuleType | Unavailable) -> Pr
 
 
 def scaled_rows(
-    rows: Rows, weight: torch.Tensor, scale: torch.Tensor, bias: torch.Tensor | None, dtype: torch.dtype
+    quantised: Quantised, weight: torch.Tensor, scale: torch.Tensor, bias: torch.Tensor | None, dtype: torch.dtype
 ) -> torch.Tensor:
     """fp8 with row-wise scales in the product, which PyTorch gives in bf16."""
     bias = None if bias is None else bias.to(torch.bfloat16)
-    return _scaled_mm(rows.values, weight, rows.scale, scale[None], bias).to(dtype)
+    return _scaled_mm(quantised.values, weight, quantised.scale, scale[None], bias).to(dtype)
 
 
 def scaled_after(
-    rows: Rows,
+    quantised: Quantised,
     weight: torch.Tensor,
     scale: torch.Tensor,
     bias: torch.Tensor | None,
@@ -114,31 +114,31 @@ def scaled_after(
 ) -> torch.Tensor:
     """fp8 with the scales applied to the sums, which PyTorch gives in bf16."""
     one = torch.ones((), dtype=torch.float32, device=weight.device)
-    total = _scaled_mm(rows.values, weight, one, one, None)
+    total = _scaled_mm(quantised.values, weight, one, one, None)
     out = total if dtype == total.dtype else torch.empty_like(total, dtype=dtype)
-    rescale(total, rows.scale, scale, bias, out)
+    rescale(total, quantised.scale, scale, bias, out)
     return out
 
 
 def integer_sums(
-    rows: Rows, weight: torch.Tensor, scale: torch.Tensor, bias: torch.Tensor | None, dtype: torch.dtype
+    quantised: Quantised, weight: torch.Tensor, scale: torch.Tensor, bias: torch.Tensor | None, dtype: torch.dtype
 ) -> torch.Tensor:
     """int8 with int32 sums, in parts: all sums of a window at once would take 2 GB."""
-    out = torch.empty(len(rows.values), len(weight), dtype=dtype, device=weight.device)
+    out = torch.empty(len(quantised.values), len(weight), dtype=dtype, device=weight.device)
     for part in row_slices(*out.shape):
-        _rescale(_int_mm(rows.values[part], weight), rows.scale[part], scale, bias, out[part])
+        _rescale(_int_mm(quantised.values[part], weight), quantised.scale[part], scale, bias, out[part])
     return out
 
 
 def _scaled_mm(
-    rows: torch.Tensor,
+    values: torch.Tensor,
     weight: torch.Tensor,
     row_scale: torch.Tensor,
     scale: torch.Tensor,
     bias: torch.Tensor | None,
 ) -> torch.Tensor:
     return torch._scaled_mm(
-        rows,
+        values,
         weight.t(),
         scale_a=row_scale,
         scale_b=scale,
@@ -148,8 +148,8 @@ def _scaled_mm(
     )
 
 
-def _int_mm(rows: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    return torch._int_mm(rows, weight.t())
+def _int_mm(values: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    return torch._int_mm(values, weight.t())
 
 
 def _rescale(
@@ -202,8 +202,8 @@ def _obstacle(product: Product, weights: torch.dtype, device: torch.device) -> U
     bias = torch.arange(outputs, device=device).to(torch.bfloat16)
     expected = (x @ w.T) * scale + bias
     try:
-        rows = product.quantise(x.to(torch.bfloat16), product.rows)
-        found = product.function(rows, w.to(weights), scale, bias, torch.bfloat16)
+        quantised = product.quantise(x.to(torch.bfloat16), product.activations)
+        found = product.function(quantised, w.to(weights), scale, bias, torch.bfloat16)
         right = (found - expected).abs().max() < 0.05 * expected.abs().max()
         return None if right else Unavailable("it computes wrong results")
     except torch.OutOfMemoryError:

@@ -16,7 +16,7 @@ from ..facts.packages import TRITON
 
 @cache
 def triton_kernels(device: torch.device) -> ModuleType | Unavailable:
-    """The module ``triton_rows``, or why no Triton kernel works here.
+    """The module ``matmul_triton``, or why no Triton kernel works here.
 
     Raises:
         torch.OutOfMemoryError: what happens to be free may not decide how a run computes.
@@ -26,10 +26,10 @@ def triton_kernels(device: torch.device) -> ModuleType | Unavailable:
     if (obstacle := TRITON.obstacle()) is not None:
         return obstacle
     try:  # Triton builds its launcher with a C compiler; whether there is one shows only now
-        from . import triton_rows
+        from . import matmul_triton
 
-        rows = triton_rows.quantise_rows(torch.ones(2, 64, device=device), torch.int8)
-        return triton_rows if (rows.values == 127).all() else Unavailable("Triton computes wrong results here")
+        quantised = matmul_triton.quantise_rows(torch.ones(2, 64, device=device), torch.int8)
+        return matmul_triton if (quantised.values == 127).all() else Unavailable("Triton computes wrong results here")
     except torch.OutOfMemoryError:
         raise
     except Exception as error:

@@ -7,10 +7,10 @@ import torch
 import torch.nn.functional as F
 from infinitetalk.pipeline.errors import Unavailable
 from infinitetalk.pipeline.quantisation import products
+from infinitetalk.pipeline.quantisation.activations import Quantised, quantise_rows
 from infinitetalk.pipeline.quantisation.gguf import STORAGES
 from infinitetalk.pipeline.quantisation.matmul import Activation, EightBit, choose_matmuls, unpack_by_parts
 from infinitetalk.pipeline.quantisation.products import find_product
-from infinitetalk.pipeline.quantisation.rows import Rows, quantise_rows
 from infinitetalk.pipeline.quantisation.rowwise import FP8_E4M3, FP8_E5M2, INT8, pack_fp8, pack_int8, packed_rows
 from infinitetalk.pipeline.quantisation.storage import Packed
 from infinitetalk.pipeline.quantisation.triton_probe import triton_kernels
@@ -113,11 +113,13 @@ def test_every_product_is_that_of_the_quantised_numbers(way, weights, count, inp
     if way is products.scaled_rows and "itself" not in getattr(find_product(FP8, CARD), "reason", ""):
         pytest.skip("this card or PyTorch has no row-wise scales")
     parts = pack(random(outputs, inputs), weights).parts
-    rows = quantise_rows(random(count, inputs, seed=1), torch.int8 if weights == torch.int8 else FP8)
+    quantised = quantise_rows(random(count, inputs, seed=1), torch.int8 if weights == torch.int8 else FP8)
     matrix = parts["weight"].double() * parts["scale"].double()[:, None]
     for bias in (None, random(outputs, seed=2).to(dtype)):
-        expected = F.linear(rows.values.double() * rows.scale, matrix, None if bias is None else bias.double())
-        found = way(rows, parts["weight"], parts["scale"], bias, dtype)
+        expected = F.linear(
+            quantised.values.double() * quantised.scale, matrix, None if bias is None else bias.double()
+        )
+        found = way(quantised, parts["weight"], parts["scale"], bias, dtype)
         assert (found.dtype, found.shape) == (dtype, (count, outputs))
         # fp8 sums come in bf16, and from Hopper's tensor cores with about 13 bits.
         exact = weights == torch.int8
@@ -126,8 +128,8 @@ def test_every_product_is_that_of_the_quantised_numbers(way, weights, count, inp
 
 def test_integer_sums_do_not_depend_on_tiles(kernels):
     parts = pack_int8(random(1040, 5120)).parts
-    rows = quantise_rows(random(1057, 5120, seed=1), torch.int8)
-    arguments = (rows, parts["weight"], parts["scale"], random(1040, seed=2).bfloat16(), torch.bfloat16)
+    quantised = quantise_rows(random(1057, 5120, seed=1), torch.int8)
+    arguments = (quantised, parts["weight"], parts["scale"], random(1040, seed=2).bfloat16(), torch.bfloat16)
     expected = kernels.int8_product(*arguments)
     for tile in (
         kernels.Tile(64, 64, 64, 3, 4),
@@ -142,9 +144,9 @@ def test_results_beyond_two_billion_numbers(kernels):
     if torch.cuda.mem_get_info()[0] < 6 * 2**30:
         pytest.skip("needs 6 GiB of free device memory")
     parts = pack_int8(random(outputs, inputs, seed=1)).parts
-    rows = kernels.quantise_rows(random(count, inputs).bfloat16(), torch.int8)
-    last = Rows(rows.values[-500:], rows.scale[-500:])
-    whole, alone = (kernels.int8_product(part, *parts.values(), None, torch.bfloat16) for part in (rows, last))
+    quantised = kernels.quantise_rows(random(count, inputs).bfloat16(), torch.int8)
+    last = Quantised(quantised.values[-500:], quantised.scale[-500:])
+    whole, alone = (kernels.int8_product(part, *parts.values(), None, torch.bfloat16) for part in (quantised, last))
     assert torch.equal(whole[-500:], alone)
 
 

@@ -243,7 +243,7 @@ def test_fp8_attention_takes_what_is_not_contiguous_and_other_streams(fp8):
 def test_rows_for_an_8_bit_product_are_the_same_numbers(fp8):
     q, k, v = torch.randn(3, 2048, 4, 128, device=CARD, dtype=torch.bfloat16)
     found, floats = fp8.among(q, k, v, E4M3), fp8.among(q, k, v, None).values
-    values, scale = found.rows(E4M3, None)
+    values, scale = found.quantised(E4M3, None)
     assert found.values.is_meta and (scale.shape, scale.stride()) == ((2048, 1), (1, 1))
     assert torch.equal((values.float() * scale).to(q.dtype), floats)
     assert torch.equal(fp8.among(q, k, v, torch.int8).values, floats)

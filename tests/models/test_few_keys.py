@@ -11,8 +11,8 @@ from infinitetalk.pipeline.models.transformer.attention import choose_attention
 from infinitetalk.pipeline.models.transformer.block import AudioCrossAttention, Operations, TransformerConfig
 from infinitetalk.pipeline.models.transformer.few_keys import choose_few_keys, folding_pays
 from infinitetalk.pipeline.models.transformer.pointwise import choose_pointwise
+from infinitetalk.pipeline.quantisation.activations import Activation
 from infinitetalk.pipeline.quantisation.matmul import choose_matmuls
-from infinitetalk.pipeline.quantisation.rows import Activation
 from infinitetalk.pipeline.quantisation.rowwise import pack_fp8, pack_int8
 
 CPU, CARD = torch.device("cpu"), torch.device("cuda")

@@ -5,7 +5,7 @@ import torch
 from infinitetalk.pipeline.errors import InputError
 from infinitetalk.pipeline.models.transformer.pointwise import PlainPointwise, choose_pointwise
 from infinitetalk.pipeline.models.transformer.rope import rope_table
-from infinitetalk.pipeline.quantisation.rows import floats
+from infinitetalk.pipeline.quantisation.activations import floats
 
 EPS = 1e-6
 TOKENS, DIM, HEADS = 24, 96, 4
@@ -56,7 +56,7 @@ def compare_rows(fused, device, dtype, kind, dim=DIM):
     Returns:
         By function, shares of numbers that differ.
     """
-    from infinitetalk.pipeline.quantisation.triton_rows import quantise_rows
+    from infinitetalk.pipeline.quantisation.matmul_triton import quantise_rows
 
     torch.manual_seed(0)
     scale, shift, gate = (torch.randn(1, dim, device=device) for _ in range(3))
@@ -64,10 +64,10 @@ def compare_rows(fused, device, dtype, kind, dim=DIM):
     x, y = (torch.randn(TOKENS, dim, device=device).mul_(3).to(dtype) for _ in range(2))
     x[3] = 0
     calls = {
-        "norm": lambda x, y, rows: fused.norm(x, scale, shift, EPS, rows),
-        "add_norm": lambda x, y, rows: fused.add_norm(x, y, gate, scale, shift, EPS, rows),
-        "add_norm without a gate": lambda x, y, rows: fused.add_norm(x, y, None, weight, bias, EPS, rows),
-        "gelu": lambda x, y, rows: fused.gelu(x, rows),
+        "norm": lambda x, y, quantised: fused.norm(x, scale, shift, EPS, quantised),
+        "add_norm": lambda x, y, quantised: fused.add_norm(x, y, gate, scale, shift, EPS, quantised),
+        "add_norm without a gate": lambda x, y, quantised: fused.add_norm(x, y, None, weight, bias, EPS, quantised),
+        "gelu": lambda x, y, quantised: fused.gelu(x, quantised),
     }
     shares = {}
     for name, call in calls.items():
@@ -75,7 +75,7 @@ def compare_rows(fused, device, dtype, kind, dim=DIM):
         made, kept = call(sums, y.clone(), kind), floats(call(sum_too, y.clone(), None))
         assert torch.equal(sums, sum_too), name
         assert (made.values.shape, made.values.dtype, made.values.is_meta) == (kept.shape, dtype, True), name
-        found, expected = made.rows(kind, None), quantise_rows(kept, kind)
+        found, expected = made.quantised(kind, None), quantise_rows(kept, kind)
         assert (found.values.dtype, found.scale.shape) == (kind, (TOKENS, 1))
         assert torch.allclose(found.scale, expected.scale, rtol=max(2e-6, torch.finfo(dtype).eps), atol=0), name
         assert (places(found.values) - places(expected.values)).abs().max() <= 1, name

@@ -11,7 +11,7 @@ from infinitetalk.pipeline.models.transformer.linear import Linear
 from infinitetalk.pipeline.models.transformer.model import Context, WanTransformer
 from infinitetalk.pipeline.models.transformer.pointwise import PlainPointwise, choose_pointwise
 from infinitetalk.pipeline.planning.memory import BLOCK_VECTORS
-from infinitetalk.pipeline.quantisation import rows
+from infinitetalk.pipeline.quantisation import activations
 from infinitetalk.pipeline.quantisation.matmul import EightBit, ReadBack
 from infinitetalk.pipeline.quantisation.products import Product
 from infinitetalk.pipeline.quantisation.rowwise import pack_int8
@@ -29,33 +29,35 @@ TOKENS = 1024
 VECTOR = TOKENS * CONFIG.dim * 4  # bytes
 
 
-def product(rows_, weight, scale, bias, dtype):
+def product(quantised, weight, scale, bias, dtype):
     """An 8-bit product as a card computes it, as far as memory goes."""
-    out = torch.empty(len(rows_.values), len(weight), dtype=dtype)
-    return out.copy_(rows_.values[:1].float() @ weight.float().T * scale + bias)
+    out = torch.empty(len(quantised.values), len(weight), dtype=dtype)
+    return out.copy_(quantised.values[:1].float() @ weight.float().T * scale + bias)
 
 
 class OnTheWay(PlainPointwise):
-    """Makes rows as the fused kernels do, as far as memory between them goes."""
+    """Quantises as the fused kernels do, as far as memory between them goes."""
 
-    def norm(self, x, scale, shift, eps, rows=None):
-        return quantised(super().norm(x, scale, shift, eps), rows)
+    def norm(self, x, scale, shift, eps, quantised=None):
+        return with_8_bits(super().norm(x, scale, shift, eps), quantised)
 
-    def add_norm(self, x, y, gate, scale, shift, eps, rows=None):
+    def add_norm(self, x, y, gate, scale, shift, eps, quantised=None):
         x.add_(y) if gate is None else self.add(x, y, gate)
-        return self.norm(x, scale, shift, eps, rows)
+        return self.norm(x, scale, shift, eps, quantised)
 
-    def gelu(self, x, rows=None):
-        return quantised(super().gelu(x), rows)
+    def gelu(self, x, quantised=None):
+        return with_8_bits(super().gelu(x), quantised)
 
 
-def quantised(x, dtype):
-    values = rows.floats(x)
-    return x if dtype is None else rows.Activation.of_rows(rows.quantise_rows(values, dtype), values.dtype)
+def with_8_bits(x, dtype):
+    values = activations.floats(x)
+    if dtype is None:
+        return x
+    return activations.Activation.of_quantised(activations.quantise_rows(values, dtype), values.dtype)
 
 
 EIGHT_BIT = EightBit(
-    Product("int8", "for the test", torch.int8, rows.quantise_rows, product),
+    Product("int8", "for the test", torch.int8, activations.quantise_rows, product),
     ReadBack("few rows", lambda parts, dtype: parts["weight"].to(dtype) * parts["scale"][:, None]),
     few_rows=TOKENS // 8,
 )
@@ -63,8 +65,8 @@ EIGHT_BIT = EightBit(
 
 @pytest.fixture
 def model(monkeypatch):
-    monkeypatch.setattr(rows, "_AT_ONCE", TOKENS * CONFIG.dim // 16)
-    monkeypatch.setattr(rows, "_TOKENS_AT_LEAST", TOKENS // 4)
+    monkeypatch.setattr(activations, "_AT_ONCE", TOKENS * CONFIG.dim // 16)
+    monkeypatch.setattr(activations, "_TOKENS_AT_LEAST", TOKENS // 4)
     monkeypatch.setattr(block, "TEXT_TOKENS", TOKENS // 64)  # of a text with its padding, as in a real window
     torch.manual_seed(0)
     operations = Operations(choose_attention("sdpa", CPU, torch.float32), choose_pointwise("plain", CPU))
@@ -117,7 +119,7 @@ def test_a_forward_holds_as_many_vectors_as_are_planned_for(model, passes, cache
 
 
 @torch.no_grad()
-def test_rows_that_are_made_on_the_way_give_what_those_of_the_layers_do(model):
+def test_8_bits_that_are_made_on_the_way_give_what_those_of_the_layers_do(model):
     in_eight_bits(model)
     model.blocks[1].self_attn.q.lora_down = torch.nn.Parameter(torch.randn(3, CONFIG.dim))
     model.blocks[1].self_attn.q.lora_up = torch.nn.Parameter(torch.randn(CONFIG.dim, 3))
@@ -130,9 +132,9 @@ def test_rows_that_are_made_on_the_way_give_what_those_of_the_layers_do(model):
             made.append(arguments[-1])
             return super().norm(*arguments)
 
-        def gelu(self, x, rows=None):
-            made.append(rows)
-            return super().gelu(x, rows)
+        def gelu(self, x, quantised=None):
+            made.append(quantised)
+            return super().gelu(x, quantised)
 
     model.operations = replace(model.operations, pointwise=Counting(""))
     for found, expected in zip(model(*latents, 500.0, given, model.blocks), apart, strict=True):
@@ -146,8 +148,8 @@ def test_rows_that_are_made_on_the_way_give_what_those_of_the_layers_do(model):
 def test_tokens_in_parts_give_what_all_at_once_do(model, monkeypatch):
     given, latents = contexts(model, 2), inputs()
     parts = model(*latents, 500.0, given, model.blocks)
-    monkeypatch.setattr(rows, "_AT_ONCE", 2**60)
-    monkeypatch.setattr(rows, "_TOKENS_AT_LEAST", 2**60)
+    monkeypatch.setattr(activations, "_AT_ONCE", 2**60)
+    monkeypatch.setattr(activations, "_TOKENS_AT_LEAST", 2**60)
     for found, expected in zip(parts, model(*latents, 500.0, given, model.blocks), strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
 
@@ -165,6 +167,6 @@ def test_a_lora_beside_a_matrix_takes_tokens_in_parts(model):
 
 @pytest.mark.parametrize("tokens", [1, 8_191, 16_383, 16_384, 33_600, 75_600])
 def test_parts_are_large_and_cover_all_tokens_once(tokens):
-    parts = [range(tokens)[part] for part in rows.token_slices(tokens)]
+    parts = [range(tokens)[part] for part in activations.token_slices(tokens)]
     assert [index for part in parts for index in part] == list(range(tokens))
     assert len(parts) == 1 or all(8192 <= len(part) < 2 * 8192 for part in parts)

@@ -15,7 +15,7 @@ KIB = 1024
 CARDS = {"8.6 (RTX 30xx)": 99, "8.9 (RTX 40xx)": 99, "12.0 (RTX 50xx)": 99}  # shared memory of a program
 MODULES = (
     *("models.transformer.few_keys_triton", "models.transformer.pointwise_triton"),
-    *("models.vae.kernels_triton", "quantisation.triton_rows"),
+    *("models.vae.kernels_triton", "quantisation.matmul_triton"),
 )
 TOKENS = 512
 
@@ -56,7 +56,7 @@ def compiled(capability):
     return used, sorted(names - used.keys())
 
 
-def launch(few_keys, pointwise, vae, rows, eight_bits):
+def launch(few_keys, pointwise, vae, matmul, eight_bits):
     """As the 14B model does, in bf16 with fewer tokens.
 
     Args:
@@ -77,14 +77,14 @@ def launch(few_keys, pointwise, vae, rows, eight_bits):
         between.gelu(made(TOKENS, wide), into)
     between.norm_rotate(x, made(dim), made(TOKENS, 64, dtype=torch.complex64), heads, 1e-6)
     for into in eight_bits:
-        rows.quantise_rows(made(TOKENS, wide), into)
+        matmul.quantise_rows(made(TOKENS, wide), into)
     if torch.float8_e4m3fn in eight_bits:
         pointwise.scaled_cast(x, row, torch.float8_e4m3fn)
     for kept in (torch.int8, torch.float8_e4m3fn):
-        rows.unpack({"weight": made(dim, wide, dtype=kept), "scale": row}, torch.bfloat16)
-    rows.rescale(x, made(TOKENS, dtype=torch.float32), row, made(dim), x)
-    eight = rows.Rows.like(x, torch.int8)
-    rows.int8_product(eight, made(dim, dim, dtype=torch.int8), row, made(dim), torch.bfloat16)
+        matmul.unpack({"weight": made(dim, wide, dtype=kept), "scale": row}, torch.bfloat16)
+    matmul.rescale(x, made(TOKENS, dtype=torch.float32), row, made(dim), x)
+    eight = matmul.Quantised.like(x, torch.int8)
+    matmul.int8_product(eight, made(dim, dim, dtype=torch.int8), row, made(dim), torch.bfloat16)
     kernels = vae.TritonVaeKernels("")
     for channels, dtype in ((96, torch.bfloat16), (384, torch.float32)):
         features = made(1, channels, 4, 32, 32, dtype=dtype).contiguous(memory_format=torch.channels_last_3d)

@@ -10,7 +10,8 @@ from infinitetalk.pipeline.checkpoints.locate import find_transformer_files
 from infinitetalk.pipeline.errors import InputError, Unavailable
 from infinitetalk.pipeline.facts.storages import StorageFacts
 from infinitetalk.pipeline.models.transformer.weights import open_weights
-from infinitetalk.pipeline.quantisation import matmul, products, rows
+from infinitetalk.pipeline.quantisation import activations, matmul, products
+from infinitetalk.pipeline.quantisation.activations import Quantised, quantise_rows
 from infinitetalk.pipeline.quantisation.matmul import (
     WEIGHT_ONLY,
     Activation,
@@ -26,7 +27,6 @@ from infinitetalk.pipeline.quantisation.products import (
     integer_sums,
     scaled_after,
 )
-from infinitetalk.pipeline.quantisation.rows import Rows, quantise_rows
 from infinitetalk.pipeline.quantisation.rowwise import FP8_E4M3, FP8_E5M2, INT8, pack_fp8, pack_int8, packed_rows
 from infinitetalk.pipeline.quantisation.storage import PLAIN, SideBranch, Storage
 from infinitetalk.pipeline.quantisation.triton_probe import triton_kernels
@@ -78,23 +78,23 @@ def test_rows_are_rounded_to_nearest(dtype):
         step = half_step if kind == torch.int8 else half_step * x.float().abs() / scale
         error = (values.float() * scale - x.float()).abs() / scale
         assert (error <= torch.as_tensor(step).clamp(min=smallest) * 1.00001).all()
-        assert (values.float().abs().amax(1) == rows.LARGEST[kind]).all()
+        assert (values.float().abs().amax(1) == activations.LARGEST[kind]).all()
 
 
 def test_rows_are_made_in_parts_without_a_float32_copy(monkeypatch):
     x = random(TOKENS, INPUTS).bfloat16()
-    whole = {kind: quantise_rows(x, kind) for kind in rows.LARGEST}
-    monkeypatch.setattr(rows, "_AT_ONCE", 9 * INPUTS)
+    whole = {kind: quantise_rows(x, kind) for kind in activations.LARGEST}
+    monkeypatch.setattr(activations, "_AT_ONCE", 9 * INPUTS)
     for kind, (values, scale) in whole.items():
         again = quantise_rows(x, kind)
         assert torch.equal(again.values.view(torch.uint8), values.view(torch.uint8))
         assert torch.equal(again.scale, scale)
-    slices = list(rows.row_slices(TOKENS, INPUTS))
+    slices = list(activations.row_slices(TOKENS, INPUTS))
     assert torch.equal(torch.cat([torch.arange(TOKENS)[part] for part in slices]), torch.arange(TOKENS))
     assert max(part.stop - part.start for part in slices) <= 9 < TOKENS
 
 
-@pytest.mark.parametrize("kind", rows.LARGEST)
+@pytest.mark.parametrize("kind", activations.LARGEST)
 def test_empty_and_broken_rows(kind):
     x = random(5, INPUTS)
     x[1], x[2, 3], x[3, 4], x[4] = 0, float("nan"), float("inf"), 1e-37
@@ -109,14 +109,14 @@ def test_empty_and_broken_rows(kind):
 @pytest.mark.parametrize(("product", "pack"), KINDS, ids=["int8", "fp8"])
 def test_products_are_those_of_the_quantised_numbers(product, pack, dtype, bias, monkeypatch):
     parts = pack(random(OUTPUTS, INPUTS)).parts
-    found = quantise_rows(random(TOKENS, INPUTS, seed=1), product.rows)
+    found = quantise_rows(random(TOKENS, INPUTS, seed=1), product.activations)
     bias = random(OUTPUTS, seed=2).to(dtype) if bias else None
     weight = parts["weight"].double() * parts["scale"].double()[:, None]
     expected = F.linear(found.values.double() * found.scale, weight, None if bias is None else bias.double())
     # fp8 sums come in bf16 from PyTorch.
-    rounding = torch.finfo(dtype if product.rows == torch.int8 else torch.bfloat16).eps
+    rounding = torch.finfo(dtype if product.activations == torch.int8 else torch.bfloat16).eps
     for at_once in (2**23, 20 * OUTPUTS):
-        monkeypatch.setattr(rows, "_AT_ONCE", at_once)
+        monkeypatch.setattr(activations, "_AT_ONCE", at_once)
         result = product.function(found, parts["weight"], parts["scale"], bias, dtype)
         assert (result.dtype, result.shape) == (dtype, (TOKENS, OUTPUTS))
         assert relative_error(result, expected) < max(rounding, 1e-6)
@@ -190,7 +190,7 @@ def test_an_input_of_three_layers_is_quantised_once():
 
 def test_rows_from_a_kernel_are_used_as_they_are():
     packed = pack_int8(torch.eye(64))
-    made = Rows(torch.full((TOKENS, 64), 3, dtype=torch.int8), torch.full((TOKENS, 1), 2.0))
+    made = Quantised(torch.full((TOKENS, 64), 3, dtype=torch.int8), torch.full((TOKENS, 1), 2.0))
     found = eight_bit(INT8_PRODUCT, INT8)(Activation(random(TOKENS, 64), {torch.int8: made}), packed.parts, None)
     assert torch.allclose(found, torch.full_like(found, 6))
 
@@ -216,7 +216,7 @@ def nibbles():
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
 def test_matrices_are_read_back_in_parts(dtype, monkeypatch):
-    monkeypatch.setattr(rows, "_AT_ONCE", 11 * INPUTS)
+    monkeypatch.setattr(activations, "_AT_ONCE", 11 * INPUTS)
     for packed in (pack_fp8(random(OUTPUTS, INPUTS)), pack_int8(random(OUTPUTS, INPUTS))):
         found = unpack_by_parts(packed.storage, packed.parts, dtype)
         assert torch.equal(found, packed.unpacked().to(dtype))
@@ -286,24 +286,26 @@ def test_triton_kernels_need_a_card():
 
 def compare_kernels(device, tiles):
     """The Triton kernels against plain PyTorch: largest differences, relative to the largest value."""
-    from infinitetalk.pipeline.quantisation import triton_rows
+    from infinitetalk.pipeline.quantisation import matmul_triton
 
     def difference(a, b):
         return ((a.double() - b.double()).abs().max() / b.double().abs().max()).item()
 
     x = (random(TOKENS, INPUTS) * torch.logspace(-3, 3, TOKENS)[:, None]).to(device)
     x[3] = 0
-    found, expected = triton_rows.quantise_rows(x, torch.int8), quantise_rows(x, torch.int8)
+    found, expected = matmul_triton.quantise_rows(x, torch.int8), quantise_rows(x, torch.int8)
     errors = {"scale": difference(found.scale, expected.scale)}
     differing = (found.values.int() - expected.values.int()).abs()
     assert differing.max() <= 1 and differing.float().mean() < 1e-3
     x[2, 5] = float("nan")
-    assert triton_rows.quantise_rows(x, torch.int8).scale.isnan().flatten().tolist() == [i == 2 for i in range(TOKENS)]
+    assert matmul_triton.quantise_rows(x, torch.int8).scale.isnan().flatten().tolist() == [
+        i == 2 for i in range(TOKENS)
+    ]
 
     every_byte = torch.arange(256, device=device).to(torch.uint8).view(2, 128)
     for dtype in (FP8, torch.float8_e5m2, torch.int8):
         packed = packed_rows(every_byte.view(dtype), torch.tensor([1, 0.3]))
-        unpacked = triton_rows.unpack(packed.parts, torch.float32)
+        unpacked = matmul_triton.unpack(packed.parts, torch.float32)
         assert torch.equal(unpacked.nan_to_num(777), packed.unpacked().nan_to_num(777)), dtype
         assert torch.equal(unpacked.isnan(), packed.unpacked().isnan()), dtype
 
@@ -313,12 +315,12 @@ def compare_kernels(device, tiles):
         for bias in (None, random(OUTPUTS, seed=2).to(device)):
             expected = integer_sums(made, parts["weight"], parts["scale"], bias, torch.float32)
             for tile in tiles:
-                result = triton_rows.int8_product(made, parts["weight"], parts["scale"], bias, torch.float32, tile)
+                result = matmul_triton.int8_product(made, parts["weight"], parts["scale"], bias, torch.float32, tile)
                 errors[f"int8 {channels} {bias is None} {tile}"] = difference(result, expected)
             total = random(TOKENS, OUTPUTS, seed=3).to(device)
             expected = torch.empty_like(total)
             products._rescale(total, made.scale, parts["scale"], bias, expected)
-            triton_rows.rescale(total, made.scale, parts["scale"], bias, total)
+            matmul_triton.rescale(total, made.scale, parts["scale"], bias, total)
             errors[f"rescale {channels} {bias is None}"] = difference(total, expected)
     return errors
 
@@ -344,7 +346,7 @@ def test_gelu_in_the_product_rounds_no_worse_on_the_card(dtype):
 
 INTERPRETED = """
 import test_matmul
-from infinitetalk.pipeline.quantisation.triton_rows import Tile
+from infinitetalk.pipeline.quantisation.matmul_triton import Tile
 errors = test_matmul.compare_kernels("cpu", [Tile(32, 64, 32, stages=2, warps=4, group=2), Tile(64, 32, 64, 2, 4)])
 assert max(errors.values()) < 1e-6, errors
 """
@@ -356,7 +358,7 @@ def test_triton_kernels_equal_plain_pytorch_in_the_interpreter(interpreted):
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA card")
 def test_triton_kernels_equal_plain_pytorch_on_the_card():
-    from infinitetalk.pipeline.quantisation.triton_rows import Tile
+    from infinitetalk.pipeline.quantisation.matmul_triton import Tile
 
     errors = compare_kernels("cuda", [None, Tile(64, 128, 32, stages=3, warps=4, group=2)])
     assert max(errors.values()) < 1e-6, errors

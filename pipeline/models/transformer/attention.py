@@ -17,10 +17,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ...errors import InputError
 from ...facts.attention import ATTENTION, Capability, automatic_attention
-from ...quantisation.rows import Activation, Rows
+from ...quantisation.activations import Activation, Quantised
 
 AttentionFunction = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
-EightBitFunction = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], Rows]
+EightBitFunction = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], Quantised]
 Made = tuple[AttentionFunction, EightBitFunction | None]  # as in ``Attention``
 
 
@@ -29,7 +29,7 @@ class Attention:
     """A backend. Call with q [B, Lq, H, D], k and v [B, Lk, H, D]; returns [B, Lq, H, D].
 
     Attributes:
-        eight_bit: of equally long q, k and v [1, L, H, D], the same as 8-bit rows [L, H * D], if it has them.
+        eight_bit: of equally long q, k and v [1, L, H, D], the same in 8 bits [L, H * D], if it has them.
     """
 
     name: str
@@ -40,14 +40,14 @@ class Attention:
     def __call__(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
         return self.function(q, k, v)
 
-    def among(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, rows: torch.dtype | None) -> Activation:
+    def among(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, quantised: torch.dtype | None) -> Activation:
         """Of one sequence's q, k and v [L, H, D]: [L, H * D].
 
         Args:
-            rows: the 8 bits in which it is taken, None for floats.
+            quantised: the 8 bits in which it is taken, None for floats.
         """
-        if self.eight_bit is not None and rows == torch.float8_e4m3fn:
-            return Activation.of_rows(self.eight_bit(q[None], k[None], v[None]), q.dtype)
+        if self.eight_bit is not None and quantised == torch.float8_e4m3fn:
+            return Activation.of_quantised(self.eight_bit(q[None], k[None], v[None]), q.dtype)
         return Activation(self.function(q[None], k[None], v[None])[0].flatten(-2))
 
 
@@ -129,7 +129,7 @@ def _cudnn_fp8(device: torch.device, dtype: torch.dtype) -> Made:
     from .fp8_attention import Fp8Attention
 
     function = Fp8Attention(device, otherwise=_cudnn)
-    return function, function.rows
+    return function, function.quantised
 
 
 # how each backend is made for a device

@@ -13,12 +13,12 @@ import torch.nn.functional as F
 from torch import nn
 
 from ...facts.model_sizes import TransformerConfig
+from ...quantisation.activations import Activation, token_slices
 from ...quantisation.matmul import WEIGHT_ONLY, Matmuls
 from ...quantisation.products import GeluProduct
-from ...quantisation.rows import Activation, token_slices
 from .attention import Attention
 from .few_keys import FewKeys, folding_pays
-from .linear import Linear, shared_rows
+from .linear import Linear, shared_quantised_dtype
 from .pointwise import Pointwise
 
 TEXT_TOKENS = 512  # a prompt and its padding
@@ -81,7 +81,7 @@ class SelfAttention(NormedAttention):
         k = ops.pointwise.norm_rotate(self.k(x), self.norm_k.weight, rope, self.num_heads, self.norm_k.eps)
         v = split_heads(self.v(x), self.num_heads)
         x.release()
-        out = ops.attend.among(q, k, v, self.o.rows(len(q)))
+        out = ops.attend.among(q, k, v, self.o.quantised_dtype(len(q)))
         del q, k, v
         return self.o(out)
 
@@ -133,9 +133,9 @@ class AudioCrossAttention(nn.Module):
         alone, dim = self.q_linear.alone and self.proj.alone, len(self.q_linear.bias)
         return alone and ops.few_keys is not None and folding_pays(dim, self.num_heads * tokens, count // frames)
 
-    def rows(self, count: int, audio: torch.Tensor, ops: Operations) -> torch.dtype | None:
+    def quantised_dtype(self, count: int, audio: torch.Tensor, ops: Operations) -> torch.dtype | None:
         """The 8 bits in which this takes so many tokens, or None where it needs floats."""
-        return None if self.folds(count, audio, ops) else self.q_linear.rows(count)
+        return None if self.folds(count, audio, ops) else self.q_linear.quantised_dtype(count)
 
     def forward(self, x: Activation, audio: torch.Tensor, ops: Operations) -> torch.Tensor:
         """x [tokens, dim], released on the way; audio [frames, audio tokens, audio_dim] -> [tokens, dim]"""
@@ -152,10 +152,11 @@ class AudioCrossAttention(nn.Module):
         return self.proj(out)
 
 
-def hidden(layer: Linear, x: Activation, rows: torch.dtype | None, ops: Operations) -> Activation:
-    """GELU of a layer of x [tokens, dim], as ``rows`` if these are 8 bits: [tokens, ffn_dim]."""
-    if ops.gelu_product is None or rows is not None or layer.rows(len(x.values)) is not None or not layer.alone:
-        return ops.pointwise.gelu(layer(x), rows)
+def hidden(layer: Linear, x: Activation, quantised: torch.dtype | None, ops: Operations) -> Activation:
+    """GELU of a layer of x [tokens, dim], as ``quantised`` if these are 8 bits: [tokens, ffn_dim]."""
+    in_floats = quantised is None and layer.quantised_dtype(len(x.values)) is None
+    if ops.gelu_product is None or not in_floats or not layer.alone:
+        return ops.pointwise.gelu(layer(x), quantised)
     return Activation(ops.gelu_product(x.values, layer.matrix(x.values.dtype), layer.bias))
 
 
@@ -175,9 +176,9 @@ class Block(nn.Module):
         """Self-attention, the block's first third: changes x in place, returns what the next one begins with."""
         shift, scale, gate = (self.modulation + time)[:, :3].unbind(1)
         attn, count, norm3 = self.self_attn, len(x), self.norm3
-        h = ops.pointwise.norm(x, 1 + scale, shift, self.eps, shared_rows(count, attn.q, attn.k, attn.v))
-        rows = self.cross_attn.q.rows(count)
-        return ops.pointwise.add_norm(x, attn(h, rope, ops), gate, norm3.weight, norm3.bias, self.eps, rows)
+        h = ops.pointwise.norm(x, 1 + scale, shift, self.eps, shared_quantised_dtype(count, attn.q, attn.k, attn.v))
+        quantised = self.cross_attn.q.quantised_dtype(count)
+        return ops.pointwise.add_norm(x, attn(h, rope, ops), gate, norm3.weight, norm3.bias, self.eps, quantised)
 
     def forward(
         self,
@@ -192,8 +193,8 @@ class Block(nn.Module):
     ) -> None:
         """Change x [tokens, dim] in place.
 
-        Never holds more than five tensors of x's size, x among them; five and a half with 8-bit products whose rows
-        the layers make.
+        Never holds more than five tensors of x's size, x among them; five and a half where the
+        layers quantise what they take.
 
         Args:
             time: modulation [1, 6, dim], float32.
@@ -205,8 +206,8 @@ class Block(nn.Module):
         cross, speech, (up, down) = self.cross_attn, self.audio_cross_attn, self.ffn.values()
         eps, norm_x, add_norm, count = self.eps, self.norm_x, ops.pointwise.add_norm, len(x)
         h = self.attend(x, time, rope, ops) if attended is None else attended
-        rows = speech.rows(count, audio, ops)
-        h = add_norm(x, cross(h, text, image, ops), None, norm_x.weight, norm_x.bias, eps, rows)
-        h = add_norm(x, speech(h, audio, ops), None, 1 + scale, shift, eps, up.rows(count))
+        quantised = speech.quantised_dtype(count, audio, ops)
+        h = add_norm(x, cross(h, text, image, ops), None, norm_x.weight, norm_x.bias, eps, quantised)
+        h = add_norm(x, speech(h, audio, ops), None, 1 + scale, shift, eps, up.quantised_dtype(count))
         for part in token_slices(count):  # each has more rows than those few that layers take in floats
-            ops.pointwise.add(x[part], down(hidden(up, h[part], down.rows(count), ops)), gate)
+            ops.pointwise.add(x[part], down(hidden(up, h[part], down.quantised_dtype(count), ops)), gate)

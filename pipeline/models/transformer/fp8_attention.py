@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from ...errors import InputError, Unavailable, in_short
-from ...quantisation.rows import Rows
+from ...quantisation.activations import Quantised
 from ...quantisation.triton_probe import triton_kernels
 
 E4M3 = torch.float8_e4m3fn
@@ -101,10 +101,10 @@ class Fp8Attention:
             return self._otherwise(q, k, v)
         return self.cast(*self._attend(q, k, v), q.dtype)
 
-    def rows(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> Rows:
+    def quantised(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> Quantised:
         """q, k, v [1, L, H, D] in 16 bits; returns [L, H * D] as cuDNN has rounded it, for an 8-bit product."""
         out, scale = self._attend(q, k, v)
-        return Rows(out[0].flatten(-2), scale.expand(q.shape[1], 1).contiguous())
+        return Quantised(out[0].flatten(-2), scale.expand(q.shape[1], 1).contiguous())
 
     def _attend(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """The result as e4m3, and what it is to be multiplied by."""

@@ -9,8 +9,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from ...quantisation.activations import Activation, floats, token_slices
 from ...quantisation.matmul import Multiply, multiply_plain
-from ...quantisation.rows import Activation, floats, token_slices
 from ...quantisation.storage import Packed, Parts, Storage
 
 
@@ -45,9 +45,9 @@ class Linear(nn.Module):
         if branch is not None:
             self.lora_down, self.lora_up = (nn.Parameter(factor, requires_grad=False) for factor in branch)
 
-    def rows(self, count: int) -> torch.dtype | None:
-        """The 8 bits in which this takes so many rows, or None where it needs floats."""
-        return self.multiply.rows(count, self.weight.shape) if self.alone else None
+    def quantised_dtype(self, count: int) -> torch.dtype | None:
+        """The 8 bits in which this takes so many tokens, or None where it needs floats."""
+        return self.multiply.quantised_dtype(count, self.weight.shape) if self.alone else None
 
     @property
     def alone(self) -> bool:
@@ -71,7 +71,7 @@ class Linear(nn.Module):
         return y
 
 
-def shared_rows(count: int, *layers: Linear) -> torch.dtype | None:
-    """The 8 bits in which all of these layers take so many rows, or None where one needs floats or others."""
-    kinds = {layer.rows(count) for layer in layers}
+def shared_quantised_dtype(count: int, *layers: Linear) -> torch.dtype | None:
+    """The 8 bits in which all of these layers take so many tokens, or None where one needs floats or others."""
+    kinds = {layer.quantised_dtype(count) for layer in layers}
     return kinds.pop() if len(kinds) == 1 else None

@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from ...facts.model_sizes import AUDIO_WINDOW, TransformerConfig
-from ...quantisation.rows import Activation, token_slices
+from ...quantisation.activations import Activation, token_slices
 from ...residency.slab import HostWeights
 from .block import IMAGE_LAYERS, TEXT_LAYERS, TEXT_TOKENS, Block, Operations
 from .rope import rope_table

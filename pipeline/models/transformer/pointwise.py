@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 
 from ...errors import InputError, Unavailable
-from ...quantisation.rows import Activation, row_slices
+from ...quantisation.activations import Activation, row_slices
 from ...quantisation.triton_probe import triton_kernels
 from .rope import rotate
 
@@ -25,14 +25,19 @@ class Pointwise(Protocol):
     """x, y: [tokens, dim]. scale, shift, gate: [1, dim] or [dim], float32 or x's dtype.
 
     A window's tokens are hundreds of megabytes, so sums go into ``x`` and what is needed no more is overwritten.
-    ``rows`` are the 8 bits in which all layers take what is given back, None if one needs floats.
+    ``quantised`` are the 8 bits in which all layers take what is given back, None if one needs floats.
     """
 
     name: str
     reason: str
 
     def norm(
-        self, x: torch.Tensor, scale: torch.Tensor, shift: torch.Tensor, eps: float, rows: torch.dtype | None = None
+        self,
+        x: torch.Tensor,
+        scale: torch.Tensor,
+        shift: torch.Tensor,
+        eps: float,
+        quantised: torch.dtype | None = None,
     ) -> Activation:
         """Layer norm of every token, times ``scale`` plus ``shift``."""
         ...
@@ -49,7 +54,7 @@ class Pointwise(Protocol):
         scale: torch.Tensor,
         shift: torch.Tensor,
         eps: float,
-        rows: torch.dtype | None = None,
+        quantised: torch.dtype | None = None,
     ) -> Activation:
         """Add ``y * gate`` to ``x`` (a gate of None is 1), and give the sum's norm; ``y`` may be overwritten."""
         ...
@@ -63,7 +68,7 @@ class Pointwise(Protocol):
         """
         ...
 
-    def gelu(self, x: torch.Tensor, rows: torch.dtype | None = None) -> Activation:
+    def gelu(self, x: torch.Tensor, quantised: torch.dtype | None = None) -> Activation:
         """GELU by its tanh approximation; x: [tokens, hidden channels]."""
         ...
 
@@ -95,7 +100,12 @@ class PlainPointwise:
         self.reason = reason
 
     def norm(
-        self, x: torch.Tensor, scale: torch.Tensor, shift: torch.Tensor, eps: float, rows: torch.dtype | None = None
+        self,
+        x: torch.Tensor,
+        scale: torch.Tensor,
+        shift: torch.Tensor,
+        eps: float,
+        quantised: torch.dtype | None = None,
     ) -> Activation:
         if scale.dtype == x.dtype:
             return Activation(F.layer_norm(x, x.shape[-1:], scale.flatten(), shift.flatten(), eps))
@@ -113,7 +123,7 @@ class PlainPointwise:
         scale: torch.Tensor,
         shift: torch.Tensor,
         eps: float,
-        rows: torch.dtype | None = None,
+        quantised: torch.dtype | None = None,
     ) -> Activation:
         if gate is None:
             x.add_(y)
@@ -129,5 +139,5 @@ class PlainPointwise:
             x[part] = rotate(normed.unflatten(-1, (heads, -1)), rope[part]).flatten(-2)
         return x.unflatten(-1, (heads, -1))
 
-    def gelu(self, x: torch.Tensor, rows: torch.dtype | None = None) -> Activation:
+    def gelu(self, x: torch.Tensor, quantised: torch.dtype | None = None) -> Activation:
         return Activation(F.gelu(x, approximate="tanh"))

@@ -10,14 +10,14 @@ import torch.nn.functional as F
 import triton
 import triton.language as tl
 
-from ...quantisation.rows import Activation, Rows
-from ...quantisation.triton_rows import store_row
+from ...quantisation.activations import Activation, Quantised
+from ...quantisation.matmul_triton import store_row
 
 
 @triton.jit
 def _add_norm_kernel(
     x_ptr, y_ptr, gate_ptr, scale_ptr, shift_ptr, out_ptr, row_scale_ptr, dim, eps,
-    ADD: tl.constexpr, GATE: tl.constexpr, NORM: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
+    ADD: tl.constexpr, GATE: tl.constexpr, NORM: tl.constexpr, QUANTISED: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     token = tl.program_id(0).to(tl.int64)
     row = token * dim
@@ -39,14 +39,14 @@ def _add_norm_kernel(
         scale = tl.load(scale_ptr + column, mask=inside, other=0.0).to(tl.float32)
         shift = tl.load(shift_ptr + column, mask=inside, other=0.0).to(tl.float32)
         out = (centred * tl.rsqrt(variance + eps) * scale + shift).to(x_ptr.dtype.element_ty)
-        if ROWS:
+        if QUANTISED:
             store_row(out.to(tl.float32), token, column, dim, out_ptr, row_scale_ptr)
         else:
             tl.store(out_ptr + row + column, out, mask=inside)
 
 
 @triton.jit
-def _gelu_rows_kernel(x_ptr, values_ptr, row_scale_ptr, channels, BLOCK: tl.constexpr):
+def _gelu_quantised_kernel(x_ptr, values_ptr, row_scale_ptr, channels, BLOCK: tl.constexpr):
     token = tl.program_id(0).to(tl.int64)
     column = tl.arange(0, BLOCK)
     x = tl.load(x_ptr + token * channels + column, mask=column < channels, other=0.0).to(tl.float32)
@@ -98,9 +98,14 @@ class TritonPointwise:
         self.reason = reason
 
     def norm(
-        self, x: torch.Tensor, scale: torch.Tensor, shift: torch.Tensor, eps: float, rows: torch.dtype | None = None
+        self,
+        x: torch.Tensor,
+        scale: torch.Tensor,
+        shift: torch.Tensor,
+        eps: float,
+        quantised: torch.dtype | None = None,
     ) -> Activation:
-        return _norm(x, None, None, scale, shift, eps, rows)
+        return _norm(x, None, None, scale, shift, eps, quantised)
 
     def add(self, x: torch.Tensor, y: torch.Tensor, gate: torch.Tensor) -> None:
         _launch(x, y, gate)
@@ -113,9 +118,9 @@ class TritonPointwise:
         scale: torch.Tensor,
         shift: torch.Tensor,
         eps: float,
-        rows: torch.dtype | None = None,
+        quantised: torch.dtype | None = None,
     ) -> Activation:
-        return _norm(x, y, gate, scale, shift, eps, rows)
+        return _norm(x, y, gate, scale, shift, eps, quantised)
 
     def norm_rotate(
         self, x: torch.Tensor, weight: torch.Tensor, rope: torch.Tensor, heads: int, eps: float
@@ -128,13 +133,13 @@ class TritonPointwise:
         )
         return x.unflatten(-1, (heads, -1))
 
-    def gelu(self, x: torch.Tensor, rows: torch.dtype | None = None) -> Activation:
-        if rows is None:
+    def gelu(self, x: torch.Tensor, quantised: torch.dtype | None = None) -> Activation:
+        if quantised is None:
             return Activation(F.gelu(x, approximate="tanh"))
-        (tokens, channels), made = x.shape, Rows.like(x, rows)
+        (tokens, channels), made = x.shape, Quantised.like(x, quantised)
         block = triton.next_power_of_2(channels)
-        _gelu_rows_kernel[(tokens,)](x, *made, channels, BLOCK=block, num_warps=_warps(block, 16))
-        return Activation.of_rows(made, x.dtype)
+        _gelu_quantised_kernel[(tokens,)](x, *made, channels, BLOCK=block, num_warps=_warps(block, 16))
+        return Activation.of_quantised(made, x.dtype)
 
 
 def _norm(
@@ -144,13 +149,13 @@ def _norm(
     scale: torch.Tensor,
     shift: torch.Tensor,
     eps: float,
-    rows: torch.dtype | None,
+    quantised: torch.dtype | None,
 ) -> Activation:
     """The norm of ``x``, to which ``y`` is added before unless it is None."""
-    if rows is not None:
-        made = Rows.like(x, rows)
+    if quantised is not None:
+        made = Quantised.like(x, quantised)
         _launch(x, y, gate, (scale, shift, *made), eps)
-        return Activation.of_rows(made, x.dtype)
+        return Activation.of_quantised(made, x.dtype)
     out = torch.empty_like(x) if y is None else y
     _launch(x, y, gate, (scale, shift, out), eps)
     return Activation(out)
@@ -173,7 +178,7 @@ def _launch(
     pointers = [x if given is None else given for given in (y, gate, *norm, *(None,) * (4 - len(norm)))]
     _add_norm_kernel[(tokens,)](
         x, *pointers, dim, eps,
-        ADD=y is not None, GATE=gate is not None, NORM=len(norm) > 0, ROWS=len(norm) == 4, BLOCK=block,
+        ADD=y is not None, GATE=gate is not None, NORM=len(norm) > 0, QUANTISED=len(norm) == 4, BLOCK=block,
         num_warps=_warps(block),
     )  # fmt: skip
 

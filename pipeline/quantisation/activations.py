@@ -18,23 +18,23 @@ _AT_ONCE = 2**23
 _TOKENS_AT_LEAST = 8192
 
 
-class Rows(NamedTuple):
+class Quantised(NamedTuple):
     """``values * scale`` stands for the activations: 8-bit values [rows, channels], scale float32 [rows, 1]."""
 
     values: torch.Tensor
     scale: torch.Tensor
 
     @classmethod
-    def like(cls, x: torch.Tensor, dtype: torch.dtype) -> Rows:
-        """Memory for the rows of ``x`` [rows, channels]."""
+    def like(cls, x: torch.Tensor, dtype: torch.dtype) -> Quantised:
+        """Memory for ``x`` [rows, channels] in 8 bits."""
         values = torch.empty(x.shape, dtype=dtype, device=x.device)
         return cls(values, torch.empty(len(x), 1, dtype=torch.float32, device=x.device))
 
 
-Quantise = Callable[[torch.Tensor, torch.dtype], Rows]
+Quantise = Callable[[torch.Tensor, torch.dtype], Quantised]
 
 
-def quantise_rows(x: torch.Tensor, dtype: torch.dtype) -> Rows:
+def quantise_rows(x: torch.Tensor, dtype: torch.dtype) -> Quantised:
     """Plain PyTorch: each row over its largest magnitude, times the format's largest number, rounded to nearest.
 
     Args:
@@ -42,14 +42,14 @@ def quantise_rows(x: torch.Tensor, dtype: torch.dtype) -> Rows:
         dtype: ``torch.float8_e4m3fn`` or ``torch.int8``.
     """
     largest = LARGEST[dtype]
-    values, scale = Rows.like(x, dtype)
+    values, scale = Quantised.like(x, dtype)
     for part in row_slices(*x.shape):
         numbers = x[part].to(torch.float32, copy=True)
         magnitude = torch.linalg.vector_norm(numbers, float("inf"), dim=1, keepdim=True).clamp_(SMALLEST)
         numbers.mul_(largest / magnitude)
         values[part] = numbers.round_() if dtype == torch.int8 else numbers
         scale[part] = magnitude / largest
-    return Rows(values, scale)
+    return Quantised(values, scale)
 
 
 def row_slices(rows: int, columns: int) -> Iterator[slice]:
@@ -74,34 +74,35 @@ class Activation:
 
     Args:
         values: floats [..., channels].
-        quantised: rows by their dtype, from a kernel that has made them on the way.
+        quantised: the same in 8 bits, by dtype, from a kernel that has made them on the way.
     """
 
-    def __init__(self, values: torch.Tensor, quantised: Mapping[torch.dtype, Rows] | None = None) -> None:
+    def __init__(self, values: torch.Tensor, quantised: Mapping[torch.dtype, Quantised] | None = None) -> None:
         self.values = values
         self._quantised = dict(quantised or {})
 
     @classmethod
-    def of_rows(cls, rows: Rows, dtype: torch.dtype) -> Activation:
-        """Rows alone, of floats of ``dtype`` that were never kept: ``values`` has a shape and no numbers."""
-        return cls(torch.empty(rows.values.shape, dtype=dtype, device="meta"), {rows.values.dtype: rows})
+    def of_quantised(cls, quantised: Quantised, dtype: torch.dtype) -> Activation:
+        """Eight bits alone, of floats of ``dtype`` that were never kept: ``values`` has a shape and no numbers."""
+        floats = torch.empty(quantised.values.shape, dtype=dtype, device="meta")
+        return cls(floats, {quantised.values.dtype: quantised})
 
     def __getitem__(self, part: slice) -> Activation:
         """Some tokens of [tokens, channels]."""
         # Products want scales that begin at whole 16 bytes.
         quantised = {
-            dtype: Rows(values[part], scale[part].clone()) for dtype, (values, scale) in self._quantised.items()
+            dtype: Quantised(values[part], scale[part].clone()) for dtype, (values, scale) in self._quantised.items()
         }
         return Activation(self.values[part], quantised)
 
-    def rows(self, dtype: torch.dtype, quantise: Quantise) -> Rows:
-        """The activations as rows of ``dtype``, made by ``quantise`` unless they are there."""
+    def quantised(self, dtype: torch.dtype, quantise: Quantise) -> Quantised:
+        """The activations in ``dtype``, made by ``quantise`` unless they are there."""
         if dtype not in self._quantised:
             self._quantised[dtype] = quantise(self.values.flatten(0, -2).contiguous(), dtype)
         return self._quantised[dtype]
 
     def shared(self) -> Activation:
-        """The same numbers, to be released for themselves."""
+        """Another holder of the same tensors: what one releases, the other still has."""
         return Activation(self.values, self._quantised)
 
     def release(self) -> None:

@@ -1,4 +1,4 @@
-"""The Triton kernels behind ``matmul``: rows to 8 bits, matrices back to floats, products of int8.
+"""The Triton kernels behind ``matmul``: activations to 8 bits, matrices back to floats, products of int8.
 
 Import only where Triton is installed; chosen and probed in ``products`` and ``matmul``. Arithmetic is
 float32, sums of int8 products are exact integers, so tile sizes never change a bit.
@@ -13,7 +13,7 @@ import torch
 import triton
 import triton.language as tl
 
-from .rows import LARGEST, SMALLEST, Rows
+from .activations import LARGEST, SMALLEST, Quantised
 from .storage import Parts
 
 _SMALLEST = tl.constexpr(SMALLEST)
@@ -134,12 +134,12 @@ _USUAL = Tile(128, 256, 64, stages=4, warps=8)
 _TILES = {9: Tile(128, 256, 128, stages=4, warps=8)}
 
 
-def quantise_rows(x: torch.Tensor, dtype: torch.dtype) -> Rows:
-    """See ``rows.quantise_rows``: the same in one read and one write. ``x`` is contiguous."""
+def quantise_rows(x: torch.Tensor, dtype: torch.dtype) -> Quantised:
+    """See ``activations.quantise_rows``: the same in one read and one write. ``x`` is contiguous."""
     count, channels = x.shape
-    rows, block = Rows.like(x, dtype), triton.next_power_of_2(channels)
-    _quantise_rows_kernel[(count,)](x, *rows, channels, BLOCK=block, num_warps=_warps(block))
-    return rows
+    quantised, block = Quantised.like(x, dtype), triton.next_power_of_2(channels)
+    _quantise_rows_kernel[(count,)](x, *quantised, channels, BLOCK=block, num_warps=_warps(block))
+    return quantised
 
 
 def unpack(parts: Parts, dtype: torch.dtype) -> torch.Tensor:
@@ -168,14 +168,14 @@ def rescale(
 
 
 def int8_product(
-    rows: Rows,
+    quantised: Quantised,
     weight: torch.Tensor,
     scale: torch.Tensor,
     bias: torch.Tensor | None,
     dtype: torch.dtype,
     tile: Tile | None = None,
 ) -> torch.Tensor:
-    """int8 rows [m, k] times int8 ``weight`` [n, k] in the shape [m, n] and ``dtype``.
+    """int8 activations [m, k] times int8 ``weight`` [n, k] in the shape [m, n] and ``dtype``.
 
     Scales and bias are applied to the sums while these are in registers.
 
@@ -183,11 +183,11 @@ def int8_product(
         scale: of the weight's rows, float32 [n].
         tile: None for the one that suits the card.
     """
-    (m, k), n = rows.values.shape, weight.shape[0]
+    (m, k), n = quantised.values.shape, weight.shape[0]
     tile = tile or _tile(weight.device)
     out = torch.empty(m, n, dtype=dtype, device=weight.device)
     _int8_product_kernel[(triton.cdiv(m, tile.m) * triton.cdiv(n, tile.n),)](
-        rows.values, rows.scale, weight, scale, scale if bias is None else bias, out, m, n,
+        quantised.values, quantised.scale, weight, scale, scale if bias is None else bias, out, m, n,
         K=k, BIAS=bias is not None, TILE_M=tile.m, TILE_N=tile.n, TILE_K=tile.k, GROUP=tile.group,
         num_stages=tile.stages, num_warps=tile.warps,
     )  # fmt: skip
