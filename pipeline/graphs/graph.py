@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import json
 import math
+import re
+from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
@@ -24,6 +26,7 @@ CONSTANTS = frozenset(
     + ("PrimitiveStringMultiline", "INTConstant", "FloatConstant", "BOOLConstant", "StringConstant")
     + ("StringConstantMultiline", "Int", "Float", "String", "easy int", "easy float", "easy string", "easy boolean")
 )
+SEEDS = ("Seed (rgthree)",)  # hold a seed of 0 or more; below it, they draw one for every run
 _READ_FROM_TEXT = {"Int": int, "Float": float}  # ComfyLiterals has a text field for them
 
 
@@ -227,6 +230,7 @@ def _place(origin: Origin) -> str:
 
 
 _NEEDED = object()
+_PLACEHOLDER = re.compile(r"\s*\{\{.*\}\}\s*")
 
 
 def value(graph: Graph, node: Node, name: str, default: object = _NEEDED) -> object:
@@ -243,10 +247,17 @@ def value(graph: Graph, node: Node, name: str, default: object = _NEEDED) -> obj
         raise refusal(
             graph, node, f"{name} is computed by {source}, which is not run here; type the value in, unlinked"
         )
+    found = _NEEDED
     if name in node.links:
-        return constant_of(graph, graph.nodes[node.links[name].node])
-    if name in node.values:
-        return node.values[name]
+        found = constant_of(graph, graph.nodes[node.links[name].node])
+    elif name in node.values:
+        found = node.values[name]
+    if isinstance(found, str) and _PLACEHOLDER.fullmatch(found):
+        raise refusal(
+            graph, node, f"{name} is {found}, which a program fills in before it queues the graph; type it in"
+        )
+    if found is not _NEEDED:
+        return found
     if node.positional:
         raise refusal(
             graph,
@@ -297,9 +308,10 @@ def computed(graph: Graph, node: Node, name: str) -> Node | None:
     return source if source is not None and constant_of(graph, source) is None else None
 
 
-def before(graph: Graph, node: Node) -> dict[str, Node]:
-    """The nodes that something of this node comes from, itself first, by id."""
-    found, ahead = {}, [node]
+def before(graph: Graph, *nodes: Node) -> dict[str, Node]:
+    """The nodes that something of these nodes comes from, by id; themselves too."""
+    found: dict[str, Node] = {}
+    ahead = list(nodes)
     while ahead:
         node = ahead.pop()
         if node.id not in found:
@@ -310,24 +322,27 @@ def before(graph: Graph, node: Node) -> dict[str, Node]:
 
 def after(graph: Graph, node: Node) -> dict[str, Node]:
     """The nodes that something of this node goes into, nearest first, by id."""
+    fed: dict[str, list[Node]] = {}
+    for each in graph.nodes.values():
+        for name in dict.fromkeys(origin.node for origin in each.links.values()):
+            fed.setdefault(name, []).append(each)
     found: dict[str, Node] = {}
-    while True:
-        reached = {node.id, *found}
-        new = {
-            each.id: each
-            for each in graph.nodes.values()
-            if each.id not in reached and any(origin.node in reached for origin in each.links.values())
-        }
-        if not new:
-            return found
-        found |= new
+    ahead = deque([node])
+    while ahead:
+        for each in fed.get(ahead.popleft().id, ()):
+            if each.id not in found and each.id != node.id:
+                found[each.id] = each
+                ahead.append(each)
+    return found
 
 
 def constant_of(graph: Graph, node: Node) -> object | None:
-    """The value that a node of CONSTANTS holds, None for other nodes and for those that are fed themselves."""
-    if node.kind not in CONSTANTS or node.links:
+    """The value that a node of CONSTANTS or SEEDS holds, None for other nodes and for those that are fed themselves."""
+    if node.kind not in CONSTANTS and node.kind not in SEEDS or node.links:
         return None
     held = next(iter((*node.positional, *node.values.values())), None)
+    if node.kind in SEEDS:
+        return held if isinstance(held, int) and held >= 0 else None
     if isinstance(held, str) and node.kind in _READ_FROM_TEXT:
         try:
             return _READ_FROM_TEXT[node.kind](held)
@@ -338,4 +353,5 @@ def constant_of(graph: Graph, node: Node) -> object | None:
 
 def refusal(graph: Graph, node: Node, sentence: str) -> InputError:
     """An error about a node, with the file and the node in front and a full stop at the end."""
-    return InputError(f"{graph.name}: {node}: {' '.join(sentence.split())}.")
+    said = " ".join(f"{node}: {sentence}".split())
+    return InputError(f"{graph.name}: {said.rstrip('.')}.")

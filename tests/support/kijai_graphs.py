@@ -22,3 +22,10 @@ def of(data, kind):
 def changed(api, kind, **inputs):
     of(api, kind)["inputs"].update(inputs)
     return api
+
+
+def is_told(error):
+    """Whether a refusal is one sentence, or a list of them, a line each."""
+    first, *others = str(error).split("\n")
+    listed = first.endswith(" things in it cannot be part of a command:")
+    return listed == bool(others) and all(line.startswith("- ") and line.endswith(".") for line in others)

@@ -6,12 +6,15 @@ Knows CLIPTextEncode and CLIPLoader, what makes a prompt more than a text, and w
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
+from ...errors import InputError
 from ...export.exported import Files
 from ...settings.definition import NEGATIVE_PROMPT
 from ...settings.roles import Values
-from ..graph import Graph, Node, linked, refusal, text, value
-from ..orders import Order
+from ..graph import SEEDS, Graph, Node, constant_of, linked, refusal, text, value, whole
+from ..notes import Notes
+from ..orders import CONTROL, Order
 
 ORDERS: dict[str, tuple[Order, ...]] = {
     "CLIPTextEncode": ({"text": str},),
@@ -37,7 +40,37 @@ def of_kind(graph: Graph, node: Node, slot: str, *kinds: str) -> Node:
     return source
 
 
-def prompt_settings(graph: Graph, node: Node, positive: str, negative: str, files: Files, notes: list[str]) -> Values:
+def weights(graph: Graph, node: Node, widget: str, setting: str, files: Files) -> Path:
+    """The file of weights that a widget names.
+
+    Raises:
+        InputError: it names none, or one that is not there.
+    """
+    name = text(graph, node, widget)
+    try:
+        return files.model(setting, name)
+    except InputError as error:
+        raise refusal(graph, node, f"{widget}: {error}") from error
+
+
+def seed(graph: Graph, node: Node, widget: str, notes: Notes) -> int:
+    """The seed, with a note if the page changes it after every run.
+
+    Raises:
+        InputError: another node draws it.
+    """
+    drawn = graph.nodes.get(node.links[widget].node) if widget in node.links else None
+    if drawn is not None and drawn.kind in SEEDS and constant_of(graph, drawn) is None:
+        raise refusal(graph, drawn, "draws another seed for every run; type a seed of 0 or more into it")
+    control = (drawn or node).values.get(CONTROL, "fixed")
+    if control != "fixed":
+        notes.append(
+            f"{drawn or node}: the seed changes after every run ({control}); this is the one that would run next."
+        )
+    return whole(graph, node, widget)
+
+
+def prompt_settings(graph: Graph, node: Node, positive: str, negative: str, files: Files, notes: Notes) -> Values:
     """Prompts that go into two inputs as core's conditioning, and their text encoder.
 
     Args:
@@ -46,21 +79,28 @@ def prompt_settings(graph: Graph, node: Node, positive: str, negative: str, file
     Raises:
         InputError: they are made by nodes that have no equivalent.
     """
-    encode = of_kind(graph, node, positive, "CLIPTextEncode")
-    encoder = of_kind(graph, encode, "clip", "CLIPLoader", "CLIPLoaderGGUF")
-    found: Values = {
-        "prompt": plain_prompt(graph, encode, text(graph, encode, "text")),
-        "text_encoder": files.model("text_encoder", text(graph, encoder, "clip_name")),
-    }
-    if value(graph, encoder, "device", "default") == "cpu":
-        found["t5_cpu"] = True
+    found: Values = {}
+    with notes.part():
+        encode = of_kind(graph, node, positive, "CLIPTextEncode")
+        with notes.part():
+            found["prompt"] = plain_prompt(graph, encode, text(graph, encode, "text"))
+        encoder = of_kind(graph, encode, "clip", "CLIPLoader", "CLIPLoaderGGUF")
+        found["text_encoder"] = weights(graph, encoder, "clip_name", "text_encoder", files)
+        if value(graph, encoder, "device", "default") == "cpu":
+            found["t5_cpu"] = True
+    with notes.part():
+        found |= _unwanted(graph, node, negative, notes)
+    return found
+
+
+def _unwanted(graph: Graph, node: Node, negative: str, notes: Notes) -> Values:
     if negative not in node.links:
-        return found | negative_prompt("")
+        return negative_prompt("")
     unwanted = of_kind(graph, node, negative, "CLIPTextEncode", "ConditioningZeroOut")
     if unwanted.kind == "CLIPTextEncode":
-        return found | negative_prompt(plain_prompt(graph, unwanted, text(graph, unwanted, "text")))
+        return negative_prompt(plain_prompt(graph, unwanted, text(graph, unwanted, "text")))
     notes.append(f"{unwanted}: zeros as the unwanted became an empty --negative_prompt.")
-    return found | negative_prompt("")
+    return negative_prompt("")
 
 
 def negative_prompt(unwanted: str) -> Values:
@@ -79,7 +119,7 @@ def plain_prompt(graph: Graph, node: Node, prompt: str) -> str:
     return prompt.strip()
 
 
-def quantisation(node: Node, weights: str, asked: str, notes: list[str]) -> Values:
+def quantisation(node: Node, weights: str, asked: str, notes: Notes) -> Values:
     """``--quant`` for a transformer's file and what a loader is asked to make of it ("fp8_...", or anything else)."""
     if asked.startswith("fp8"):
         notes.append(f"{node}: {asked} became --quant fp8, which is e4m3 with a scale for each row.")

@@ -15,11 +15,13 @@ from pathlib import Path, PurePosixPath
 from ...errors import InputError
 from ...export.exported import Files
 from ...settings.roles import Values
-from ..graph import Graph, Node, after, before, feeding, linked, number, refusal, text, value, whole
+from ..graph import Graph, Node, after, before, computed, linked, number, refusal, text, value, whole
+from ..notes import Notes
 from ..orders import Order
+from .sizes import RESIZING, SAME_SIZE
+from .sources import PICTURES, source_of
 
 FPS = 25
-USUAL_SIZES = {frozenset((480, 832)): "infinitetalk-480", frozenset((720, 1280)): "infinitetalk-720"}
 
 _ANY = object
 ORDERS: dict[str, tuple[Order, ...]] = {
@@ -47,6 +49,9 @@ ORDERS: dict[str, tuple[Order, ...]] = {
     "ImageResize+": (
         {"width": int, "height": int, "interpolation": str, "method": str, "condition": str, "multiple_of": int},
     ),
+    "ImageScaleBy": ({"upscale_method": str, "scale_by": float},),
+    "ImageScaleToTotalPixels": ({"upscale_method": str, "megapixels": float, "resolution_steps": int},),
+    "ImageScaleToMaxDimension": ({"upscale_method": str, "largest_size": int},),
     "GetImageRangeFromBatch": ({"start_index": int, "num_frames": int},),
     "ImageFromBatch": ({"batch_index": int, "length": int},),
     "AudioCrop": ({"start_time": str, "end_time": str},),
@@ -55,15 +60,13 @@ ORDERS: dict[str, tuple[Order, ...]] = {
     "CreateVideo": ({"fps": float},),
 }
 
-_RESIZING = ("ImageResizeKJv2", "ImageResizeKJ", "ImageScale", "ImageResize+")
-_FIRST_OF_BATCH = {"GetImageRangeFromBatch": ("images", "start_index"), "ImageFromBatch": ("image", "batch_index")}
-_SHOWN = {"GetImageSizeAndCount": "image"}  # nodes that pass a picture on
-_SIZE_READERS = ("GetImageSize", "GetImageSize+", "GetImageSizeAndCount")
+_FIRST_OF_BATCH = {"GetImageRangeFromBatch": "start_index", "ImageFromBatch": "batch_index"}
 _HEARD = {"MultiTalkWav2VecEmbeds": "audio_1"}  # nodes that pass sound on
 # nodes that take a voice out of a mix: their input, and the output that is the voice
 _SEPARATION = {"AudioSeparation": ("audio", 3), "MelBandRoFormerSampler": ("audio", 0)}
 _DECODERS = ("WanVideoDecode", "WanVideoPassImagesFromSamples", "VAEDecode", "VAEDecodeTiled")
-_UNTOUCHED = (*_DECODERS, "CreateVideo", "ImageFromBatch", "ImageBatch", "GetImageRangeFromBatch", "PreviewImage")
+_JOINS = ("ImageBatch", "BatchImagesNode", "ImageBatchMulti")  # one window to the next
+_UNTOUCHED = (*_DECODERS, *_JOINS, "CreateVideo", "PreviewImage", *SAME_SIZE)
 _WRITERS = ("VHS_VideoCombine", "SaveVideo")
 
 
@@ -74,12 +77,10 @@ class Picture:
     Attributes:
         setting: "image" or "video".
         source: its file.
-        resize: the last node that resizes it.
     """
 
     setting: str
     source: Path
-    resize: Node | None = None
 
 
 @dataclass(frozen=True)
@@ -90,33 +91,27 @@ class Sound:
     frames: int | None = None
 
 
-def picture(graph: Graph, node: Node, slot: str, files: Files, notes: list[str]) -> Picture:
+def picture(graph: Graph, node: Node, slot: str, files: Files, notes: Notes) -> Picture:
     """The picture or video that goes into an input.
 
     Raises:
         InputError: it is computed by a node that has no equivalent, or only a part of a video is used.
     """
-    source, resize = linked(graph, node, slot), None
-    while True:
-        if source.kind in _RESIZING:
-            resize = resize or _checked_resize(graph, source, notes)
-            source = linked(graph, source, "image")
-        elif source.kind in _SHOWN:
-            source = linked(graph, source, _SHOWN[source.kind])
-        elif source.kind in _FIRST_OF_BATCH:
-            following, first = _FIRST_OF_BATCH[source.kind]
-            if value(graph, source, first) != 0:
+    source = linked(graph, node, slot)
+    while source.kind in RESIZING or source.kind in SAME_SIZE:
+        with notes.part():
+            if source.kind in RESIZING:
+                _check_resize(graph, source, notes)
+            elif value(graph, source, _FIRST_OF_BATCH.get(source.kind, ""), 0) != 0:
                 raise refusal(
                     graph, source, "takes a frame out of the middle, which has no equivalent; save it as a file"
                 )
-            source = linked(graph, source, following)
-        else:
-            break
-    if source.kind in ("LoadImage", "LoadImageOutput"):
-        return Picture("image", files.source(_name(graph, source, "image")), resize)
+        source = linked(graph, source, SAME_SIZE.get(source.kind, "image"))
+    if source.kind in PICTURES:
+        return Picture("image", source_of(graph, source, files))
     video = _video(graph, source, files, notes)
     if video is not None:
-        return Picture("video", video, resize)
+        return Picture("video", video)
     raise refusal(
         graph,
         node,
@@ -125,25 +120,27 @@ def picture(graph: Graph, node: Node, slot: str, files: Files, notes: list[str])
     )
 
 
-def _video(graph: Graph, source: Node, files: Files, notes: list[str]) -> Path | None:
+def _video(graph: Graph, source: Node, files: Files, notes: Notes) -> Path | None:
     if source.kind == "GetVideoComponents":
-        loader = linked(graph, source, "video")
-        return files.source(_name(graph, loader, "file")) if loader.kind == "LoadVideo" else None
+        return source_of(graph, source, files)
     if source.kind not in ("VHS_LoadVideo", "VHS_LoadVideoPath"):
         return None
     for name, usual in (("skip_first_frames", 0), ("frame_load_cap", 0), ("select_every_nth", 1)):
-        found = value(graph, source, name, usual)
-        if found != usual:
-            raise refusal(
-                graph, source, f"{name} is {found}, so only a part of the video is used; cut the file, and set {usual}"
-            )
-    if any(value(graph, source, name, 0) for name in ("custom_width", "custom_height")):
-        notes.append(f"{source}: its resizing is left out; --size says how large the frames are.")
-    return files.source(_file_name(graph, source, "video"))
+        with notes.part():
+            if (found := value(graph, source, name, usual)) != usual:
+                only = f"{name} is {found}, so only a part of the video is used"
+                raise refusal(graph, source, f"{only}; cut the file, and set {usual}")
+    return source_of(graph, source, files)
 
 
-def _checked_resize(graph: Graph, node: Node, notes: list[str]) -> Node:
-    """The same node, if what it does to a picture is like cropping to the video's shape."""
+def _check_resize(graph: Graph, node: Node, notes: Notes) -> None:
+    """Says what a node does to a picture other than cropping to the video's shape.
+
+    Raises:
+        InputError: that has no equivalent.
+    """
+    if node.kind not in ("ImageResizeKJv2", "ImageResizeKJ", "ImageScale", "ImageResize+"):
+        return  # which keep the picture's shape
     how = {
         "ImageResizeKJv2": lambda: value(graph, node, "keep_proportion"),
         "ImageResizeKJ": lambda: "resize" if value(graph, node, "keep_proportion") else "stretch",
@@ -158,40 +155,11 @@ def _checked_resize(graph: Graph, node: Node, notes: list[str]) -> Node:
             notes.append(f"{node}: crops at the {position}; here the middle of the picture is kept.")
     elif how == "stretch":
         notes.append(f"{node}: stretches the picture; here it is cropped to the video's shape, undistorted.")
-    else:
+    elif how != "total_pixels":
         notes.append(f"{node}: {how} fits the picture into a box; here it is cropped to the shape of --size.")
-    return node
 
 
-def size(graph: Graph, node: Node, resize: Node | None, notes: list[str]) -> str:
-    """``--size`` for a node with a width and a height, typed in or taken from the node that resizes its picture.
-
-    Raises:
-        InputError: they are computed.
-    """
-    width, height = (_dimension(graph, node, name, resize) for name in ("width", "height"))
-    usual = USUAL_SIZES.get(frozenset((width, height)))
-    if usual is None:
-        return f"{width}x{height}"
-    notes.append(
-        f"{node}: {width} x {height} became --size {usual}: as many pixels, in the shape nearest to the picture's. "
-        f"Give --size {width}x{height} for exactly that shape."
-    )
-    return usual
-
-
-def _dimension(graph: Graph, node: Node, name: str, resize: Node | None) -> int:
-    source = feeding(graph, node, name)
-    while source is not None and source.kind in _SIZE_READERS:
-        source = feeding(graph, source, "image")
-    if source is not None and source.kind in _RESIZING:
-        node = source
-    elif source is not None and resize is not None and source.kind in ("LoadImage", "LoadImageOutput"):
-        node = resize
-    return whole(graph, node, name)
-
-
-def sound(graph: Graph, node: Node, slot: str, files: Files, notes: list[str]) -> Sound:
+def sound(graph: Graph, node: Node, slot: str, files: Files, notes: Notes) -> Sound:
     """The sound that goes into an input.
 
     Raises:
@@ -203,14 +171,15 @@ def sound(graph: Graph, node: Node, slot: str, files: Files, notes: list[str]) -
         if source.kind in _SEPARATION:
             following, voice = _SEPARATION[source.kind]
             if node.links[slot].output != voice:
-                raise refusal(graph, source, "an output that is not the voice drives the lips; link the voice")
+                notes.refuse(refusal(graph, source, "an output that is not the voice drives the lips; link the voice"))
             notes.append(
                 f"{source}: the voice is not separated from music here, the sound is used as it is; if there is music "
                 "in it, separate it beforehand and give the voice with --audio."
             )
             node, slot = source, following
         elif source.kind in _CUTS:
-            frames.append(_CUTS[source.kind](graph, source) * FPS)
+            with notes.part():
+                frames.append(_CUTS[source.kind](graph, source) * FPS)
             node, slot = source, "audio"
         elif source.kind in _HEARD:
             node, slot = source, _HEARD[source.kind]
@@ -228,15 +197,15 @@ def sound(graph: Graph, node: Node, slot: str, files: Files, notes: list[str]) -
     return Sound(found, min(cuts) if cuts else None)
 
 
-def _sound_file(graph: Graph, source: Node, files: Files, notes: list[str], frames: list[float]) -> Path | None:
+def _sound_file(graph: Graph, source: Node, files: Files, notes: Notes, frames: list[float]) -> Path | None:
     if source.kind == "LoadAudio":
-        return files.source(_name(graph, source, "audio"))
+        return source_of(graph, source, files)
     if source.kind in ("VHS_LoadAudio", "VHS_LoadAudioUpload"):
         start = "seek_seconds" if source.kind == "VHS_LoadAudio" else "start_time"
-        frames.append(
-            _seconds_kept(graph, source, number(graph, source, start, 0), number(graph, source, "duration", 0)) * FPS
-        )
-        return files.source(_file_name(graph, source, "audio_file" if source.kind == "VHS_LoadAudio" else "audio"))
+        with notes.part():
+            kept = _seconds_kept(graph, source, number(graph, source, start, 0), number(graph, source, "duration", 0))
+            frames.append(kept * FPS)
+        return source_of(graph, source, files)
     return _video(graph, source, files, notes)
 
 
@@ -270,7 +239,7 @@ def _clock(graph: Graph, node: Node, name: str) -> float:
     return seconds
 
 
-def output(graph: Graph, sampler: Node, speech: Path | None, files: Files, notes: list[str]) -> Values:
+def output(graph: Graph, sampler: Node, speech: Path | None, files: Files, notes: Notes) -> Values:
     """``save_file`` and ``crf`` of the node that writes a sampler's video, and notes on what is done before it.
 
     Args:
@@ -296,10 +265,12 @@ def output(graph: Graph, sampler: Node, speech: Path | None, files: Files, notes
     return found
 
 
-def _combine(graph: Graph, node: Node, notes: list[str]) -> Values:
+def _combine(graph: Graph, node: Node, notes: Notes) -> Values:
     """The quality of a VHS_VideoCombine, and notes on its other widgets."""
-    form, rate = text(graph, node, "format"), number(graph, node, "frame_rate", FPS)
-    if rate != FPS:
+    form = text(graph, node, "format")
+    if source := computed(graph, node, "frame_rate"):
+        notes.append(f"{node}: frame_rate, computed by {source}, is left out; the model speaks at {FPS} a second.")
+    elif (rate := number(graph, node, "frame_rate", FPS)) != FPS:
         notes.append(f"{node}: frame_rate {rate:g} is left out; the model speaks at {FPS} frames a second.")
     if value(graph, node, "pingpong", False):
         notes.append(f"{node}: pingpong is left out.")
@@ -309,7 +280,7 @@ def _combine(graph: Graph, node: Node, notes: list[str]) -> Values:
     return {}
 
 
-def _compare_sound(graph: Graph, writer: Node, speech: Path | None, files: Files, notes: list[str]) -> None:
+def _compare_sound(graph: Graph, writer: Node, speech: Path | None, files: Files, notes: Notes) -> None:
     owner = writer
     if writer.kind == "SaveVideo":
         owner = linked(graph, writer, "video")
@@ -317,7 +288,7 @@ def _compare_sound(graph: Graph, writer: Node, speech: Path | None, files: Files
         notes.append(f"{owner}: writes no sound; the command's video has the speech.")
         return
     try:
-        written = sound(graph, owner, "audio", files, []).source
+        written = sound(graph, owner, "audio", files, Notes()).source
     except InputError:
         written = None
     if written != speech:
@@ -327,18 +298,6 @@ def _compare_sound(graph: Graph, writer: Node, speech: Path | None, files: Files
 def idle(graph: Graph, sampler: Node) -> list[str]:
     """Notes on the nodes that the sampler's video has nothing from."""
     followed = after(graph, sampler)
-    used = {name for node in (sampler, *followed.values()) for name in before(graph, node)}
+    used = before(graph, sampler, *followed.values())
     notes = [f"{node}: nothing of the video comes from it." for name, node in graph.nodes.items() if name not in used]
     return notes + [f"{each.node}: {each.why} in the graph, so nothing of it is done here." for each in graph.skipped]
-
-
-def _name(graph: Graph, node: Node, widget: str) -> str:
-    found = text(graph, node, widget)
-    if not found:
-        raise refusal(graph, node, f"{widget} is empty; choose a name in the graph")
-    return found
-
-
-def _file_name(graph: Graph, node: Node, name: str) -> str:
-    """A file of VideoHelperSuite: "input/x.mp4" where it asks for a path, else as ComfyUI has it."""
-    return _name(graph, node, name).removeprefix("input/")

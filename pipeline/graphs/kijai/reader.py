@@ -8,6 +8,8 @@ once. Knows samplers and schedules; ``kijai_model`` and ``kijai_inputs`` know wh
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from ...export.exported import Exported, Files
 from ...facts.solvers import SOLVERS
 from ...settings.definition import Settings
@@ -16,7 +18,8 @@ from ...settings.validation import validate
 from ..foreign import conditioning, media
 from ..foreign.conditioning import of_kind
 from ..graph import Graph, Node, feeding, linked, number, refusal, text, value, whole
-from ..orders import CONTROL, with_names
+from ..notes import Notes
+from ..orders import with_names
 from .inputs import frame_settings, speech_settings, text_settings
 from .model import model_settings
 from .widgets import KIJAI_ORDERS
@@ -41,7 +44,12 @@ _NO_EQUIVALENT = {
     "freeinit_args": "FreeInit",
 }
 _MUST_BE = {"riflex_freq_index": 0, "denoise_strength": 1, "start_step": 0, "end_step": -1}
-_INPUTS = ("multitalk_embeds", "image_embeds", "text_embeds", "model")
+_INPUTS: dict[str, Callable[[Graph, Node, Files, Notes], Values]] = {
+    "text_embeds": text_settings,
+    "model": model_settings,
+    "image_embeds": frame_settings,
+    "multitalk_embeds": speech_settings,
+}
 _CACHES = ("cache_args", "teacache_args")  # the second until summer 2025
 _ONLY_SPEED = (
     "Left out, since they change time, memory or the last digits only: devices and precisions of the VAE and the "
@@ -58,18 +66,22 @@ def read(graph: Graph, sampler: str, files: Files) -> Exported:
     """
     graph = with_names(graph, {**media.ORDERS, **conditioning.ORDERS, **KIJAI_ORDERS})
     owner = graph.nodes[sampler]
-    parts, notes = _parts(graph, owner), list[str]()
-    speech, frames, prompt, model = (_input(graph, parts, slot) for slot in _INPUTS)
+    parts, notes = _parts(graph, owner), Notes()
     values = _sampling(graph, parts, notes)
-    values |= text_settings(graph, prompt, files, notes)
-    values |= model_settings(graph, model, files, notes)
-    values |= frame_settings(graph, frames, files, notes)
-    values |= speech_settings(graph, speech, files, notes)
-    settings = _with_guidance(graph, parts, Settings.of(values), notes)
-    settings = settings.replace(**media.output(graph, owner, settings.audio, files, notes))
+    for slot, settings_of in _INPUTS.items():
+        with notes.part():
+            values |= settings_of(graph, linked(graph, _holder(parts, slot), slot), files, notes)
+    settings = Settings.of(values)
+    with notes.part():
+        settings = _with_guidance(graph, parts, settings, notes)
+    with notes.part():
+        settings = settings.replace(**media.output(graph, owner, settings.audio, files, notes))
+    with notes.part():
+        validate(settings)
+    notes.check(graph.name)
     _advise(settings, notes)
-    notes += [conditioning.OTHER_NOISE, _ONLY_SPEED, *media.idle(graph, owner)]
-    return Exported(validate(settings), (*notes, *files.notes()))
+    notes.extend([conditioning.OTHER_NOISE, _ONLY_SPEED, *media.idle(graph, owner)])
+    return Exported(settings, (*notes.said, *files.notes()))
 
 
 def _parts(graph: Graph, sampler: Node) -> tuple[Node, ...]:
@@ -92,44 +104,50 @@ def _holder(parts: tuple[Node, ...], name: str) -> Node:
     return next((part for part in parts if name in part.values or name in part.links), parts[-1])
 
 
-def _input(graph: Graph, parts: tuple[Node, ...], slot: str) -> Node:
-    return linked(graph, _holder(parts, slot), slot)
-
-
-def _sampling(graph: Graph, parts: tuple[Node, ...], notes: list[str]) -> Values:
+def _sampling(graph: Graph, parts: tuple[Node, ...], notes: Notes) -> Values:
     sampler = parts[-1]
     for slot, what in _NO_EQUIVALENT.items():
         if slot in (holder := _holder(parts, slot)).links:
-            raise refusal(graph, holder, f"{slot} ({what}) has no equivalent here; unlink it")
+            notes.refuse(refusal(graph, holder, f"{slot} ({what}) has no equivalent here; unlink it"))
     for name, usual in _MUST_BE.items():
-        found = number(graph, holder := _holder(parts, name), name, usual)
-        if found != usual:
-            raise refusal(graph, holder, f"{name} is {found:g}, which has no equivalent here; set it to {usual}")
-    if value(graph, holder := _holder(parts, "enhance_hf"), "enhance_hf", False):
-        raise refusal(graph, holder, "enhance_hf has no equivalent here; switch it off")
-    scheduler = text(graph, holder := _holder(parts, "scheduler"), "scheduler")
+        with notes.part():
+            found = number(graph, holder := _holder(parts, name), name, usual)
+            if found != usual:
+                raise refusal(graph, holder, f"{name} is {found:g}, which has no equivalent here; set it to {usual}")
+    with notes.part():
+        if value(graph, holder := _holder(parts, "enhance_hf"), "enhance_hf", False):
+            raise refusal(graph, holder, "enhance_hf has no equivalent here; switch it off")
+    values: Values = {}
+    with notes.part():
+        values["sample_steps"] = whole(graph, _holder(parts, "steps"), "steps")
+    with notes.part():
+        values |= _solver(graph, _holder(parts, "scheduler"), notes)
+    with notes.part():
+        values["sample_shift"] = float(number(graph, _holder(parts, "shift"), "shift"))
+    with notes.part():
+        values["sample_text_guide_scale"] = float(number(graph, sampler, "cfg"))
+    with notes.part():
+        values["base_seed"] = conditioning.seed(graph, sampler, "seed", notes)
+    with notes.part():
+        values["offload_model"] = bool(value(graph, sampler, "force_offload", True))
+    with notes.part():
+        values |= _cache(graph, parts, notes)
+    return values
+
+
+def _solver(graph: Graph, holder: Node, notes: Notes) -> Values:
+    scheduler = text(graph, holder, "scheduler")
     if scheduler not in _SOLVERS:
         offered = ", ".join(_SOLVERS)
         raise refusal(graph, holder, f"scheduler {scheduler} has no equivalent here; choose one of {offered}")
     solver, difference = _SOLVERS[scheduler]
     if difference:
         notes.append(f"{holder}: scheduler {scheduler} became --sample_solver {solver}: {difference}.")
-    steps = whole(graph, _holder(parts, "steps"), "steps")
-    control = sampler.values.get(CONTROL, "fixed")
-    if control != "fixed":
-        notes.append(f"{sampler}: the seed changes after every run ({control}); this is the one that would run next.")
-    return {
-        "sample_steps": _MULTITALK_STEPS if scheduler == "multitalk" else steps,
-        "sample_solver": solver,
-        "sample_shift": float(number(graph, _holder(parts, "shift"), "shift")),
-        "sample_text_guide_scale": float(number(graph, sampler, "cfg")),
-        "base_seed": whole(graph, sampler, "seed"),
-        "offload_model": bool(value(graph, sampler, "force_offload", True)),
-        **_cache(graph, parts, notes),
-    }
+    steps = {"sample_steps": _MULTITALK_STEPS} if scheduler == "multitalk" else {}
+    return {"sample_solver": solver, **steps}
 
 
-def _cache(graph: Graph, parts: tuple[Node, ...], notes: list[str]) -> Values:
+def _cache(graph: Graph, parts: tuple[Node, ...], notes: Notes) -> Values:
     sources = [feeding(graph, _holder(parts, slot), slot) for slot in _CACHES]
     for source in sources:
         if source is not None and source.kind == "WanVideoTeaCache":
@@ -143,7 +161,7 @@ def _cache(graph: Graph, parts: tuple[Node, ...], notes: list[str]) -> Values:
     return {}
 
 
-def _with_guidance(graph: Graph, parts: tuple[Node, ...], settings: Settings, notes: list[str]) -> Settings:
+def _with_guidance(graph: Graph, parts: tuple[Node, ...], settings: Settings, notes: Notes) -> Settings:
     """These nodes multiply the guidance by speech by that by text where both are on; upstream does not."""
     by_text, by_speech = settings.sample_text_guide_scale, settings.sample_audio_guide_scale
     if 1 in (by_text, by_speech):
@@ -158,7 +176,7 @@ def _with_guidance(graph: Graph, parts: tuple[Node, ...], settings: Settings, no
     return settings.replace(sample_audio_guide_scale=round(by_text * by_speech, 4))
 
 
-def _advise(s: Settings, notes: list[str]) -> None:
+def _advise(s: Settings, notes: Notes) -> None:
     """Where the guide suggests another value than the graph has."""
     if s.motion_frame != _MOTION_FRAME:
         notes.append(

@@ -9,15 +9,15 @@ said in notes; what has no equivalent is refused. Knows windows; ``native_sampli
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 from ...export.exported import Exported, Files
 from ...settings.definition import Settings
 from ...settings.roles import Values
 from ...settings.validation import validate
-from ..foreign import conditioning, media
-from ..foreign.conditioning import of_kind, prompt_settings
+from ..foreign import conditioning, media, sizes
+from ..foreign.conditioning import of_kind, prompt_settings, weights
 from ..graph import Graph, Node, before, feeding, number, refusal, text, whole
+from ..notes import Notes
 from ..orders import Order, with_names
 from . import sampling as native_sampling
 from .sampling import Sampling
@@ -59,16 +59,29 @@ def read(graph: Graph, sampler: str, files: Files) -> Exported:
     """
     graph = with_names(graph, {**media.ORDERS, **conditioning.ORDERS, **native_sampling.ORDERS, **ORDERS})
     windows = _chain(graph, graph.nodes[sampler])
-    first, notes = windows[0], list[str]()
-    values = _alike(graph, windows, lambda window: _window(graph, window, files, notes if window is first else []))
-    samplings = [native_sampling.read(graph, window, LATENT, notes if window is first else []) for window in windows]
-    values |= _sampling(samplings, windows, notes)
-    values |= native_sampling.model_settings(graph, first, samplings[0].model, files, notes)
+    first, notes = windows[0], Notes()
+    values = _alike(
+        graph, windows, lambda window: _window(graph, window, files, notes if window is first else notes.quiet()), notes
+    )
+    samplings: list[Sampling] = []
+    for window in windows:
+        with notes.part():
+            said = notes if window is first else notes.quiet()
+            samplings.append(native_sampling.read(graph, window, LATENT, said))
+    if len(samplings) == len(windows):
+        values |= _sampling(samplings, notes)
+        with notes.part():
+            values |= native_sampling.model_settings(graph, first, samplings[0].model, files, notes)
     settings = Settings.of(values)
     settings = settings.replace(max_frame_num=_length(settings, len(windows), notes))
-    settings = settings.replace(**media.output(graph, samplings[-1].node, settings.audio, files, notes))
-    notes += [_SPEECH_NOTE, conditioning.OTHER_NOISE, *media.idle(graph, graph.nodes[sampler])]
-    return Exported(validate(settings), (*notes, *files.notes()))
+    if len(samplings) == len(windows):
+        with notes.part():
+            settings = settings.replace(**media.output(graph, samplings[-1].node, settings.audio, files, notes))
+    with notes.part():
+        validate(settings)
+    notes.check(graph.name)
+    notes.extend([_SPEECH_NOTE, conditioning.OTHER_NOISE, *media.idle(graph, graph.nodes[sampler])])
+    return Exported(settings, (*notes.said, *files.notes()))
 
 
 def _chain(graph: Graph, last: Node) -> list[Node]:
@@ -83,71 +96,75 @@ def _chain(graph: Graph, last: Node) -> list[Node]:
     return windows
 
 
-def _alike(graph: Graph, windows: list[Node], settings_of: Callable[[Node], Values]) -> Values:
+def _alike(graph: Graph, windows: list[Node], settings_of: Callable[[Node], Values], notes: Notes) -> Values:
     """What all windows say."""
     found = [settings_of(window) for window in windows]
     for window, settings in zip(windows[1:], found[1:], strict=True):
         for name, said in settings.items():
             if found[0].get(name, said) != said:
-                both = f"{said} and {found[0][name]}"
-                raise refusal(
-                    graph, window, f"differs from {windows[0]} in {name} ({both}); windows of a video are alike here"
+                both = f"{name} ({said} and {found[0][name]})"
+                notes.refuse(
+                    refusal(graph, window, f"differs from {windows[0]} in {both}; windows of a video are alike here")
                 )
     return found[0]
 
 
-def _window(graph: Graph, node: Node, files: Files, notes: list[str]) -> Values:
-    mode = text(graph, node, "mode", "single_speaker")
-    if mode != "single_speaker" or any(slot.endswith("audio_encoder_output_2") for slot in node.links):
-        raise refusal(graph, node, f"its mode is {mode}, but there is one speaker here; set it to single_speaker")
-    if (scale := number(graph, node, "audio_scale", 1.0)) != 1:
-        raise refusal(graph, node, f"audio_scale is {scale:g}, which has no equivalent here; set it to 1")
-    values: Values = {}
-    resize = None
-    if "start_image" in node.links or "previous_frames" not in node.links:
-        shown = media.picture(graph, node, "start_image", files, notes)
-        if shown.setting == "video":
-            raise refusal(
-                graph,
-                node,
-                "is fed with a video, whose frames it keeps as they are; here a video is a reference. Load a "
-                "picture, or use the nodes of this pack",
-            )
-        values[shown.setting], resize = shown.source, shown.resize
-    vae = of_kind(graph, node, "vae", "VAELoader")
-    return {
-        **values,
-        **_speech(graph, node, files, notes),
-        **prompt_settings(graph, node, "positive", "negative", files, notes),
-        **_image_encoder(graph, node, files, notes),
-        "size": media.size(graph, node, resize, notes),
-        "frame_num": (whole(graph, node, "length") - 1) // 4 * 4 + 1,
-        "motion_frame": whole(graph, node, "motion_frame_count"),
-        "vae": files.model("vae", text(graph, vae, "vae_name")),
-        "infinitetalk_dir": _patch(graph, node, files),
-        "color_correction_strength": 0.0,
-        "sample_audio_guide_scale": 1.0,
-    }
+def _window(graph: Graph, node: Node, files: Files, notes: Notes) -> Values:
+    values: Values = {"color_correction_strength": 0.0, "sample_audio_guide_scale": 1.0}
+    with notes.part():
+        mode = text(graph, node, "mode", "single_speaker")
+        if mode != "single_speaker" or any(slot.endswith("audio_encoder_output_2") for slot in node.links):
+            raise refusal(graph, node, f"its mode is {mode}, but there is one speaker here; set it to single_speaker")
+    with notes.part():
+        if (scale := number(graph, node, "audio_scale", 1.0)) != 1:
+            raise refusal(graph, node, f"audio_scale is {scale:g}, which has no equivalent here; set it to 1")
+    with notes.part():
+        if "start_image" in node.links or "previous_frames" not in node.links:
+            values |= _shown(graph, node, files, notes)
+    with notes.part():
+        values |= _speech(graph, node, files, notes)
+    values |= prompt_settings(graph, node, "positive", "negative", files, notes)
+    with notes.part():
+        values |= _image_encoder(graph, node, files, notes)
+    with notes.part():
+        values |= sizes.size(graph, node, files, notes)
+    with notes.part():
+        values["frame_num"] = (whole(graph, node, "length") - 1) // 4 * 4 + 1
+    with notes.part():
+        values["motion_frame"] = whole(graph, node, "motion_frame_count")
+    with notes.part():
+        values["vae"] = weights(graph, of_kind(graph, node, "vae", "VAELoader"), "vae_name", "vae", files)
+    with notes.part():
+        patch = of_kind(graph, node, "model_patch", "ModelPatchLoader")
+        values["infinitetalk_dir"] = weights(graph, patch, "name", "infinitetalk_dir", files)
+    return values
 
 
-def _patch(graph: Graph, node: Node, files: Files) -> Path:
-    loader = of_kind(graph, node, "model_patch", "ModelPatchLoader")
-    return files.model("infinitetalk_dir", text(graph, loader, "name"))
+def _shown(graph: Graph, node: Node, files: Files, notes: Notes) -> Values:
+    shown = media.picture(graph, node, "start_image", files, notes)
+    if shown.setting == "video":
+        raise refusal(
+            graph,
+            node,
+            "is fed with a video, whose frames it keeps as they are; here a video is a reference: load a picture, or "
+            "use the nodes of this pack",
+        )
+    return {shown.setting: shown.source}
 
 
-def _speech(graph: Graph, node: Node, files: Files, notes: list[str]) -> Values:
+def _speech(graph: Graph, node: Node, files: Files, notes: Notes) -> Values:
     encode = of_kind(graph, node, "audio_encoder_output_1", "AudioEncoderEncode")
     loader = of_kind(graph, encode, "audio_encoder", "AudioEncoderLoader")
     heard = media.sound(graph, encode, "audio", files, notes)
     limit = {} if heard.frames is None else {"max_frame_num": heard.frames}
     return {
         "audio": heard.source,
-        "wav2vec_dir": files.model("wav2vec_dir", text(graph, loader, "audio_encoder_name")),
+        "wav2vec_dir": weights(graph, loader, "audio_encoder_name", "wav2vec_dir", files),
         **limit,
     }
 
 
-def _image_encoder(graph: Graph, node: Node, files: Files, notes: list[str]) -> Values:
+def _image_encoder(graph: Graph, node: Node, files: Files, notes: Notes) -> Values:
     encode = feeding(graph, node, "clip_vision_output")
     if encode is None:
         notes.append(
@@ -158,30 +175,27 @@ def _image_encoder(graph: Graph, node: Node, files: Files, notes: list[str]) -> 
         raise refusal(graph, encode, "this use of the image encoder has no equivalent; use CLIPVisionEncode")
     loader = of_kind(graph, encode, "clip_vision", "CLIPVisionLoader")
     if "start_image" in node.links:
-        shown = media.picture(graph, node, "start_image", files, [])
-        if media.picture(graph, encode, "image", files, []).source != shown.source:
+        shown = media.picture(graph, node, "start_image", files, notes.quiet())
+        if media.picture(graph, encode, "image", files, notes.quiet()).source != shown.source:
             raise refusal(graph, encode, "encodes another picture than the one that is shown; link the same")
-    return {"clip_vision": files.model("clip_vision", text(graph, loader, "clip_name"))}
+    return {"clip_vision": weights(graph, loader, "clip_name", "clip_vision", files)}
 
 
-def _sampling(samplings: list[Sampling], windows: list[Node], notes: list[str]) -> Values:
+def _sampling(samplings: list[Sampling], notes: Notes) -> Values:
     """What all samplers say; seeds may differ."""
     first = samplings[0]
     for other in samplings[1:]:
         for name, said in other.settings.items():
-            if first.settings[name] != said:
-                raise refusal(
-                    other.graph,
-                    other.node,
-                    f"differs from {first.node} in {name} ({said} and {first.settings[name]}); "
-                    "windows of one video are sampled alike here",
-                )
+            if (before_it := first.settings.get(name, said)) != said:
+                both = f"{name} ({said} and {before_it})"
+                sentence = f"differs from {first.node} in {both}; windows of one video are sampled alike here"
+                notes.refuse(refusal(other.graph, other.node, sentence))
     if len({sampling.seed for sampling in samplings}) > 1:
         notes.append(f"Each window has a seed of its own; {first.node}'s is taken, and noise differs by window anyway.")
     return {**first.settings, "base_seed": first.seed}
 
 
-def _length(s: Settings, windows: int, notes: list[str]) -> int:
+def _length(s: Settings, windows: int, notes: Notes) -> int:
     """Frames of all windows together, at most as many as the sound is cut to."""
     frames = s.frame_num + (windows - 1) * (s.frame_num - s.motion_frame)
     frames = frames if s.max_frame_num is None else min(frames, s.max_frame_num)

@@ -6,12 +6,14 @@ Knows KSampler and its relatives, which of their schedules is near to which of o
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from ...export.exported import Files
 from ...facts.solvers import SOLVERS
 from ...settings.roles import Values
-from ..foreign.conditioning import of_kind, quantisation
+from ..foreign.conditioning import of_kind, quantisation, seed, weights
 from ..graph import Graph, Node, linked, number, refusal, text, value, whole
+from ..notes import Notes
 from ..orders import CONTROL, Order
 
 ORDERS: dict[str, tuple[Order, ...]] = {
@@ -69,7 +71,7 @@ class Sampling:
     seed: int
 
 
-def read(graph: Graph, window: Node, latent: int, notes: list[str]) -> Sampling:
+def read(graph: Graph, window: Node, latent: int, notes: Notes) -> Sampling:
     """What samples the latents of a window.
 
     Raises:
@@ -88,20 +90,25 @@ def read(graph: Graph, window: Node, latent: int, notes: list[str]) -> Sampling:
     prompt = guider.links.get("conditioning" if guider.kind == "BasicGuider" else "positive")
     if prompt is None or prompt.node != window.id:
         raise refusal(graph, guider, f"its prompt does not come through {window}; link that node's positive to it")
-    scheduler, steps = text(graph, steps_from, "scheduler"), whole(graph, steps_from, "steps")
-    for owner, name, usual in _whole_runs(node, steps_from, steps):
-        said = value(graph, owner, name, usual)
-        reaches_the_end = name == "end_at_step" and isinstance(said, int | float) and said >= steps
-        if said != usual and not reaches_the_end:
-            raise refusal(graph, owner, f"{name} is {said}, which has no equivalent here; set it to {usual}")
-    sampler = text(graph, sampler_from, "sampler_name")
-    solver = _solver(graph, node, sampler, scheduler, steps, notes)
-    if (control := seed_from.values.get(CONTROL, "fixed")) != "fixed":
-        notes.append(f"{seed_from}: the seed changes after every run ({control}); this is the one that would run next.")
-    scale = 1.0 if guider.kind == "BasicGuider" else float(number(graph, guider, "cfg"))
-    settings: Values = {"sample_steps": steps, "sample_solver": solver, "sample_text_guide_scale": scale}
-    seed = whole(graph, seed_from, "seed" if node.kind == "KSampler" else "noise_seed")
-    return Sampling(graph, node, guider, settings, seed)
+    settings: Values = {}
+    with notes.part():
+        steps = settings["sample_steps"] = whole(graph, steps_from, "steps")
+        for owner, name, usual in _whole_runs(node, steps_from, steps):
+            with notes.part():
+                said = value(graph, owner, name, usual)
+                reaches_the_end = name == "end_at_step" and isinstance(said, int | float) and said >= steps
+                if said != usual and not reaches_the_end:
+                    raise refusal(graph, owner, f"{name} is {said}, which has no equivalent here; set it to {usual}")
+        sampler, scheduler = text(graph, sampler_from, "sampler_name"), text(graph, steps_from, "scheduler")
+        settings["sample_solver"] = _solver(graph, node, sampler, scheduler, steps, notes)
+    with notes.part():
+        settings["sample_text_guide_scale"] = (
+            1.0 if guider.kind == "BasicGuider" else float(number(graph, guider, "cfg"))
+        )
+    number_drawn = 0
+    with notes.part():
+        number_drawn = seed(graph, seed_from, "seed" if node.kind == "KSampler" else "noise_seed", notes)
+    return Sampling(graph, node, guider, settings, number_drawn)
 
 
 def _holders(graph: Graph, node: Node) -> tuple[Node, Node, Node, Node]:
@@ -133,13 +140,16 @@ def _whole_runs(node: Node, steps_from: Node, steps: int) -> list[tuple[Node, st
     return [*ends, (steps_from, "denoise", 1)]
 
 
-def _solver(graph: Graph, node: Node, sampler: str, scheduler: str, steps: int, notes: list[str]) -> str:
+def _solver(graph: Graph, node: Node, sampler: str, scheduler: str, steps: int, notes: Notes) -> str:
     if sampler not in _SAMPLERS:
-        raise refusal(graph, node, f"sampler {sampler} has no equivalent here; choose one of {', '.join(_SAMPLERS)}")
+        offered = ", ".join(_SAMPLERS)
+        notes.refuse(refusal(graph, node, f"sampler {sampler} has no equivalent here; choose one of {offered}"))
     if scheduler not in _SCHEDULES:
         offered = ", ".join(_SCHEDULES)
         raise refusal(graph, node, f"scheduler {scheduler} has no equivalent here; choose one of {offered}")
-    solver = _SAMPLERS[sampler]
+    solver = _SAMPLERS.get(sampler, "euler")
+    if sampler not in _SAMPLERS:
+        return solver
     if solver == "euler" and scheduler in _EVEN and steps == SOLVERS["flowmatch_distill"].steps:
         notes.append(
             f"{node}: euler with {scheduler} in 4 steps became --sample_solver flowmatch_distill: the same solver on "
@@ -153,7 +163,7 @@ def _solver(graph: Graph, node: Node, sampler: str, scheduler: str, steps: int, 
     return solver
 
 
-def model_settings(graph: Graph, window: Node, holder: Node, files: Files, notes: list[str]) -> Values:
+def model_settings(graph: Graph, window: Node, holder: Node, files: Files, notes: Notes) -> Values:
     """Weights, LoRAs and the shift, from the nodes between a sampler and the loader of its model.
 
     Args:
@@ -163,27 +173,37 @@ def model_settings(graph: Graph, window: Node, holder: Node, files: Files, notes
         InputError: a node that changes the model in a way that has no equivalent.
     """
     shift: float | None = None
-    loras: list[tuple[str, float]] = []
+    loras: list[tuple[Path, float]] = []
     node = linked(graph, holder, "model")
     while node.kind not in ("UNETLoader", "UnetLoaderGGUF"):
         if node.kind == "ModelSamplingSD3":
-            shift = shift if shift is not None else float(number(graph, node, "shift"))
+            if shift is None:
+                shift = _WAN_SHIFT
+                with notes.part():
+                    shift = float(number(graph, node, "shift"))
         elif node.kind == "LoraLoaderModelOnly":
-            scale = float(number(graph, node, "strength_model"))
-            if scale != 0:
-                loras.insert(0, (text(graph, node, "lora_name"), scale))
+            with notes.part():
+                scale = float(number(graph, node, "strength_model"))
+                if scale != 0:
+                    loras.insert(0, (weights(graph, node, "lora_name", "lora_dir", files), scale))
         elif node.kind in _SPEED_ONLY:
             notes.append(f"{node}: is left out, it changes speed.")
         elif node.id != window.id:
-            raise refusal(graph, node, "changes the model in a way that has no equivalent here; take it out")
+            sentence = "changes the model in a way that has no equivalent here; take it out"
+            if "model" not in node.links:
+                raise refusal(graph, node, sentence)
+            notes.refuse(refusal(graph, node, sentence))
         node = linked(graph, node, "model")
     if shift is None:
         shift = _WAN_SHIFT
         notes.append(f"No node sets the shift; ComfyUI's own for Wan 2.1 is --sample_shift {_WAN_SHIFT:g}.")
-    weights = text(graph, node, "unet_name")
-    found: Values = {"dit_path": files.model("dit_path", weights), "sample_shift": shift}
-    found |= quantisation(node, weights, text(graph, node, "weight_dtype", "default"), notes)
+    found: Values = {"sample_shift": shift}
+    with notes.part():
+        found["dit_path"] = weights(graph, node, "unet_name", "dit_path", files)
+    with notes.part():
+        name, kept = text(graph, node, "unet_name"), text(graph, node, "weight_dtype", "default")
+        found |= quantisation(node, name, kept, notes)
     if loras:
-        found["lora_dir"] = tuple(files.model("lora_dir", name) for name, _ in loras)
+        found["lora_dir"] = tuple(path for path, _ in loras)
         found["lora_scale"] = tuple(scale for _, scale in loras)
     return found

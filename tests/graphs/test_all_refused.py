@@ -1,0 +1,119 @@
+"""Everything that a graph's command would lack is told at once, each with its node; the rest is read to its end."""
+
+import json
+
+import pytest
+from infinitetalk.pipeline.commands.main import main
+from infinitetalk.pipeline.errors import InputError
+from infinitetalk.pipeline.graphs.graph import read_graph
+from infinitetalk.pipeline.graphs.notes import MOST_REFUSALS, Notes
+from infinitetalk.pipeline.graphs.places import FolderFiles
+from infinitetalk.pipeline.graphs.read import settings_of
+from infinitetalk.tests.support.kijai_graphs import API, UI, changed, export, is_told, of
+from infinitetalk.tests.support.places import GRAPHS
+
+NATIVE = GRAPHS / "native_two_windows_api.json"
+
+
+@pytest.fixture
+def api():
+    return json.loads(API.read_text(encoding="utf-8"))
+
+
+def refused(data):
+    with pytest.raises(InputError) as error:
+        export(data)
+    assert is_told(error.value)
+    return str(error.value).split("\n")
+
+
+def test_a_graph_that_is_refused_for_its_sampler_is_read_to_the_end(api):
+    changed(api, "WanVideoSampler", scheduler="dpm++_sde", start_step=2)
+    changed(api, "WanVideoTextEncode", positive_prompt="a | b")
+    changed(api, "MultiTalkModelLoader", model="multitalk.safetensors")
+    changed(api, "WanVideoClipVisionEncode", strength_1=0.8)
+    changed(api, "MultiTalkWav2VecEmbeds", audio_scale=1.5, fps=["199", 0])
+    changed(api, "LoadImage", image="")
+    first, *others = refused(api)
+    assert first == "graph.json: 8 things in it cannot be part of a command:"
+    for line, part in zip(
+        others,
+        (
+            "- node 128 (WanVideoSampler): start_step is 2, which has no equivalent here; set it to 0.",
+            "- node 128 (WanVideoSampler): scheduler dpm++_sde has no equivalent here; choose one of",
+            "- node 135 (WanVideoTextEncode): has several prompts",
+            "- node 120 (MultiTalkModelLoader): multitalk.safetensors are MultiTalk's weights by their name",
+            "- node 133 (LoadImage): image is empty; choose a name in the graph.",
+            "- node 193 (WanVideoClipVisionEncode): strength_1 has no equivalent here; set it to 1.",
+            "- node 205 (MultiTalkWav2VecEmbeds): fps is computed by node 199",
+            "- node 205 (MultiTalkWav2VecEmbeds): audio_scale is 1.5",
+        ),
+        strict=True,
+    ):
+        assert line.startswith(part)
+
+
+def test_one_refusal_is_one_sentence(api):
+    (sentence,) = refused(changed(api, "WanVideoSampler", scheduler="dpm++_sde"))
+    assert sentence.startswith("graph.json: node 128 (WanVideoSampler): scheduler dpm++_sde has no equivalent here")
+
+
+def test_windows_of_comfyuis_own_nodes():
+    data = json.loads(NATIVE.read_text(encoding="utf-8"))
+    data["21"]["inputs"] |= {"sampler_name": "dpmpp_sde", "scheduler": "beta"}
+    data["30"]["inputs"] |= {"audio_scale": 2.0, "width": 832}
+    data["5"]["inputs"]["text"] = "a (b:1.2)"
+    lines = refused(data)
+    for part in (
+        "- node 30 (WanInfiniteTalkToVideo): audio_scale is 2",
+        "- node 30 (WanInfiniteTalkToVideo): differs from node 20 (WanInfiniteTalkToVideo) in size (832x640 and ",
+        "- node 21 (KSampler): sampler dpmpp_sde has no equivalent",
+        "- node 21 (KSampler): scheduler beta has no equivalent",
+        "- node 5 (CLIPTextEncode): its prompt has weights",
+    ):
+        assert any(line.startswith(part) for line in lines), part
+
+
+def test_the_shell_shows_all_of_them(api, tmp_path, capsys):
+    changed(api, "WanVideoSampler", scheduler="dpm++_sde", end_step=3)
+    path = tmp_path / "graph.json"
+    path.write_text(json.dumps(api), encoding="utf-8")
+    assert main(["export", str(path)]) == 2
+    shown = capsys.readouterr().err
+    assert shown.startswith(f"error: export: {path}: 2 things in it cannot be part of a command:\n- node 128")
+    assert "end_step is 3" in shown and "scheduler dpm++_sde" in shown
+
+
+def test_what_a_program_fills_in_is_refused(api):
+    changed(api, "LoadAudio", audio="{{AUDIO}}")
+    changed(api, "ImageResizeKJv2", width="{{WIDTH}}", height="{{HEIGHT}}")
+    lines = refused(api)
+    assert [any(f"{name} is {{{{" in line for line in lines) for name in ("audio", "width", "height")] == [True] * 3
+
+
+def test_missing_files_come_with_their_nodes(api, tmp_path):
+    (tmp_path / "models").mkdir()
+    (tmp_path / "input").mkdir()
+    path = tmp_path / "graph.json"
+    path.write_text(json.dumps(api), encoding="utf-8")
+
+    with pytest.raises(InputError) as error:
+        settings_of(read_graph(path), FolderFiles(tmp_path))
+    lines = str(error.value).split("\n")
+    assert len(lines) == 10 and all(line.startswith("- node ") for line in lines[1:])
+
+
+def test_a_widget_that_a_later_version_added_may_be_saved_as_empty():
+    data = json.loads(UI.read_text(encoding="utf-8"))
+    values = of(data, "WanVideoSampler")["widgets_values"]
+    values[11:] = [""]  # start_step, of a page that knew it and a node that did not
+    found = export(data).settings
+    assert found.sample_steps == 4 and found.base_seed == 1
+
+
+def test_no_more_are_listed_than_anybody_reads():
+    notes = Notes(refused=[f"graph: node {number}." for number in range(MOST_REFUSALS + 3)])
+    with pytest.raises(InputError) as error:
+        notes.check("graph")
+    lines = str(error.value).split("\n")
+    assert len(lines) == MOST_REFUSALS + 2 and lines[-1] == "- and 3 more."
