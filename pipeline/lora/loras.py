@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..errors import InputError
 from .changes import Change, Product
 from .reading import LoraFile, Shapes, read_lora
 
@@ -42,17 +43,26 @@ class Loras:
         return sum(change.rank for change, _ in self._changes(name) if isinstance(change, Product))
 
     def delta(self, name: str, device: torch.device) -> torch.Tensor:
-        """What is to be added to a parameter: float32, in its shape."""
+        """What is to be added to a parameter: float32, in its shape.
+
+        Raises:
+            InputError: it is not finite.
+        """
         import torch
 
         shape = self.shapes[name]
         total = torch.zeros(shape, device=device)
         for change, scale in self._changes(name):
             total += change.dense(shape, device) * scale
+        self._check(name, total)
         return total
 
     def branch(self, name: str, device: torch.device, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
-        """``down`` [r, in] and ``up`` [out, r] of all products together, strengths in ``up``."""
+        """``down`` [r, in] and ``up`` [out, r] of all products together, strengths in ``up``.
+
+        Raises:
+            InputError: they are not finite.
+        """
         import torch
 
         ups, downs = [], []
@@ -62,11 +72,30 @@ class Loras:
             up, down = change.factors(device)
             ups.append((up * scale).to(dtype))
             downs.append(down.to(dtype))
-        return torch.cat(downs), torch.cat(ups, dim=1)
+        down, up = torch.cat(downs), torch.cat(ups, dim=1)
+        self._check(name, down, up)
+        return down, up
 
     def describe(self) -> tuple[str, ...]:
         """A line for each file: its strength and what it changes."""
         return tuple(_line(file, scale) for file, scale in zip(self.files, self.scales, strict=True))
+
+    def _check(self, name: str, *results: torch.Tensor) -> None:
+        if all(bool(result.isfinite().all()) for result in results):
+            return
+        found = [
+            f"{file.path} at {scale:g}"
+            for file, scale in zip(self.files, self.scales, strict=True)
+            if not all(
+                bool((change.dense(self.shapes[name], results[0].device) * scale).isfinite().all())
+                for change in file.changes.get(name, ())
+            )
+        ]
+        which = ", ".join(found) or "the LoRAs together"
+        raise InputError(
+            f"--lora_dir: what {which} adds to {name} is not finite (NaN or infinite): the file is damaged, or "
+            "--lora_scale too great; download it again, lower the strength, or leave it out."
+        )
 
     def _changes(self, name: str) -> list[tuple[Change, float]]:
         pairs = zip(self.files, self.scales, strict=True)

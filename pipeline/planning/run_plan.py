@@ -21,7 +21,7 @@ from ..media.speech import speech_for_model
 from ..models.image_encoder import load_image_encoder
 from ..models.speech import EncodedSpeech
 from ..models.speech_encoder import load_speech_encoder
-from ..models.text.cache import default_cache_dir, not_cached, text_identity
+from ..models.text.cache import Embeddings, default_cache_dir, not_cached, text_identity
 from ..models.text.encoder import load_text_encoder
 from ..models.transformer.matrices import TransformerWeights
 from ..models.transformer.weights import open_weights
@@ -66,6 +66,11 @@ class ModelsPlan:
     def text_device(self) -> torch.device:
         """Where the text encoder works."""
         return _text_device(self.settings, self.machine)
+
+    @property
+    def embeddings(self) -> Embeddings:
+        """What embeddings of prompts are like."""
+        return Embeddings(self.weights.config.text_dim, self.machine.dtype)
 
     def computes(self, settings: Settings) -> dict[str, str]:
         """What besides settings and files decides the last bits of a video with these settings, by name."""
@@ -195,7 +200,7 @@ def plan_run(models: ModelsPlan, settings: Settings, job: Job, loaded: bool = Fa
     scales = settings.sample_text_guide_scale, settings.sample_audio_guide_scale
     branches = branches_of_steps(steps_of(settings), *scales, settings.sample_audio_guide_steps)
     prompts = (job.prompt, job.negative_prompt) if "drop_text" in branches[0] else (job.prompt,)
-    if not_cached(prompts, models.text_identity, default_cache_dir()):
+    if not_cached(prompts, models.text_identity, default_cache_dir(), models.embeddings):
         load_text_encoder(models.files.encoders.text, "meta", torch.float32)
     vae = choose_vae(settings, models.machine.device)
     placement, memory = models.place(settings, size, vae, free_memory(models.machine.device, settings.vram_limit))

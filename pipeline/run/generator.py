@@ -36,11 +36,12 @@ from ..settings.definition import Settings, names_with
 from ..settings.roles import Json, Role
 from ..settings.validation import resolve
 from .loaded_models import LoadedModels
+from .not_finite import explained
 from .progress import Event, Fact, Finished, Progress, RunStarted, no_progress
 from .recording import Recording
 from .resume import RunState, check_same_run, unfinished
 from .sinks import Sink
-from .streaming import Before, NoiseSource, Window, stream
+from .streaming import Before, NoiseSource, NotFinite, Window, stream
 
 _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "ALLOC_FAILED")
 
@@ -220,7 +221,11 @@ class Generator:
         first = spans[before.windows]
         done = first.start + first.keep_from
         self.progress(RunStarted(len(spans), plan.frames, plan.frames / FPS, before.windows, done / FPS))
-        yield from stream(models, inputs, plan.settings, spans, progress, noise, before)
+        try:
+            yield from stream(models, inputs, plan.settings, spans, progress, noise, before)
+        except NotFinite as error:
+            dtype = str(self._plan.machine.dtype).removeprefix("torch.")
+            raise explained(error, plan.settings, self._plan.files, dtype) from error
         if card is not None:
             peak, planned = torch.cuda.max_memory_reserved(card) / GIB, plan.memory.peak / GIB
             self.progress(Fact(f"the card's memory at its peak: {peak:.1f} GiB, planned {planned:.1f}"))

@@ -67,7 +67,7 @@ class LoadedModels:
             tell(Loading("encoding the prompt"))
             return load_text_encoder(self._plan.files.encoders.text, device, self._plan.machine.dtype)
 
-        return encode_prompts(prompts, load, self._plan.text_identity, default_cache_dir())
+        return encode_prompts(prompts, load, self._plan.text_identity, default_cache_dir(), self._plan.embeddings)
 
     def _encode_speech(self, plan: RunPlan, tell: Progress) -> SpeechFeatures:
         device = self._plan.machine.device

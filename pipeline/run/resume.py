@@ -72,6 +72,8 @@ def load_state(path: Path) -> RunState | None:
         with safe_open(target, framework="pt") as file:
             notes = json.loads(file.metadata()["state"])
             motion = file.get_tensor("motion").clone()  # off the file, and aligned like a fresh one
+            if not motion.isfinite().all():
+                raise ValueError("motion frames that are not finite")
         return RunState(notes["identity"], notes["windows"], Written(**notes["written"]), motion)
     except PermissionError:
         raise

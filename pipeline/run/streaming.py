@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import torch
 
+from ..errors import InputError
 from ..facts.buckets import target_size
 from ..media.audio import FPS
 from ..media.colour import LabStatistics, lab_statistics, match_colour
@@ -122,6 +123,18 @@ class Before:
     motion: torch.Tensor | None = None
 
 
+class NotFinite(InputError):
+    """A window that holds NaN or infinite numbers; ``not_finite.explained`` looks for the reason.
+
+    Attributes:
+        index: of the window.
+    """
+
+    def __init__(self, index: int) -> None:
+        super().__init__(f"Window {index + 1} holds numbers that are not finite (NaN or infinite), so the run stopped.")
+        self.index = index
+
+
 NoiseSource = Callable[[int, tuple[int, ...]], torch.Tensor]
 
 
@@ -170,6 +183,9 @@ class Streamer:
 
         Returns:
             The window, and the motion frames for the next one.
+
+        Raises:
+            NotFinite: it holds NaN or infinite numbers.
         """
         self.progress(WindowStarted(span.index, len(self.spans)))
         if self._colours is None:  # of the first reference frame, as upstream
@@ -272,17 +288,21 @@ class Streamer:
         shape = self.settings.frame_num, *self.size, 3
         frames = torch.empty(shape, dtype=torch.uint8, pin_memory=on_card)  # so that nobody waits for the copies
         ends: list[torch.Tensor] = []
+        finite = torch.ones((), dtype=torch.bool, device=self.models.device)  # looked at once, when all is there
         done = 0
         with self.models.using(vae):
             decoded = _Announced(vae.decode_frames(latents, plan.tiles), self.progress)
             for piece in self._evened(decoded, colours, last):
                 frames[done : done + piece.shape[1]].copy_(to_uint8(piece), non_blocking=True)
+                finite &= piece.isfinite().all()
                 done += piece.shape[1]
                 if (wanted := done - self.settings.frame_num + self.settings.motion_frame) > 0:
                     ends.append(piece[:, -wanted:])
         motion = torch.cat(ends, dim=1).contiguous()
         if on_card:
             torch.cuda.current_stream(self.models.device).synchronize()
+        if not bool(finite):
+            raise NotFinite(span.index)
         kept = frames[span.keep_from : span.keep_to]
         self.progress(Decoded(span.index, kept))
         return Window(span.index, len(self.spans), span.start + span.keep_from, kept), motion

@@ -13,6 +13,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -22,7 +23,7 @@ from safetensors import SafetensorError
 
 from ...checkpoints.lookup import TextFiles
 from ...errors import InputError
-from .tokenizer import clean_prompt
+from .tokenizer import MAX_TOKENS, clean_prompt
 
 _VERSION = "1"  # raise it when the same inputs come to give other embeddings
 _EDGE = 1 << 20  # bytes read at either end of a weights file: they hold its header and its last tensors
@@ -77,8 +78,34 @@ def text_identity(files: TextFiles, dtype: torch.dtype) -> str:
     return digest.hexdigest()
 
 
+@dataclass(frozen=True)
+class Embeddings:
+    """What an embedding [n, width] must be like to be used; anything else is made anew.
+
+    Attributes:
+        width, dtype: None for any.
+    """
+
+    width: int | None = None
+    dtype: torch.dtype | None = None
+
+    def fits(self, embedding: torch.Tensor) -> bool:
+        return (
+            embedding.ndim == 2
+            and 1 <= embedding.shape[0] <= MAX_TOKENS
+            and self.width in (None, embedding.shape[1])
+            and embedding.dtype.is_floating_point
+            and self.dtype in (None, embedding.dtype)
+            and bool(embedding.float().isfinite().all())
+        )
+
+
 def encode_prompts(
-    prompts: Sequence[str], load: Callable[[], _Encoder], identity: str, cache_dir: Path | None
+    prompts: Sequence[str],
+    load: Callable[[], _Encoder],
+    identity: str,
+    cache_dir: Path | None,
+    expected: Embeddings = Embeddings(),
 ) -> list[torch.Tensor]:
     """Embeddings [n, dim] of the prompts, on the CPU, from the cache where it has them.
 
@@ -87,34 +114,40 @@ def encode_prompts(
         load: called at most once, and only if a prompt is not in the cache.
         identity: see ``text_identity``.
         cache_dir: made if missing; None does without a cache.
+        expected: of what the cache holds.
     """
     files = {prompt: cache_dir and cache_dir / f"{_key(identity, prompt)}.safetensors" for prompt in prompts}
-    found = {prompt: _read(file) for prompt, file in files.items()}
+    found = {prompt: _read(file, expected) for prompt, file in files.items()}
     missing = [prompt for prompt, embedding in found.items() if embedding is None]
     if missing:
         for prompt, embedding in zip(missing, load().encode(missing), strict=True):
             found[prompt] = embedding.cpu().contiguous()
-            _write(files[prompt], found[prompt])
+            if expected.fits(found[prompt]):
+                _write(files[prompt], found[prompt])
     return [found[prompt] for prompt in prompts]
 
 
-def not_cached(prompts: Sequence[str], identity: str, cache_dir: Path | None) -> list[str]:
+def not_cached(
+    prompts: Sequence[str], identity: str, cache_dir: Path | None, expected: Embeddings = Embeddings()
+) -> list[str]:
     """The prompts for which the text encoder is needed; see ``encode_prompts``."""
-    return [p for p in prompts if cache_dir is None or not (cache_dir / f"{_key(identity, p)}.safetensors").is_file()]
+    files = {p: cache_dir and cache_dir / f"{_key(identity, p)}.safetensors" for p in prompts}
+    return [prompt for prompt, file in files.items() if _read(file, expected) is None]
 
 
 def _key(identity: str, prompt: str) -> str:
     return hashlib.sha256(f"{identity} {clean_prompt(prompt)}".encode()).hexdigest()
 
 
-def _read(file: Path | None) -> torch.Tensor | None:
+def _read(file: Path | None, expected: Embeddings) -> torch.Tensor | None:
     """The embedding in ``file``; None if there is none, or the file is broken and is to be made anew."""
     if file is None:
         return None
     try:
-        return safetensors.torch.load(file.read_bytes())["embedding"]
-    except (OSError, SafetensorError, KeyError):
+        embedding = safetensors.torch.load(file.read_bytes())["embedding"]
+    except (OSError, SafetensorError, KeyError, ValueError):
         return None
+    return embedding if expected.fits(embedding) else None
 
 
 def _write(file: Path | None, embedding: torch.Tensor) -> None:
