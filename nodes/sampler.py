@@ -137,10 +137,10 @@ def make_video(settings: Settings, job: Job, stem: Path, progress: host.HostProg
         if path.exists():
             progress.note(f"{path.name} is finished already")
             return path
-        _forget_damaged_state(path, progress)
+        anew = _is_state_damaged(path, progress)
         generator.progress = progress
         try:
-            return generator.save(job, path, settings.replace(resume=True), tags)
+            return generator.save(job, path, settings.replace(resume=not anew, overwrite=anew), tags)
         finally:
             if isinstance(job.speech, EncodedSpeech):
                 job.speech.move_to("cpu")
@@ -152,16 +152,17 @@ def _digest(generator: Generator, job: Job, settings: Settings) -> str:
     return hashlib.sha256(identity.encode()).hexdigest()[:12]
 
 
-def _forget_damaged_state(path: Path, progress: host.HostProgress) -> None:
-    """An unfinished run that cannot be gone on with is begun anew."""
-    from ..pipeline.run.resume import load_state, remove_state
+def _is_state_damaged(path: Path, progress: host.HostProgress) -> bool:
+    """Whether there is an unfinished run that cannot be gone on with, and is begun anew."""
+    from ..pipeline.run.resume import load_state
 
     try:
         load_state(path)
     except InputError as error:
         logging.warning("InfiniteTalk: %s", error)
         progress.note("the unfinished video cannot be gone on with; it is made anew")
-        remove_state(path)
+        return True
+    return False
 
 
 def _reference(image: torch.Tensor | None, video: Input.Video | None) -> Path | Footage:

@@ -1,8 +1,14 @@
-"""Where a video goes, and what lies beside it while it is made. Looks whether files exist, not into them."""
+"""Where a video goes, and what lies beside it while it is made: which files are ours, and which are in the way.
+
+Of the files beside it only the beginning of a state is read, to tell ours from those of others.
+"""
 
 from __future__ import annotations
 
+import json
+import os
 import re
+import stat
 import tempfile
 from datetime import datetime
 from pathlib import Path
@@ -10,6 +16,10 @@ from pathlib import Path
 from ..errors import InputError
 from ..settings.definition import Settings
 from .job import Job
+
+_STATE_BEGINS = b'{"__metadata__":{"state":'  # after eight bytes of length: what this program writes, and no other
+_LONGEST_NOTES = 1 << 24
+_TAKEN = (".partial", ".tmp")  # ends of names under which unfinished videos lie
 
 
 def partial_path(path: Path) -> Path:
@@ -20,6 +30,32 @@ def partial_path(path: Path) -> Path:
 def state_path(path: Path) -> Path:
     """Where the state of the run that makes the video ``path`` is, with which it can go on."""
     return partial_path(path).with_suffix(".state")
+
+
+def state_in_writing_path(path: Path) -> Path:
+    """Where the next state of the video ``path`` is while it is written."""
+    return partial_path(path).with_suffix(".state.tmp")
+
+
+def is_own_state(file: Path) -> bool:
+    """Whether a file is a state, whole or torn, that this program wrote. An empty one is, since nothing is lost."""
+    if not stat.S_ISREG(file.lstat().st_mode):
+        return False
+    with file.open("rb") as opened:
+        begin = opened.read(8 + len(_STATE_BEGINS))[8:]
+    return begin == _STATE_BEGINS[: len(begin)]
+
+
+def windows_done(path: Path) -> int | None:
+    """How many windows of the video ``path`` are there, by its state; None where there is none, or it is damaged."""
+    try:
+        with state_path(path).open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(min(length, _LONGEST_NOTES)))
+        found = json.loads(header["__metadata__"]["state"])["windows"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
+    return found if type(found) is int else None
 
 
 def output_path(settings: Settings, job: Job, now: datetime) -> Path:
@@ -38,6 +74,10 @@ def output_path(settings: Settings, job: Job, now: datetime) -> Path:
         path = settings.save_file
     else:
         path = settings.save_file.with_name(settings.save_file.name + ".mp4")
+    if path.stem.lower().endswith(_TAKEN):
+        raise InputError(
+            f"--save_file: {path} is a name of unfinished videos; give one without {Path(path.stem).suffix}."
+        )
     check_output(path, settings.overwrite or settings.resume, job.files())
     return path
 
@@ -68,7 +108,7 @@ def check_output(path: Path, overwrite: bool, sources: tuple[Path, ...]) -> None
             raise InputError(f"--save_file: {path} is a folder; give the name of a file in it.")
         if path.exists() and any(source.exists() and path.samefile(source) for source in sources):
             raise InputError(f"--save_file: {path} is what it is made from; give another name.")
-        if path.exists() and not overwrite:
+        if os.path.lexists(path) and not overwrite:
             raise InputError(f"--save_file: {path} exists; give --overwrite to replace it, or another name.")
         folder = next(folder for folder in path.absolute().parents if folder.exists())
         with tempfile.TemporaryFile(dir=folder):
@@ -77,24 +117,67 @@ def check_output(path: Path, overwrite: bool, sources: tuple[Path, ...]) -> None
         raise InputError(f"--save_file: cannot write into {folder} ({error.strerror}); give another name.") from error
 
 
-def check_unfinished(path: Path, settings: Settings) -> None:
-    """See that the video ``path``, finished or not, is to be gone on with or replaced, or that there is none.
+def check_beside(path: Path, sources: tuple[Path, ...]) -> None:
+    """See that what lies beside the video ``path`` while it is made is ours, or not there. Touches nothing.
+
+    Args:
+        sources: what it is made from.
 
     Raises:
-        InputError: it is finished and ``resume`` has nothing to go on with, or there is one and the settings say
-            neither ``resume`` nor ``overwrite``.
+        InputError: one of the names is too long, a link, a folder, one of the sources, or a file of somebody else's.
     """
-    if settings.resume and state_path(path).exists():
-        if not partial_path(path).exists():
+    partial, state, writing = partial_path(path), state_path(path), state_in_writing_path(path)
+    for file in (partial, state, writing):
+        try:
+            mode = file.lstat().st_mode
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError as error:
+            raise InputError(
+                f"--save_file: {file.name}, which lies beside the video while it is made, cannot be written "
+                f"({error.strerror}); give another name."
+            ) from error
+        if not stat.S_ISREG(mode):
+            raise InputError(_in_the_way(file, "a symbolic link" if stat.S_ISLNK(mode) else "no file"))
+        if any(source.exists() and file.samefile(source) for source in sources):
+            raise InputError(
+                f"--save_file: {file} is what the video is made from, and where {path.name} is while it is made; "
+                "give another name."
+            )
+        if file != partial and not is_own_state(file):
+            raise InputError(_in_the_way(file, "not a state that was written here"))
+    if partial.exists() and not state.exists():
+        raise InputError(_in_the_way(partial, f"not an unfinished video that was made here ({state.name} is missing)"))
+
+
+def _in_the_way(file: Path, found: str) -> str:
+    return f"--save_file: {file} is {found}; move it away, or give another name."
+
+
+def check_unfinished(path: Path, settings: Settings, sources: tuple[Path, ...] = ()) -> None:
+    """See that the video ``path``, finished or not, is to be gone on with or replaced, or that there is none.
+
+    Args:
+        sources: what it is made from.
+
+    Raises:
+        InputError: it is finished and ``resume`` has nothing to go on with, there is one and the settings say
+            neither ``resume`` nor ``overwrite``, or files of others lie where it is to be made (``check_beside``).
+    """
+    check_beside(path, sources)
+    begun = state_path(path).exists() and windows_done(path) != 0
+    made = partial_path(path).exists()
+    if settings.resume and begun and (made or not os.path.lexists(path)):
+        if not made:
             raise InputError(f"{partial_path(path)} is gone, so the run cannot go on. Start again with --overwrite.")
         return
     if settings.overwrite:
         return
-    if path.exists():
+    if os.path.lexists(path):
         if settings.resume:
             raise InputError(f"--resume: {path} is finished; give --overwrite to make it again, or another name.")
         raise InputError(f"{path} exists; give --overwrite to replace it, or another name.")
-    if state_path(path).exists():
+    if begun and made:
         raise InputError(
             f"{partial_path(path)} is an unfinished video: go on with --resume, or start again with --overwrite."
         )

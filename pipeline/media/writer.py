@@ -9,6 +9,7 @@ nothing appears under the final name. Knows nothing about how frames are made.
 from __future__ import annotations
 
 import contextlib
+import filecmp
 import hashlib
 import json
 import os
@@ -21,11 +22,11 @@ from typing import TYPE_CHECKING
 import av
 
 from ..errors import InputError
-from ..job.output import partial_path
+from ..job.output import partial_path, state_path
 from ..job.record import METADATA_KEY
 from .audio import Audio
-from .file_lock import try_lock
 from .fragments import VideoFormat, encode_window
+from .publishing import open_locked, publish
 from .remux import remux
 
 if TYPE_CHECKING:
@@ -65,6 +66,7 @@ class VideoWriter:
         metadata: Mapping[str, object] | None = None,
         continued: Written | None = None,
         tags: Mapping[str, str] | None = None,
+        overwrite: bool = False,
     ) -> None:
         """Begin a video.
 
@@ -77,9 +79,10 @@ class VideoWriter:
                 silent video.
             metadata: settings that JSON can hold, kept in the file under ``METADATA_KEY``.
             continued: what an earlier writer of this video had written when it was interrupted; the
-                partial file is cut to that and continued. None begins anew; an earlier partial file is
-                then replaced when the first window is written.
+                partial file is cut to that and continued. None begins anew; an earlier partial file, which has
+                its state beside it, is then replaced when the first window is written.
             tags: further metadata, kept as it is.
+            overwrite: whether a file of the name ``path`` may be replaced by the finished video.
 
         Raises:
             InputError: another process is writing this video, the partial file does not hold what it
@@ -92,18 +95,19 @@ class VideoWriter:
         self._hash = hashlib.sha256()
         self._video = VideoFormat(height, width, fps, crf)
         self._audio = audio
+        self._overwrite = overwrite
         self._metadata = {**(tags or {}), METADATA_KEY: json.dumps(metadata or {})}
         with self._disk_errors():
             path.parent.mkdir(parents=True, exist_ok=True)
-            if continued is None:
-                self._created = not self.partial.exists()
-                self.partial.touch()
-            elif not self.partial.exists():
+            self._created = continued is None and not self.partial.exists()
+            if continued is not None and not self.partial.exists():
                 raise InputError(f"{self.partial} is gone, so the run cannot go on. Start again with --overwrite.")
-            self._file = self.partial.open("r+b", buffering=0)  # so that a failed write leaves nothing pending
-            if not try_lock(self._file):
-                self._file.close()
+            if not self._created and continued is None and not state_path(path).exists():
+                raise InputError(f"{self.partial} was not made here: move it away, or give another --save_file.")
+            file = open_locked(self.partial, self._created)
+            if file is None:
                 raise InputError(f"another process is writing {path}: wait for it, or give another --save_file.")
+            self._file = file
             if continued is not None:
                 self._continue(continued)
 
@@ -148,18 +152,30 @@ class VideoWriter:
         """
         if self.written.frames == 0:
             raise ValueError("no window has been written")
-        whole = self.path.with_name(f"{self.path.stem}.tmp.mp4")
+        name = hashlib.sha256(f"{self.path.name} {self.written.digest}".encode()).hexdigest()[:16]
+        whole = self.path.with_name(f"{name}.tmp.mp4")  # a name that nobody else gives, and the same after a crash
         with self._disk_errors():
+            whole.unlink(missing_ok=True)  # of an earlier run that was killed here
             try:
                 remux(self.partial, whole, self._audio, self._video.fps, self._metadata)
                 with whole.open("r+b") as file:
                     os.fsync(file.fileno())
-                whole.replace(self.path)
+                if not publish(whole, self.path, self._overwrite or self._is_ours(whole)):
+                    raise InputError(
+                        f"{self.path} has appeared in the meantime, and stays; {self.partial} holds the video: move "
+                        "the other file away, then go on with --resume, or replace it by --resume --overwrite."
+                    )
             except BaseException:
                 whole.unlink(missing_ok=True)
                 raise
         self._finished = True
         return self.path
+
+    def _is_ours(self, whole: Path) -> bool:
+        """Whether the file of the final name is what an earlier run was killed while naming: the video, or nothing."""
+        if self.path.is_symlink() or not self.path.is_file():
+            return False
+        return self.path.stat().st_size == 0 or filecmp.cmp(whole, self.path, shallow=False)
 
     def _continue(self, continued: Written) -> None:
         """Read what was written and see that it is whole."""

@@ -24,9 +24,10 @@ from ..checkpoints.locate import (
 from ..facts.attention import ATTENTION
 from ..facts.solvers import SOLVERS
 from ..job.job import Job
-from ..job.output import check_unfinished, path_to_write
+from ..job.output import check_unfinished, partial_path, path_to_write
 from ..lora.reading import check_kind
 from ..media.audio import check_audio
+from ..media.publishing import check_not_written
 from ..media.reference import open_reference
 from ..models.transformer.files import check_headers
 from ..settings.definition import Settings
@@ -50,7 +51,9 @@ def check_run(settings: Settings, job: Job) -> Checked:
     Raises:
         InputError: what is missing, of another kind or in the way.
     """
-    check_unfinished(path_to_write(settings), settings)
+    path = path_to_write(settings)
+    check_not_written(partial_path(path), path)
+    check_unfinished(path, settings, job.files())
     check_sampling(settings)
     check_job(job)
     transformer, encoders = check_models(settings)

@@ -14,6 +14,7 @@ belong to the generator; all others may change from video to video.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -39,7 +40,7 @@ from .loaded_models import LoadedModels
 from .not_finite import explained
 from .progress import Event, Fact, Finished, Progress, RunStarted, no_progress
 from .recording import Recording
-from .resume import RunState, check_same_run, unfinished
+from .resume import RunState, begin_state, check_same_run, check_state, remove_state, unfinished
 from .sinks import Sink
 from .streaming import Before, NoiseSource, NotFinite, Window, stream
 
@@ -153,7 +154,14 @@ class Generator:
         self._tell(plan)
         metadata = asdict(record_of(settings, job))
         written = None if state is None else state.written
-        writer = VideoWriter(path, *plan.size, FPS, settings.crf, plan.audio, metadata, written, tags)
+        begin_state(path, prepared.identity)
+        try:
+            writer = VideoWriter(
+                path, *plan.size, FPS, settings.crf, plan.audio, metadata, written, tags, settings.overwrite
+            )
+        except InputError:
+            remove_state(path)
+            raise
         before = Before() if state is None else Before(state.windows, state.motion)
         with Recording(writer, prepared.identity, before.windows, settings.base_seed, self.progress) as recording:
             self._feed(recording, plan, before)
@@ -163,10 +171,13 @@ class Generator:
     def prepare(self, job: Job, path: Path, settings: Settings | None = None) -> Prepared:
         """All that ``save`` decides before it loads and writes anything; raises what it raises."""
         settings = self._for_video(settings)
-        state = unfinished(path, settings)
+        state = unfinished(path, settings, job.files())
         plan, identity = self.plan(job, settings), self.identity(job, settings)
         if state is not None:
             check_same_run(state.identity, identity)
+            check_state(path, state, plan.spans, (3, settings.motion_frame, *plan.size))
+            if os.path.lexists(path) and state.windows < len(plan.spans) and not settings.overwrite:
+                raise InputError(f"--resume: {path} exists; give --overwrite as well to replace it, or move it away.")
         return Prepared(plan, identity, state)
 
     def identity(self, job: Job, settings: Settings | None = None) -> dict[str, Json]:

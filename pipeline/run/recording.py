@@ -16,7 +16,7 @@ from ..media.writer import VideoWriter
 from ..settings.roles import Json
 from .handover import Handover
 from .progress import Kept, Progress, WindowDone
-from .resume import RunState, remove_state, save_state
+from .resume import RunState, begin_state, remove_state, save_state
 from .streaming import Window
 
 
@@ -57,6 +57,7 @@ class Recording:
                 self._tell(Kept(self.path, self._writer.partial, self._windows, self._seed))
         finally:
             self._writer.__exit__(kind, error, traceback)
+            remove_state(self.path)
 
     def take(self, window: Window, motion: torch.Tensor) -> None:
         write = partial(self._write, window, motion.cpu())
@@ -68,11 +69,10 @@ class Recording:
     def finish(self) -> None:
         self._handover.wait()
         self._writer.finish()
-        remove_state(self.path)
 
     def _write(self, window: Window, motion: torch.Tensor) -> None:
         if window.index == 0:
-            remove_state(self.path)  # an earlier run's, which now is overwritten
+            begin_state(self.path, self._identity, anew=True)
         self._writer.write_window(window.frames)
         self._windows = window.index + 1
         save_state(self.path, RunState(self._identity, self._windows, self._writer.written, motion))

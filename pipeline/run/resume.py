@@ -8,6 +8,7 @@ frames. Knows nothing about how windows are made.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from dataclasses import asdict, dataclass
@@ -18,8 +19,17 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from ..errors import InputError
-from ..job.output import check_unfinished, partial_path, state_path
+from ..job.output import (
+    check_unfinished,
+    is_own_state,
+    partial_path,
+    state_in_writing_path,
+    state_path,
+    windows_done,
+)
+from ..media.publishing import publish
 from ..media.writer import Written
+from ..planning.windows import WindowSpan
 from ..settings.definition import Settings
 from ..settings.roles import Json
 
@@ -41,29 +51,74 @@ class RunState:
     motion: torch.Tensor
 
 
+def begin_state(path: Path, identity: dict[str, Json], anew: bool = False) -> None:
+    """Say that the video ``path`` is about to be made: from here on its partial file is ours.
+
+    Args:
+        anew: whether an earlier run's state is replaced. Else it stays: what it tells of is kept until the first
+            window replaces it.
+
+    Raises:
+        InputError: nothing can be written there.
+    """
+    if not state_path(path).exists() or (anew and windows_done(path) != 0):
+        save_state(path, RunState(identity, 0, Written(), torch.empty(3, 0, 0, 0)))
+
+
 def save_state(path: Path, state: RunState) -> None:
-    """Replace the state of the video ``path``; a crash leaves the old one or the new one."""
+    """Replace the state of the video ``path``; a crash leaves the old one or the new one.
+
+    Raises:
+        InputError: it cannot be written, or there is a file of somebody else's.
+    """
+    motion = state.motion.cpu().contiguous()
     notes = {"identity": state.identity, "windows": state.windows, "written": asdict(state.written)}
-    target = state_path(path)
-    temporary = target.with_suffix(".state.tmp")
+    notes = {**notes, "checksum": _checksum(notes, motion)}
+    target, temporary = state_path(path), state_in_writing_path(path)
+    made = False
     try:
-        with temporary.open("wb") as file:
-            file.write(save({"motion": state.motion.cpu().contiguous()}, {"state": json.dumps(notes)}))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_own(temporary)
+        with temporary.open("xb") as file:
+            made = True
+            file.write(save({"motion": motion}, {"state": json.dumps(notes)}))
             file.flush()
             os.fsync(file.fileno())
-        temporary.replace(target)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
+        _publish_state(temporary, target)
+    except BaseException as error:
+        if made:
+            temporary.unlink(missing_ok=True)
+        if not isinstance(error, OSError):
+            raise
         raise InputError(
             f"cannot write {target} ({error.strerror}): free some space, then go on with --resume."
         ) from error
 
 
+def _publish_state(temporary: Path, target: Path) -> None:
+    """Put the new state in the old one's place; a file of somebody else's, which has come there, stays."""
+    replaced = os.path.lexists(target) and is_own_state(target)
+    if not publish(temporary, target, replaced):
+        raise FileExistsError(0, "another file has appeared there; move it away")
+
+
+def _remove_own(file: Path) -> None:
+    """Remove what an interrupted run left; a file of somebody else's stays, and is in the way."""
+    if os.path.lexists(file) and is_own_state(file):
+        file.unlink()
+
+
+def _checksum(notes: dict[str, Json], motion: torch.Tensor) -> str:
+    digest = hashlib.sha256(json.dumps([notes, str(motion.dtype), list(motion.shape)], sort_keys=True).encode())
+    digest.update(motion.numpy().data)
+    return digest.hexdigest()
+
+
 def load_state(path: Path) -> RunState | None:
-    """The state of the unfinished video ``path``, or None if there is none.
+    """The state of the unfinished video ``path``, or None if there is none, or it has not begun.
 
     Raises:
-        InputError: there is one, but it is damaged.
+        InputError: there is one, but it is damaged, or of an early version.
     """
     target = state_path(path)
     if not target.exists():
@@ -74,14 +129,58 @@ def load_state(path: Path) -> RunState | None:
             motion = file.get_tensor("motion").clone()  # off the file, and aligned like a fresh one
             if not motion.isfinite().all():
                 raise ValueError("motion frames that are not finite")
-        return RunState(notes["identity"], notes["windows"], Written(**notes["written"]), motion)
+        checksum = notes.pop("checksum", None)
+        if checksum is not None and checksum != _checksum(notes, motion):
+            raise ValueError("the checksum is another")
+        state = RunState(notes["identity"], notes["windows"], Written(**notes["written"]), motion)
+        _check_types(state)
     except PermissionError:
         raise
-    except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise _damaged(path) from error
+    if checksum is None:
         raise InputError(
-            f"{target} is damaged, so the run cannot go on where it stopped; {partial_path(path)} still plays. "
-            "Start again with --overwrite."
-        ) from error
+            f"--resume: {target} was written by an earlier version, without a checksum; {partial_path(path)} still "
+            "plays. Start again with --overwrite."
+        )
+    return state if state.windows else None
+
+
+def _damaged(path: Path) -> InputError:
+    return InputError(
+        f"{state_path(path)} is damaged, so the run cannot go on where it stopped; {partial_path(path)} still plays. "
+        "Start again with --overwrite."
+    )
+
+
+def _check_types(state: RunState) -> None:
+    """Raise a TypeError unless everything is what ``RunState`` says."""
+    written = state.written
+    counts = (state.windows, written.frames, written.bytes)
+    if not all(type(number) is int and number >= 0 for number in counts):
+        raise TypeError("a count is none")
+    if not isinstance(state.identity, dict) or not isinstance(written.digest, str):
+        raise TypeError("the identity or the digest is none")
+    if state.motion.dtype != torch.float32 or state.motion.ndim != 4:
+        raise TypeError("the motion frames are none")
+
+
+def check_state(path: Path, state: RunState, spans: tuple[WindowSpan, ...], motion: tuple[int, ...]) -> None:
+    """See that a state goes with the plan of the run that is to continue it.
+
+    Args:
+        spans: of all windows.
+        motion: shape of the frames that a window starts from.
+
+    Raises:
+        InputError: it does not.
+    """
+    fits = state.windows <= len(spans)
+    if fits:
+        last = spans[state.windows - 1]
+        fits = state.written.frames == last.start + last.keep_to and tuple(state.motion.shape) == motion
+    if not fits:
+        raise _damaged(path)
 
 
 def check_same_run(old: dict[str, Json], new: dict[str, Json]) -> None:
@@ -102,14 +201,19 @@ def check_same_run(old: dict[str, Json], new: dict[str, Json]) -> None:
 
 
 def remove_state(path: Path) -> None:
-    state_path(path).unlink(missing_ok=True)
+    """Remove the state of the video ``path``, whose partial file is gone: it is finished, or has not begun."""
+    if not partial_path(path).exists():
+        _remove_own(state_path(path))
 
 
-def unfinished(path: Path, settings: Settings) -> RunState | None:
+def unfinished(path: Path, settings: Settings, sources: tuple[Path, ...] = ()) -> RunState | None:
     """The state to go on from, if the settings say so and there is one.
+
+    Args:
+        sources: what the video is made from.
 
     Raises:
         InputError: see ``check_unfinished``; or the state is damaged.
     """
-    check_unfinished(path, settings)
+    check_unfinished(path, settings, sources)
     return load_state(path) if settings.resume else None

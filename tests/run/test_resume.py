@@ -19,7 +19,7 @@ from infinitetalk.pipeline.commands.main import main
 from infinitetalk.pipeline.job.output import state_path
 from infinitetalk.pipeline.media.writer import VideoWriter
 from infinitetalk.pipeline.run.progress import Kept, RunStarted, Step, WindowDone
-from infinitetalk.pipeline.run.resume import load_state
+from infinitetalk.pipeline.run.resume import begin_state, load_state
 from infinitetalk.pipeline.run.streaming import to_uint8
 from infinitetalk.tests.golden.speech import save_wav
 from infinitetalk.tests.support.places import PORTRAIT
@@ -364,6 +364,101 @@ def test_sound_that_changes_while_it_is_used_is_noticed(generator, tmp_path, job
         generator.save(Job(job.reference, speech, "p"), tmp_path / "out.mp4")
     assert frames(tmp_path / "out.partial.mp4") == 40
     assert not (tmp_path / "out.mp4").exists()
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("flags", [[], ["--overwrite"], ["--resume"], ["--resume", "--overwrite"]])
+@pytest.mark.parametrize("name", ["out.partial.mp4", "out.partial.state", "out.partial.state.tmp"])
+def test_a_file_of_somebody_else_is_in_the_way(argv, tmp_path, capsys, name, flags):
+    (tmp_path / name).write_bytes(b"precious, and not a state of ours")
+    assert run(argv, tmp_path / "out", *flags) == 2
+    assert_refused(capsys, f"{name} is not ", "move it away, or give another name")
+    assert contents(tmp_path) == {name: b"precious, and not a state of ours"}
+
+
+@pytest.mark.parametrize("name", ["out.partial.mp4", "out.partial.state", "out.partial.state.tmp"])
+def test_a_link_is_in_the_way(argv, tmp_path, capsys, name):
+    (tmp_path / "precious").write_bytes(b"")
+    for target in ("precious", "nothing"):
+        (tmp_path / name).symlink_to(tmp_path / target)
+        assert run(argv, tmp_path / "out", "--overwrite") == 2
+        assert_refused(capsys, f"{name} is a symbolic link")
+        (tmp_path / name).unlink()
+    assert contents(tmp_path) == {"precious": b""}
+
+
+def test_a_link_of_the_final_name_counts_as_a_file(argv, tmp_path, capsys):
+    (tmp_path / "out.mp4").symlink_to(tmp_path / "nothing")
+    assert run(argv, tmp_path / "out") == 2
+    assert_refused(capsys, "out.mp4 exists", "--overwrite")
+
+
+@pytest.mark.parametrize("name", ["v.partial", "v.partial.mp4", "v.tmp"])
+def test_names_of_unfinished_videos_are_refused(argv, tmp_path, capsys, name):
+    assert run(argv, tmp_path / name, "--overwrite") == 2
+    assert_refused(capsys, "is a name of unfinished videos")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_source_with_the_name_of_the_unfinished_video_is_kept(argv, stopped, capsys):
+    """Also where its own state is beside it."""
+    partial = stopped.parent / "out.partial.mp4"
+    before = contents(stopped.parent)
+    position = argv.index("--image")
+    for flags in (["--overwrite"], ["--resume"]):
+        dub = [*argv[:position], "--video", str(partial), *argv[position + 2 :]]
+        assert run(dub, stopped, *flags) == 2
+        assert_refused(capsys, "out.partial.mp4 is what the video is made from", "give another name")
+    assert contents(stopped.parent) == before
+
+
+def test_a_file_that_appears_under_the_final_name_stays(argv, generator, job, stopped, capsys, unbroken):
+    def appear(event):
+        if isinstance(event, WindowDone):
+            stopped.write_bytes(b"precious")
+            (stopped.parent / "out.tmp.mp4").write_bytes(b"precious, too")
+
+    generator.progress = appear
+    with pytest.raises(InputError, match="has appeared in the meantime, and stays"):
+        generator.save(job, stopped, resumed(generator))
+    generator.progress = lambda event: None
+    assert stopped.read_bytes() == b"precious" and (stopped.parent / "out.tmp.mp4").read_bytes() == b"precious, too"
+    assert run(argv, stopped, "--resume", "--overwrite") == 0
+    assert packets(stopped) == unbroken
+    assert {path.name for path in stopped.parent.iterdir()} == {"out.mp4", "out.tmp.mp4"}
+
+
+def test_a_file_that_appeared_since_is_replaced_only_on_request(argv, stopped, capsys):
+    stopped.write_bytes(b"precious")
+    assert run(argv, stopped, "--resume") == 2
+    assert_refused(capsys, "out.mp4 exists; give --overwrite as well")
+    assert stopped.read_bytes() == b"precious"
+
+
+def test_the_state_is_there_before_the_partial_file(generator, job, tmp_path, monkeypatch):
+    begin, seen = VideoWriter.__init__, []
+
+    def look(writer, path, *arguments):
+        seen.append((state_path(path).exists(), (tmp_path / "out.partial.mp4").exists()))
+        begin(writer, path, *arguments)
+
+    monkeypatch.setattr(VideoWriter, "__init__", look)
+    generator.progress = after_start
+    with pytest.raises(KeyboardInterrupt):
+        generator.save(job, tmp_path / "out.mp4")
+    assert seen == [(True, False)]
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_run_that_was_killed_before_its_first_window_is_begun_anew(argv, tmp_path, unbroken):
+    begin_state(tmp_path / "out.mp4", {})
+    (tmp_path / "out.partial.mp4").write_bytes(b"")
+    assert run(argv, tmp_path / "out") == 0
+    assert packets(tmp_path / "out.mp4") == unbroken
+    assert [path.name for path in tmp_path.iterdir()] == ["out.mp4"]
 
 
 def test_resume_needs_a_name(argv, capsys):
