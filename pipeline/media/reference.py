@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import av
 import numpy as np
@@ -317,10 +317,10 @@ def _square(path: Path, pixels: np.ndarray, aspect: Fraction) -> np.ndarray:
 
 def _matrix(frame: av.VideoFrame) -> tuple[int, int, int, int]:
     """a, b, c, d of the display matrix (x' = ax + cy, y' = bx + dy, y downwards), each -1, 0 or 1."""
-    data = frame.side_data.get("DISPLAYMATRIX")
+    data: Any = frame.side_data.get("DISPLAYMATRIX")
     if data is None:
         return 1, 0, 0, 1
-    numbers = np.frombuffer(bytes(data), np.int32)[[0, 1, 3, 4]].astype(np.float64)
+    numbers = np.frombuffer(memoryview(data), np.int32)[[0, 1, 3, 4]].astype(np.float64)
     a, b, c, d = (int(round(n)) for n in numbers / max(1.0, np.abs(numbers).max()))
     return (a, b, c, d) if abs(a * d - b * c) == 1 else (1, 0, 0, 1)
 

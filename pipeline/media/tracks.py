@@ -29,7 +29,8 @@ _BACK = 0.1  # a time so much before the one that is due begins another clock: t
 _LONGEST_GAP = 600.0  # and so does one so much after it
 _LONGEST_PACKET = 1.0
 # Containers that keep the time of every packet; in the others FFmpeg counts on from the first.
-_WITH_TIMES = ("matroska", "mov", "ogg", "flv", "live_flv", "mpeg", "avi", "asf", "nut", "mxf")
+_WITH_TIMES = ("matroska", "mov", "ogg", "flac", "flv", "live_flv", "mpeg", "avi", "asf", "nut", "mxf")
+_WITHOUT_PAUSES = ("ogg", "flac")  # whose frames count samples: FFmpeg drops damaged ones without a word
 _SET_AFTERWARDS = ("mp1", "mp2", "mp3")  # decoders that give the first frame of another rate the rate before
 
 
@@ -126,6 +127,7 @@ def _decode(path: Path, container: av.container.InputContainer, number: int) -> 
     stream = container.streams.audio[number]
     clock, arrays = _Clock(_start_of_picture(container)), _Arrays()
     has_times = container.format.name.startswith(_WITH_TIMES)
+    without_pauses = container.format.name in _WITHOUT_PAUSES
     set_afterwards = stream.codec_context.name.startswith(_SET_AFTERWARDS)
     first_rate, good_bytes, good_seconds = 0, 0, 0.0
     for packet in _packets(container, stream):
@@ -142,6 +144,7 @@ def _decode(path: Path, container: av.container.InputContainer, number: int) -> 
             continue
         good_bytes += packet.size
         for frame in frames:
+            assert isinstance(frame, av.AudioFrame)
             rate = stream.codec_context.sample_rate if set_afterwards and len(frames) == 1 else frame.sample_rate
             problem = problem_with(rate, frame.layout.nb_channels)
             if problem:
@@ -153,7 +156,7 @@ def _decode(path: Path, container: av.container.InputContainer, number: int) -> 
                 seconds = claimed
             gap = clock.next(frame.time if has_times and frame.pts is not None else None, seconds)
             if gap is not None:
-                yield gap
+                yield Gap(gap.seconds, max(gap.lost, 1)) if without_pauses else gap
             yield Piece(arrays.of(frame), rate)
     if (gap := clock.end()) is not None:
         yield gap
@@ -260,7 +263,11 @@ def _to_planar_float(block: np.ndarray, channels: int) -> np.ndarray:
 def _start_of_picture(container: av.container.InputContainer) -> float | None:
     """When a film's picture begins; None for sound alone, which players begin with its first sample."""
     for stream in container.streams.video:
-        if not stream.disposition & av.stream.Disposition.attached_pic and stream.start_time is not None:
+        if (
+            not stream.disposition & av.stream.Disposition.attached_pic
+            and stream.start_time is not None
+            and stream.time_base
+        ):
             return float(stream.start_time * stream.time_base)
     return None
 
@@ -273,13 +280,14 @@ def open_sound(path: Path, part: range | None = None) -> Iterator[av.container.I
         InputError: it cannot be read as anything, here or in the ``with`` block.
     """
     # Tags need not be UTF-8. The list keeps FFmpeg off the network, whatever the file says.
-    options = {"metadata_errors": "replace", "container_options": {"protocol_whitelist": "file"}}
+    options = {"protocol_whitelist": "file"}
     try:
         with contextlib.ExitStack() as stack:
             if part is None:
-                container = av.open(f"file:{path}", **options)
+                container = av.open(f"file:{path}", metadata_errors="replace", container_options=options)
             else:
-                container = av.open(_Part(stack.enter_context(path.open("rb")), part), metadata_errors="replace")
+                file = _Part(stack.enter_context(path.open("rb")), part)
+                container = av.open(file, "r", metadata_errors="replace")
             yield stack.enter_context(container)
     except (av.FFmpegError, ValueError, OSError) as error:
         raise InputError(

@@ -68,7 +68,7 @@ def _silence(audio: Audio, speech: np.ndarray) -> str:
     track = audible_track(audio) if isinstance(audio, AudioFile) else None
     if track is not None:
         return (
-            f"Track {audio.track + 1} of {audio}, which is used, is silent, so nothing will be said in the video, but "
+            f"The track of {audio} that is used is silent, so nothing will be said in the video, but "
             f"{track} is not: take it out (ffmpeg -i FILE -map 0:a:{track.number} speech.wav) and give that."
         )
     if max(speech.max(), -speech.min()) < SILENT:

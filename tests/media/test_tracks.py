@@ -124,7 +124,10 @@ def test_adts_that_changes_its_rate(tmp_path):
     assert open_audio(tmp_path / "joined.aac").seconds == pytest.approx(sum(lengths), abs=FRAME)
 
 
-@pytest.mark.parametrize(("name", "codec", "container"), [("a.mp3", "libmp3lame", "mp3"), ("a.aac", "aac", "adts")])
+@pytest.mark.parametrize(
+    ("name", "codec", "container"),
+    [("a.mp3", "libmp3lame", "mp3"), ("a.aac", "aac", "adts"), ("a.m4a", "aac", "ipod")],
+)
 def test_a_damaged_packet_is_silence_of_its_length(tmp_path, name, codec, container):
     path = encoded(tmp_path / name, tone(2.0, 44_100), 44_100, codec, container)
     whole = open_audio(path)

@@ -47,7 +47,11 @@ def test_the_track_that_is_not_silent_is_offered_by_name(tmp_path):
     silence = np.zeros((1, 48_000), np.float32)
     path = film(tmp_path / "a.mkv", [silence, silence, tone(1.0, 48_000)], titles=("Game", "Music", "Voice"))
     (told,) = of_sound(path)
-    assert f"Track 1 of {path}" in told and "track 3 (Voice) is not" in told and "-map 0:a:2" in told
+    assert (
+        f"The track of {path} that is used is silent" in told
+        and "track 3 (Voice) is not" in told
+        and "-map 0:a:2" in told
+    )
 
 
 def test_what_was_left_out_of_a_damaged_file_is_said():
