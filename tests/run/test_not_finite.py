@@ -1,6 +1,5 @@
 """Numbers that are not numbers stop a run: what is finished is kept, and the reason is looked for."""
 
-import json
 import shutil
 from functools import partial
 
@@ -8,11 +7,12 @@ import av
 import pytest
 import torch
 from infinitetalk.pipeline.errors import InputError
-from infinitetalk.pipeline.job.output import partial_path, state_path
+from infinitetalk.pipeline.job.output import partial_path
 from infinitetalk.pipeline.lora import open_loras
+from infinitetalk.pipeline.media.writer import Written
 from infinitetalk.pipeline.models.text.cache import Embeddings, encode_prompts, not_cached
 from infinitetalk.pipeline.models.vae.model import WanVAE
-from infinitetalk.pipeline.run.resume import load_state
+from infinitetalk.pipeline.run.resume import RunState, load_state, save_state
 from infinitetalk.pipeline.run.streaming import Streamer
 from safetensors.torch import load_file, save_file
 
@@ -125,10 +125,9 @@ def test_a_cached_embedding_of_another_kind_is_made_anew(tmp_path, stored):
 
 
 def test_motion_frames_in_a_state_that_are_not_finite_are_damage(tmp_path):
-    notes = {"identity": {}, "windows": 1, "written": {"frames": 17, "bytes": 9, "digest": "0"}}
     path = tmp_path / "video.mp4"
     for value in (0.0, NAN):
-        save_file({"motion": torch.full((3, 5, 8, 8), value)}, state_path(path), {"state": json.dumps(notes)})
+        save_state(path, RunState({}, 1, Written(17, 9, "0"), torch.full((3, 5, 8, 8), value)))
         if value == 0:
             assert load_state(path).windows == 1
     with pytest.raises(InputError, match="is damaged"):
