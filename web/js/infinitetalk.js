@@ -99,9 +99,8 @@ function forgetPreview(executionId) {
     graph = node?.subgraph
   }
   if (node?.comfyClass !== SAMPLER) return
-  const kept = previewStore()
   for (const key of keys) {
-    kept?.revokePreviewsByLocatorId?.(key)
+    forgetInStore(key)
     delete app.nodePreviewImages?.[key]
   }
   const picture = node.widgets?.find((each) => each.name === "$$canvas-image-preview")
@@ -109,10 +108,13 @@ function forgetPreview(executionId) {
   node.imgs = undefined
 }
 
-function previewStore() {
-  // Pages after 1.45 look for previews here, and give extensions a copy: what is deleted there is still shown.
+function forgetInStore(key) {
+  // The only place that touches what belongs to the page alone. Pages after 1.45 draw previews from a store of theirs,
+  // for which extensions have no call; `app.nodePreviewImages` is a copy there. A page without that store, or whose
+  // store lacks the function, is left alone: at worst the last preview stays beside the video.
   const page = document.getElementById("vue-app")?.__vue_app__
-  return page?.config.globalProperties.$pinia?._s?.get("nodeOutput")
+  const store = page?.config.globalProperties.$pinia?._s?.get("nodeOutput")
+  if (typeof store?.revokePreviewsByLocatorId === "function") store.revokePreviewsByLocatorId(key)
 }
 
 function showCommand(node, command) {
