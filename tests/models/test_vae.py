@@ -22,10 +22,6 @@ def latents() -> torch.Tensor:
     return random_tensor("latents", LATENTS)
 
 
-def chunks(video: torch.Tensor) -> list[torch.Tensor]:
-    return [video[:, :1], *video[:, 1:].split(4, dim=1)]
-
-
 def test_encode_as_upstream(vae):
     assert error(vae.encode(golden_video()), GOLDEN["latents"]) < 1e-5
 
@@ -52,10 +48,6 @@ def test_as_diffusers(vae, latents):
 
 
 def test_pieces_are_the_whole(vae, latents):
-    video = golden_video()
-    pieces = list(vae.encode_chunks(iter(chunks(video))))
-    assert [tuple(piece.shape) for piece in pieces] == [(16, 1, 3, 5)] * 5
-    assert torch.equal(torch.cat(pieces, dim=1), vae.encode(video))
     pieces = list(vae.decode_frames(latents))
     assert [tuple(piece.shape) for piece in pieces] == [(3, 1, 24, 40)] + [(3, 4, 24, 40)] * 4
     assert torch.equal(torch.cat(pieces, dim=1), vae.decode(latents))
@@ -73,32 +65,15 @@ def test_larger_pieces_give_the_same(vae):
             assert error(torch.cat(larger, dim=2), torch.cat(pieces, dim=2)) < 1e-5
 
 
-def test_pieces_leave_as_they_are_made(vae):
-    read = []
-
-    def source():
-        for chunk in chunks(golden_video()):
-            read.append(chunk)
-            yield chunk
-
-    encoder = vae.encode_chunks(source())
-    assert read == []
-    next(encoder)
-    assert len(read) == 1
-    next(encoder)
-    assert len(read) == 2
-
-
 def test_streams_do_not_disturb_each_other(vae, latents):
     other = random_tensor("other latents", [16, 4, 4, 3])
     alone, other_alone = list(vae.decode_frames(latents)), list(vae.decode_frames(other))
-    encoded = list(vae.encode_chunks(chunks(golden_video())))
-    together = zip_longest(
-        vae.decode_frames(latents), vae.decode_frames(other), vae.encode_chunks(chunks(golden_video()))
-    )
-    for found, expected in zip(together, zip_longest(alone, other_alone, encoded), strict=True):
+    encoded = vae.encode(golden_video())
+    together = zip_longest(vae.decode_frames(latents), vae.decode_frames(other))
+    for found, expected in zip(together, zip_longest(alone, other_alone), strict=True):
         for a, b in zip(found, expected, strict=True):
             assert (a is None and b is None) or torch.equal(a, b)
+        assert torch.equal(vae.encode(golden_video()), encoded)
 
 
 def test_the_past_does_not_see_the_future(vae, latents):
@@ -176,13 +151,11 @@ def test_pruned_decoder_loads(tmp_path, vae, latents):
     assert torch.equal(small.encode(golden_video()[:, :5]), vae.encode(golden_video()[:, :5]))
 
 
-@pytest.mark.parametrize("shape", [(3, 2, 16, 16), (1, 1, 16, 16), (3, 1, 12, 16), (3, 1, 16, 20)])
-def test_wrong_chunks(vae, shape):
+@pytest.mark.parametrize("tiles", [1, 2])
+@pytest.mark.parametrize("shape", [(1, 1, 16, 16), (3, 1, 12, 16), (3, 1, 16, 20)])
+def test_wrong_frames(vae, shape, tiles):
     with pytest.raises(ValueError, match=r"expected \[3, 1, 8 h, 8 w\]"):
-        next(vae.encode_chunks([torch.zeros(shape)]))
-    if shape[1] == 1:  # else encode takes the first frame
-        with pytest.raises(ValueError, match=r"expected \[3, 1, 8 h, 8 w\]"):
-            vae.encode(torch.zeros(shape), tiles=2)
+        vae.encode(torch.zeros(shape), tiles)
 
 
 def wan22(tensors):

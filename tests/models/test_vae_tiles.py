@@ -83,19 +83,6 @@ def test_a_still_is_encoded_only_while_something_changes(vae):
     assert not torch.equal(still[:, 15], still[:, 25])  # coarse layers remember long
 
 
-def test_chunks_in_a_buffer_that_is_used_again(vae):
-    video, buffer = golden_video(), torch.empty(3, 4, 24, 40)
-    chunks = [video[:, :1], *(buffer.copy_(piece) for piece in video[:, 1:].split(4, dim=1))]
-    assert len(chunks) == 5
-
-    def refilled():
-        yield video[:, :1]
-        for piece in video[:, 1:].split(4, dim=1):
-            yield buffer.copy_(piece)
-
-    assert torch.equal(torch.cat(list(vae.encode_chunks(refilled())), dim=1), vae.encode(video))
-
-
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA card")
 @pytest.mark.parametrize("kernels", ["plain", "triton"])
 def test_on_a_card_tiles_and_stills_are_as_elsewhere(tmp_path, kernels, monkeypatch):

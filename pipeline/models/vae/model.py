@@ -95,24 +95,6 @@ class WanVAE(nn.Module):
         """Move the weights, which do not change."""
         self._weights.move([self], device)
 
-    @torch.no_grad()
-    def encode_chunks(self, chunks: Iterable[torch.Tensor]) -> Iterator[torch.Tensor]:
-        """Encode a video that comes in chunks.
-
-        Args:
-            chunks: ``[3, n, H, W]``, n = 1 for the first and 4 for each other; H and W multiples of 8.
-
-        Yields:
-            One latent frame ``[z, 1, H/8, W/8]`` per chunk.
-
-        Raises:
-            ValueError: a chunk of another shape.
-        """
-        stream, statistics = Stream(self.kernels), self._statistics()
-        for chunk in chunks:
-            self._check(chunk, 1 if stream.first else self.stride[0])
-            yield self._normalised(self.encoder(chunk[None].to(self.conv1.weight), stream), *statistics)
-
     def encode(self, video: torch.Tensor, tiles: int = 1) -> torch.Tensor:
         """``[3, T, H, W]`` to ``[z, 1 + (T - 1) // 4, H/8, W/8]``; frames beyond the last whole four are ignored."""
         whole = (video.shape[1] - 1) // self.stride[0]
@@ -126,8 +108,16 @@ class WanVAE(nn.Module):
 
     @torch.no_grad()
     def _encode(self, pieces: list[torch.Tensor], tiles: int) -> torch.Tensor:
-        """As ``encode_chunks``; a piece that comes again and again is encoded for as long as that changes anything."""
-        self._check(pieces[0][0], 1)
+        """Encode a video that comes in pieces ``[1, 3, n, H, W]``, n = 1 for the first and 4 for each other.
+
+        A piece that comes again and again is encoded for as long as that changes anything.
+
+        Raises:
+            ValueError: the first is of another shape, or H or W is no multiple of 8.
+        """
+        first = pieces[0][0]
+        if first.shape[:2] != (3, 1) or first.shape[2] % self.stride[1] or first.shape[3] % self.stride[2]:
+            raise ValueError(f"a first frame of shape {list(first.shape)}, expected [3, 1, 8 h, 8 w]")
         steps, stream = self.encoder.steps, Stream(self.kernels)
         if tiles > 1:
             fine = 1 + max(number for number, step in enumerate(steps) if isinstance(step, Downsample))
@@ -140,10 +130,6 @@ class WanVAE(nn.Module):
             latents.append(self._normalised(run(steps, piece.to(self.conv1.weight), stream), *statistics))
             before = piece
         return torch.cat(latents, dim=1)
-
-    def _check(self, chunk: torch.Tensor, frames: int) -> None:
-        if chunk.shape[:2] != (3, frames) or chunk.shape[2] % self.stride[1] or chunk.shape[3] % self.stride[2]:
-            raise ValueError(f"a chunk of shape {list(chunk.shape)}, expected [3, {frames}, 8 h, 8 w]")
 
     def _normalised(self, encoded: torch.Tensor, mean: torch.Tensor, std: torch.Tensor) -> torch.Tensor:
         return (self.conv1(encoded)[0, : self.z_dim].float() - mean) / std  # the other half is the log variance
