@@ -78,7 +78,21 @@ class Loras:
 
     def describe(self) -> tuple[str, ...]:
         """A line for each file: its strength and what it changes."""
-        return tuple(_line(file, scale) for file, scale in zip(self.files, self.scales, strict=True))
+        return tuple(self._line(file, scale) for file, scale in zip(self.files, self.scales, strict=True))
+
+    def _line(self, file: LoraFile, scale: float) -> str:
+        ranks: Counter[int] = Counter()
+        others: Counter[str] = Counter()
+        for name, changes in file.changes.items():
+            for change in changes:
+                if isinstance(change, Product):
+                    ranks[change.rank] += 1
+                else:
+                    others[kind_of(name, self.shapes)] += 1
+        products = [f"{count} layers by rank {rank}" for rank, count in sorted(ranks.items())]
+        told = ", ".join([*products, *(f"{count} {kind}" for kind, count in sorted(others.items()))])
+        left = f"; {len(file.unmatched)} keys without a place are left out" if file.unmatched else ""
+        return f"LoRA {file.path.name} at {scale:g} changes {told}{left}"
 
     def _check(self, name: str, *results: torch.Tensor) -> None:
         if all(bool(result.isfinite().all()) for result in results):
@@ -117,26 +131,11 @@ def open_loras(paths: Sequence[Path], scales: Sequence[float], shapes: Shapes, i
     return Loras(files, tuple(scales), shapes)
 
 
-def _line(file: LoraFile, scale: float) -> str:
-    ranks: Counter[int] = Counter()
-    others: Counter[str] = Counter()
-    for name, changes in file.changes.items():
-        for change in changes:
-            if isinstance(change, Product):
-                ranks[change.rank] += 1
-            else:
-                others[kind_of(name)] += 1
-    products = [f"{count} layers by rank {rank}" for rank, count in sorted(ranks.items())]
-    told = ", ".join([*products, *(f"{count} {kind}" for kind, count in sorted(others.items()))])
-    left = f"; {len(file.unmatched)} keys without a place are left out" if file.unmatched else ""
-    return f"LoRA {file.path.name} at {scale:g} changes {told}{left}"
-
-
-def kind_of(name: str) -> str:
-    """What a parameter that is changed by a whole difference is, in the plural."""
-    leaf = name.rpartition(".")[2]
+def kind_of(name: str, shapes: Shapes) -> str:
+    """What a parameter that is changed by a whole difference is, in the plural; the weight of a norm is a vector."""
+    layer, _, leaf = name.rpartition(".")
     if leaf == "modulation":
         return "modulations"
-    if "norm" in name:
+    if len(shapes[f"{layer}.weight"]) == 1:
         return "norms"
     return "biases" if leaf == "bias" else "whole matrices"
