@@ -1,18 +1,21 @@
-"""Writes the measured part of docs/formats.md, which lies between two marks there; the rest is written by hand.
+"""Writes the table of storages and the measured part of docs/formats.md, each between marks; the rest is by hand.
 
-``python -m infinitetalk.scripts.formats_page`` measures again (a minute) and rewrites it; a test measures too, and
-fails where the page says something else. docs/formats.zh-CN.md gets the same part with the Chinese of pages_zh.toml.
+``python -m infinitetalk.scripts.formats_page`` measures again (a minute) and rewrites both, ``... storages`` the table
+alone, which is made from ``facts/storages.py``; tests make and measure them too, and fail where the page says something
+else. docs/formats.zh-CN.md gets the same parts with the Chinese of pages_zh.toml.
 """
 
 from __future__ import annotations
 
 import re
+import sys
 import tempfile
 import tomllib
 from pathlib import Path
 
 import torch
 
+from ..pipeline.facts.storages import STORAGES, StorageFacts
 from ..tests.support.format_matrix import (
     AT_LOAD,
     COARSE,
@@ -31,7 +34,19 @@ DOCS = Path(__file__).parent.parent / "docs"
 FILE, CHINESE_FILE = DOCS / "formats.md", DOCS / "formats.zh-CN.md"
 CHINESE = Path(__file__).parent / "pages_zh.toml"
 BEGIN, END = "<!-- measured: begin -->\n", "<!-- measured: end -->\n"
+STORAGES_BEGIN, STORAGES_END = "<!-- storages: begin -->\n", "<!-- storages: end -->\n"
 NUMBER = re.compile(r"\d+\.\d+")
+
+
+def storages_part() -> str:
+    """The table of storages, as Markdown."""
+    head = ("kept as", "bits a weight", "rounding", "made by", "products in 8 bits need")
+    return "\n" + _table(head, [_storage(storage) for storage in STORAGES]) + "\n"
+
+
+def _storage(storage: StorageFacts) -> tuple[str, ...]:
+    made = f"`--quant {storage.choice}`: {storage.help}" if storage.help else ""
+    return storage.name, f"{storage.bits:g}", storage.exactness, made, storage.requirement
 
 
 def measured_part(matrix: Matrix) -> str:
@@ -103,32 +118,37 @@ def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
-def in_chinese(measured: str) -> str:
-    """What ``measured_part`` gave, in Chinese.
+def in_chinese(part: str, table: str = "formats") -> str:
+    """What ``measured_part`` gave, or ``storages_part`` for the table "storages", in Chinese.
 
     Raises:
         ValueError: a text that is to be replaced is not there.
     """
-    for text in tomllib.loads(CHINESE.read_text(encoding="utf-8"))["formats"]:
-        if text["en"] not in measured:
+    for text in tomllib.loads(CHINESE.read_text(encoding="utf-8"))[table]:
+        if text["en"] not in part:
             raise ValueError(f"{CHINESE.name} translates what {FILE.name} does not say: {text['en']!r}")
-        measured = measured.replace(text["en"], text["zh"])
-    return measured
+        part = part.replace(text["en"], text["zh"])
+    return part
 
 
-def on_page(file: Path = FILE) -> str:
+def on_page(file: Path = FILE, begin: str = BEGIN, end: str = END) -> str:
     """What stands between the marks now."""
-    return file.read_text(encoding="utf-8").partition(BEGIN)[2].partition(END)[0]
+    return file.read_text(encoding="utf-8").partition(begin)[2].partition(end)[0]
 
 
-def write(file: Path, part: str) -> None:
+def write(file: Path, part: str, begin: str = BEGIN, end: str = END) -> None:
     """Put this between the marks."""
-    before, begin, rest = file.read_text(encoding="utf-8").partition(BEGIN)
-    _, end, after = rest.partition(END)
+    before, _, rest = file.read_text(encoding="utf-8").partition(begin)
+    after = rest.partition(end)[2]
     file.write_text(before + begin + part + end + after, encoding="utf-8", newline="\n")
 
 
 def main() -> None:
+    table = storages_part()
+    write(FILE, table, STORAGES_BEGIN, STORAGES_END)
+    write(CHINESE_FILE, in_chinese(table, "storages"), STORAGES_BEGIN, STORAGES_END)
+    if sys.argv[1:] == ["storages"]:
+        return
     torch.set_num_threads(1)  # as the tests do: the products are too small to share
     with tempfile.TemporaryDirectory() as folder:
         place = Workplace(Path(folder))

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from infinitetalk.pipeline.facts import storages
-from infinitetalk.pipeline.quantisation.codes import CODES
+from infinitetalk.pipeline.quantisation.codes import CODES, pack
 from infinitetalk.pipeline.quantisation.rowwise import FP8_E4M3, FP8_E5M2, INT8, pack_fp8, pack_int8, packed_rows
 from infinitetalk.pipeline.quantisation.storage import PLAIN, Packed, Requantise, SideBranch, Storage
 
@@ -27,6 +27,14 @@ def test_rows_of_every_size_keep_the_formats_precision(pack, bound):
     assert bound / 3 < error(packed, whole) < bound
     assert packed.parts["weight"].dtype.itemsize == 1 and packed.parts["scale"].dtype == torch.float32
     assert packed.shape == whole.shape and packed.nbytes == whole.numel() + 4 * len(whole)
+
+
+@pytest.mark.parametrize("facts", [facts for facts in storages.STORAGES if facts.again == facts.name])
+def test_what_the_facts_say_of_exactness(facts):
+    whole = matrix(columns=1024)
+    found = error(pack(facts, whole), whole)
+    said = 0 if facts.exactness == "exact" else float(facts.exactness.removesuffix(" %")) / 100
+    assert found == pytest.approx(said, rel=0.25)
 
 
 @pytest.mark.parametrize("pack", [pack_fp8, pack_int8])

@@ -36,6 +36,14 @@ def test_the_chinese_formats_are_those_of_the_english_page():
     assert not re.search(r"\b(the|and|with|of|error|kept)\b", chinese)
 
 
+def test_the_tables_of_storages_are_up_to_date():
+    marks, table = (formats_page.STORAGES_BEGIN, formats_page.STORAGES_END), formats_page.storages_part()
+    assert formats_page.on_page(formats_page.FILE, *marks) == table, "run: python -m infinitetalk.scripts.formats_page"
+    chinese = formats_page.on_page(formats_page.CHINESE_FILE, *marks)
+    assert chinese == formats_page.in_chinese(table, "storages")
+    assert not re.search(r"\b(the|and|with|of|half|card)\b", chinese)
+
+
 def test_the_list_of_modules_is_up_to_date():
     assert architecture.on_page() == architecture.modules_part(), "run: python -m infinitetalk.scripts.architecture"
 
