@@ -96,12 +96,12 @@ class Quantised:
         for name, layer in self.layers.items():
             self.kept[name] = layer.weight.data, layer.multiply
             packed = self.pack(layer.weight.data)
-            layer.keep(packed, self.matmuls.of(packed.storage))
+            layer.store(packed, self.matmuls.of(packed.storage))
 
     def __exit__(self, *_: object) -> None:
         for name, layer in self.layers.items():
             weight, multiply = self.kept.pop(name)
-            layer.keep(PLAIN[weight.dtype].fuse.pack(weight), multiply)
+            layer.store(PLAIN[weight.dtype].fuse.pack(weight), multiply)
 
 
 def relative(result: torch.Tensor, expected: torch.Tensor) -> float:

@@ -68,7 +68,7 @@ def random_block(quant: str | None) -> Block:
     for layer in block.modules():
         if quant is not None and isinstance(layer, Linear):
             packed = pack(QUANTISERS[quant], layer.weight.data)
-            layer.keep(packed, matmuls.of(packed.storage))
+            layer.store(packed, matmuls.of(packed.storage))
     return block
 
 

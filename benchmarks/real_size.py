@@ -147,7 +147,7 @@ def real_transformer(blocks: TransformerBlocks, quant: str | None = None) -> Wan
         for layer in block.modules():
             if quant is not None and isinstance(layer, Linear):
                 packed = pack(QUANTISERS[quant], layer.weight.data)
-                layer.keep(packed, model.operations.matmuls.of(packed.storage))
+                layer.store(packed, model.operations.matmuls.of(packed.storage))
         blocks.add(block)
     for child in [child for child in model.children() if child is not model.blocks]:
         randomise(child)

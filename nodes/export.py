@@ -47,4 +47,4 @@ class InfiniteTalkExport(io.ComfyNode):
         command = commands.of_graph(graph, shell, full, link and str(link[0]))
         if save_file:
             commands.save(command, save_file)
-        return io.NodeOutput(command.text, ui=ui.PreviewText(command.shown))
+        return io.NodeOutput(command.text, ui=ui.PreviewText(command.with_notes))

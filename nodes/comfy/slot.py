@@ -41,7 +41,7 @@ class Slot:
         key = models_key(settings)
         if self._generator is None or key != self._key:
             self.empty()  # before the memory is needed again
-            self._generator = Generator(settings, keep=True, make_room=make_room)
+            self._generator = Generator(settings, keep_models=True, make_room=make_room)
             self._key = key
         return self._generator
 

@@ -47,7 +47,7 @@ def read_scaled(entries: dict[str, Entry], path: Path, metadata: dict[str, str],
     Raises:
         InputError: a layer is kept in a way that is not read here, or its scales are missing.
     """
-    kept = _kept_as(entries, path, metadata, what)
+    described = _described_dtypes(entries, path, metadata, what)
     _check_companions(entries, path, what)
     marks = [name for name in entries if name.endswith(_SCALES) or _is_marker(name)]
     scaled_parts = set(_COMPONENTS) | {""} if _MARKER in entries else {_component(name) for name in marks}
@@ -60,7 +60,7 @@ def read_scaled(entries: dict[str, Entry], path: Path, metadata: dict[str, str],
         if layer == name or _is_recognised(entry):
             result[name] = entry
             continue
-        dtype = kept.get(layer, entry.dtype)
+        dtype = described.get(layer, entry.dtype)
         scale = next((entries[layer + end] for end in _SCALES if layer + end in entries), None)
         if not (dtype in ROW_SCALED or _is_float(dtype)):
             raise _not_read(what, path, layer, f"its weight is {dtype}")
@@ -68,7 +68,7 @@ def read_scaled(entries: dict[str, Entry], path: Path, metadata: dict[str, str],
             found = f"{list(scale.shape)} scales in {scale.dtype} for a weight of {list(entry.shape)}"
             raise _not_read(what, path, layer, f"{found}; read are one for all or one for each row")
         if scale is None and (
-            layer in kept or dtype == "int8" or (_is_fp8_matrix(entry) and _component(name) in scaled_parts)
+            layer in described or dtype == "int8" or (_is_fp8_matrix(entry) and _component(name) in scaled_parts)
         ):
             missing.append(name)
         result[name] = entry if scale is None else scaled(entry, scale, dtype)
@@ -121,7 +121,7 @@ def _check_companions(entries: dict[str, Entry], path: Path, what: str) -> None:
             raise _not_read(what, path, other[1], f"it has {name}")
 
 
-def _kept_as(entries: dict[str, Entry], path: Path, metadata: dict[str, str], what: str) -> dict[str, str]:
+def _described_dtypes(entries: dict[str, Entry], path: Path, metadata: dict[str, str], what: str) -> dict[str, str]:
     """What the JSON of the header and of the tensors says each layer's numbers are."""
     descriptions = _header(path, metadata, what)
     prefixed = {layer: f"{_COMPONENTS[0]}{layer}" for layer in descriptions}
@@ -130,13 +130,13 @@ def _kept_as(entries: dict[str, Entry], path: Path, metadata: dict[str, str], wh
         if name.endswith(".comfy_quant"):
             text = entry.numbers.source.content(entry.numbers).rstrip(b"\0")
             descriptions[name.removesuffix(".comfy_quant")] = _json(text, path, name, what)
-    kept = {}
+    described = {}
     for layer, description in descriptions.items():
         weight = entries.get(f"{layer}.weight")
         if weight is None:  # described in this header, but in another file
             continue
-        kept[layer] = _described_dtype(description, weight.dtype, path, layer, what)
-    return kept
+        described[layer] = _described_dtype(description, weight.dtype, path, layer, what)
+    return described
 
 
 def _described_dtype(description: object, found: str, path: Path, layer: str, what: str) -> str:

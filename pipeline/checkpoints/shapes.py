@@ -54,11 +54,11 @@ def check_names(
     missing = [name for name in wanted if name not in tensors and name not in optional]
     if not missing:
         return
-    shown = ", ".join(missing[:3]) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
+    examples = ", ".join(missing[:3]) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
     if len(missing) == len(wanted):
         found = ", ".join(list(tensors)[:3]) or "nothing"
         raise InputError(
-            f"{what}: {source} is a file of another kind: none of the expected tensors ({shown}) is in it; "
+            f"{what}: {source} is a file of another kind: none of the expected tensors ({examples}) is in it; "
             f"it holds {found}, ... Check the path."
         )
-    raise InputError(f"{what}: {source} lacks {shown}. Is the download complete?")
+    raise InputError(f"{what}: {source} lacks {examples}. Is the download complete?")

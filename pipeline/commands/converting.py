@@ -15,7 +15,7 @@ from ..checkpoints.kinds import LORA_METADATA
 from ..checkpoints.locate import TransformerFiles
 from ..checkpoints.writing import Specs, converted_parts, converted_specs, write_safetensors
 from ..models.transformer.files import HEADS_METADATA
-from ..models.transformer.loading import keep_matrix, with_lora
+from ..models.transformer.loading import store_matrix, with_lora
 from ..models.transformer.matrices import TransformerWeights
 from ..models.transformer.weights import open_weights
 from ..planning.machine import choose_device
@@ -59,7 +59,7 @@ def _tensors(
     blocks, done = weights.config.num_layers, 0
     for name, plan in weights.plans.items():
         if plan.matrix:
-            packed, _ = keep_matrix(name, weights, device)
+            packed, _ = store_matrix(name, weights, device)
         else:
             packed = pack(plan.storage, with_lora(name, weights.tensors[name], weights.loras))
         yield from converted_parts(name, packed).items()

@@ -106,19 +106,19 @@ def _software() -> list[Finding]:
 
 
 def _needed(package: Package, purpose: str) -> Finding:
-    there = package.installed()
-    if there is None:
+    version = package.installed()
+    if version is None:
         return Finding(BAD, package.name, f"not installed: pip install {package.name} (for {purpose})")
-    return Finding(FINE, package.name, there or "installed")
+    return Finding(FINE, package.name, version or "installed")
 
 
 def _optional(package: Package, purpose: str) -> Finding:
-    there = package.installed()
-    if there is None:
+    version = package.installed()
+    if version is None:
         return Finding(MISSING, package.name, f"not installed, optional; for {purpose}")
     if package.obstacle() is not None:
-        return Finding(MISSING, package.name, f"{there}, {package.oldest} or newer is needed; for {purpose}")
-    return Finding(FINE, package.name, there or "installed")
+        return Finding(MISSING, package.name, f"{version}, {package.oldest} or newer is needed; for {purpose}")
+    return Finding(FINE, package.name, version or "installed")
 
 
 def _video_library() -> Finding:

@@ -59,7 +59,7 @@ def inspect(path: Path) -> list[tuple[str, str]]:
     lines += [("is", kind.what)]
     if kind.fits:
         lines += [("fits", kind.fits)]
-    lines += [("parameters", f"{tensors.numel():,}"), ("kept as", _kept(tensors)), *_transformer_sizes(tensors)]
+    lines += [("parameters", f"{tensors.numel():,}"), ("kept as", _storages(tensors)), *_transformer_sizes(tensors)]
     if LORA_METADATA in tensors.metadata:
         lines += [("fused in", tensors.metadata[LORA_METADATA])]
     if kind.refused:
@@ -77,16 +77,16 @@ def _size(path: Path) -> int:
     return sum(file.stat().st_size for file in files)
 
 
-def _kept(tensors: Tensors) -> str:
+def _storages(tensors: Tensors) -> str:
     """How many parameters are kept in what, most first."""
     numbers: dict[str, int] = {}
     for name in tensors:
         storage = tensors.storage(name)
-        kept = storage.name if storage is not None else tensors.dtype(name)
-        numbers[kept] = numbers.get(kept, 0) + _numel(tensors, name)
+        storage_name = storage.name if storage is not None else tensors.dtype(name)
+        numbers[storage_name] = numbers.get(storage_name, 0) + _numel(tensors, name)
     total = sum(numbers.values())
     shares = sorted(numbers.items(), key=lambda item: -item[1])
-    return ", ".join(f"{100 * number / total:.3g} % {kept}" for kept, number in shares)
+    return ", ".join(f"{100 * number / total:.3g} % {storage_name}" for storage_name, number in shares)
 
 
 def _numel(tensors: Tensors, name: str) -> int:

@@ -160,8 +160,8 @@ def _seconds(work: Callable[[], object], device: torch.device) -> float:
 
 def _copying(device: torch.device) -> float:
     host = torch.empty(COPIED, dtype=torch.uint8, pin_memory=True)
-    there = torch.empty(COPIED, dtype=torch.uint8, device=device)
-    return COPIED / _seconds(lambda: there.copy_(host, non_blocking=True), device)
+    on_device = torch.empty(COPIED, dtype=torch.uint8, device=device)
+    return COPIED / _seconds(lambda: on_device.copy_(host, non_blocking=True), device)
 
 
 def _attention(backend: str, sizes: Sizes, device: torch.device, dtype: torch.dtype) -> float:
@@ -185,7 +185,7 @@ def time_block(kept: str, sizes: Sizes, device: torch.device, dtype: torch.dtype
     for layer in block.modules():
         if isinstance(layer, Linear) and kept != FLOATS:
             packed = pack(QUANTISERS[kept], layer.weight.data)
-            layer.keep(packed, operations.matmuls.of(packed.storage))
+            layer.store(packed, operations.matmuls.of(packed.storage))
     grid = (latent_frames(sizes.frames), sizes.height // 16, sizes.width // 16)
     x = torch.randn(sizes.tokens, config.dim, device=device, dtype=dtype)
     text, image = (torch.randn(n, config.dim, device=device, dtype=dtype) for n in (PROMPT_TOKENS, IMAGE_TOKENS))

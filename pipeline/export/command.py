@@ -42,7 +42,7 @@ class Command:
     shell: str
 
     @property
-    def shown(self) -> str:
+    def with_notes(self) -> str:
         """With the notes, as comments before it."""
         return "\n".join([*map(comment, self.notes), self.text])
 
@@ -54,7 +54,7 @@ class Command:
     @property
     def content(self) -> bytes:
         """What to write into that file. Windows PowerShell takes a script without a mark for ANSI."""
-        return (self.shown + "\n").encode("utf-8-sig" if self.shell == "powershell" else "utf-8")
+        return (self.with_notes + "\n").encode("utf-8-sig" if self.shell == "powershell" else "utf-8")
 
 
 def own_shell() -> str:

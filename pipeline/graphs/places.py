@@ -99,9 +99,9 @@ class FolderFiles:
 
     def preset_file(self, setting: str, name: str) -> Path | None:
         parts = PurePosixPath(name).parts
-        there = [path for root in self._roots(setting) for path in sorted(root.rglob("*")) if path.name == parts[-1]]
+        found = [path for root in self._roots(setting) for path in sorted(root.rglob("*")) if path.name == parts[-1]]
         for length in range(len(parts), 0, -1):
-            for path in there:
+            for path in found:
                 if path.parts[-length:] == parts[-length:]:
                     return path.absolute()
         return None

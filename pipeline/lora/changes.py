@@ -36,7 +36,7 @@ class Difference:
         return [n for n in self.tensors.shape(self.key) if n > 1] == [n for n in shape if n > 1]
 
     @property
-    def shown(self) -> str:
+    def description(self) -> str:
         return f"{self.key} of shape {list(self.tensors.shape(self.key))}"
 
 
@@ -97,7 +97,7 @@ class Product:
         return self.mid is None and len(shape) == 2
 
     @property
-    def shown(self) -> str:
+    def description(self) -> str:
         shapes = " and ".join(str(list(self.tensors.shape(key))) for key in (self.up, self.down))
         return f"{self.up} and {self.down} of shapes {shapes}"
 

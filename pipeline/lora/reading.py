@@ -153,7 +153,7 @@ def _adapter(path: Path, tensors: Tensors) -> _Adapter:
 
 
 def _misfit(path: Path, change: Change, name: str, shape: tuple[int, ...]) -> str:
-    sentence = f"--lora_dir: {path} has {change.shown}, which does not fit {name} of shape {list(shape)}"
+    sentence = f"--lora_dir: {path} has {change.description}, which does not fit {name} of shape {list(shape)}"
     if isinstance(change, Product):
         width = change.tensors.shape(change.up)[0]
         if width in _WIDTHS and width != shape[0]:

@@ -111,13 +111,13 @@ def choose_vae(settings: Settings, device: torch.device) -> VaePlan:
         dtype = torch.bfloat16 if rounds else torch.float32
     if device.type != "cuda":
         return VaePlan(dtype)
-    there = torch.cuda.get_device_properties(device).total_memory
+    total = torch.cuda.get_device_properties(device).total_memory
     if settings.vram_limit is not None:
-        there = min(there, int(settings.vram_limit * GIB))
+        total = min(total, int(settings.vram_limit * GIB))
     height, width = target_size(settings.size, 1, 1)  # a bucket's square
     pixels = height * width
     plans = [VaePlan(dtype, tiles) for tiles in VAE_TILES]
-    return next((plan for plan in plans if plan.bytes(pixels) <= plan.room(there)), plans[-1])
+    return next((plan for plan in plans if plan.bytes(pixels) <= plan.room(total)), plans[-1])
 
 
 def free_memory(device: torch.device, limit: float | None = None) -> int | None:

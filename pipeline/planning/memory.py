@@ -48,9 +48,9 @@ class VaePlan:
     tiles: int = 1
 
     @staticmethod
-    def room(there: int) -> int:
+    def room(total: int) -> int:
         """What it may take of a card's memory: a third of a small one, a fifth of a large one."""
-        return max(there // 5, min(there // 3, 4 * GIB))
+        return max(total // 5, min(total // 3, 4 * GIB))
 
     def bytes(self, pixels: int) -> int:
         """What it takes on the device for pictures of so many pixels."""

@@ -52,7 +52,7 @@ class ModelsPlan:
     Attributes:
         settings: resolved.
         text_identity: what besides the prompt decides its embedding.
-        keep: whether all weights wait in host memory between videos.
+        keep_models: whether all weights wait in host memory between videos.
     """
 
     settings: Settings
@@ -60,7 +60,7 @@ class ModelsPlan:
     machine: Machine
     weights: TransformerWeights
     text_identity: str
-    keep: bool = False
+    keep_models: bool = False
 
     @property
     def text_device(self) -> torch.device:
@@ -144,12 +144,12 @@ class RunPlan:
         return replace(self, placement=placement, memory=memory)
 
 
-def plan_models(settings: Settings, keep: bool = False) -> ModelsPlan:
+def plan_models(settings: Settings, keep_models: bool = False) -> ModelsPlan:
     """Which models, and how they run.
 
     Args:
         settings: resolved.
-        keep: whether all weights are to wait in host memory between videos.
+        keep_models: whether all weights are to wait in host memory between videos.
 
     Raises:
         InputError: files are missing, of another kind or do not go together, or the settings ask for what this
@@ -160,7 +160,7 @@ def plan_models(settings: Settings, keep: bool = False) -> ModelsPlan:
     _check_fit(files)
     weights = open_weights(settings, files.transformer, machine.operations.matmuls, machine.dtype)
     text = f"{text_identity(files.encoders.text, machine.dtype)} {_text_device(settings, machine).type}"
-    return ModelsPlan(settings, files, machine, weights, text, keep and machine.device.type != "cpu")
+    return ModelsPlan(settings, files, machine, weights, text, keep_models and machine.device.type != "cpu")
 
 
 def _text_device(settings: Settings, machine: Machine) -> torch.device:
@@ -244,7 +244,7 @@ def _loading_notices(models: ModelsPlan, placement: Placement) -> tuple[Notice, 
     """How matrices are kept, what LoRAs do to them, and whether host memory holds what waits there."""
     notices = [Notice(text) for text in models.weights.notices]
     if models.machine.device.type != "cpu":
-        offload = bool(models.settings.offload_model) or models.keep
+        offload = bool(models.settings.offload_model) or models.keep_models
         short = host_memory_notice(host_bytes(models.weights.size, placement, offload), models.weights.made)
         notices += [Notice(short, warning=True)] if short else []
     return tuple(notices)

@@ -122,15 +122,15 @@ class HostWeights:
     def move(self, modules: Iterable[nn.Module], device: torch.device | str) -> None:
         """Have parameters and buffers of the modules, the same each time, on the device."""
         tensors = [tensor for module in modules for tensor in (*module.parameters(), *module.buffers())]
-        here, there = tensors[0].device, torch.device(device)
-        if here == there or here.type == there.type and there.index is None:
+        here, target = tensors[0].device, torch.device(device)
+        if here == target or here.type == target.type and target.index is None:
             return
         if self._slab is None:
-            self._slab = Slab(tensors, here if there.type == "cpu" else there)
-        if there.type == "cpu":
+            self._slab = Slab(tensors, here if target.type == "cpu" else target)
+        if target.type == "cpu":
             self._slab.to_host()
         else:
-            self._slab.to_device(there)
+            self._slab.to_device(target)
 
 
 def pin(owner: object, host: torch.Tensor, device: torch.device) -> None:

@@ -85,7 +85,7 @@ class Generator:
     Args:
         settings: which models, where they run, and the defaults for every video.
         progress: hears what is being loaded and how far a video is; if it raises, the run stops.
-        keep: keep all models in host memory between videos, so that ``release`` can give the card back and no
+        keep_models: keep all models in host memory between videos, so that ``release`` can give the card back and no
             file is read twice.
         make_room: called with the bytes that are wanted on the card before it is looked how many are free.
 
@@ -100,12 +100,12 @@ class Generator:
         self,
         settings: Settings,
         progress: Progress = no_progress,
-        keep: bool = False,
+        keep_models: bool = False,
         make_room: Callable[[int], None] = lambda wanted: None,
     ) -> None:
         self.settings = resolve(settings)
         self.progress = progress
-        self._plan = plan_models(self.settings, keep)
+        self._plan = plan_models(self.settings, keep_models)
         self.models = LoadedModels(self._plan, make_room)
 
     def plan(self, job: Job, settings: Settings | None = None) -> RunPlan:
@@ -186,7 +186,7 @@ class Generator:
         return run_identity(settings, job, self._weights_identity, self._plan.computes(settings))
 
     def release(self) -> None:
-        """Give the card's memory back after a video; what was made with ``keep`` waits in host memory."""
+        """Give the card's memory back after a video; what was made with ``keep_models`` waits in host memory."""
         self.models.release()
 
     @cached_property
@@ -238,8 +238,8 @@ class Generator:
             dtype = str(self._plan.machine.dtype).removeprefix("torch.")
             raise explained(error, plan.settings, self._plan.files, dtype) from error
         if card is not None:
-            peak, planned = torch.cuda.max_memory_reserved(card) / GIB, plan.memory.peak / GIB
-            self.progress(Fact(f"the card's memory at its peak: {peak:.1f} GiB, planned {planned:.1f}"))
+            peak, estimate = torch.cuda.max_memory_reserved(card) / GIB, plan.memory.peak / GIB
+            self.progress(Fact(f"the card's memory at its peak: {peak:.1f} GiB, planned {estimate:.1f}"))
 
 
 @contextmanager

@@ -88,23 +88,23 @@ class LoadedModels:
             The models, and the plan with what of the transformer stays on the card.
         """
         image_encoder, vae = self._find_image_encoder(tell), self._find_vae(plan, tell)
-        keep = self._plan.keep
-        if keep and self._transformer is not None:
+        keep_models = self._plan.keep_models
+        if keep_models and self._transformer is not None:
             self._transformer[1].to_host()
-        if self._transformer is None or keep:
+        if self._transformer is None or keep_models:
             self._make_room(plan.wanted)
             self._free = free_memory(self._plan.machine.device, plan.settings.vram_limit)
         plan = plan.placed(self._free)
-        there = plan.placement
+        placement = plan.placement
         if self._transformer is None:
             self._transformer = self._load_transformer(plan, tell)
-        elif keep:
+        elif keep_models:
             transformer, blocks = self._transformer
             transformer.to_without_blocks(self._plan.machine.device)
-            blocks.place(there.resident, there.contexts)
+            blocks.place(placement.resident, placement.contexts)
         else:  # less may stay than for the video before, not more
             blocks = self._transformer[1]
-            blocks.place(min(there.resident, blocks.resident), there.contexts and blocks.contexts_stay)
+            blocks.place(min(placement.resident, blocks.resident), placement.contexts and blocks.contexts_stay)
         device, offload = self._plan.machine.device, bool(self._plan.settings.offload_model)
         return Models(*self._transformer, image_encoder, vae, device, offload, plan.vae), plan
 
@@ -125,10 +125,10 @@ class LoadedModels:
         return self.vae
 
     def _load_transformer(self, plan: RunPlan, tell: Progress) -> tuple[WanTransformer, TransformerBlocks]:
-        weights, machine, there = self._plan.weights, self._plan.machine, plan.placement
+        weights, machine, placement = self._plan.weights, self._plan.machine, plan.placement
         tell(Loading("loading the transformer"))
-        offload = bool(self._plan.settings.offload_model) or self._plan.keep
-        blocks = TransformerBlocks(machine.device, there.resident, there.contexts, offload)
+        offload = bool(self._plan.settings.offload_model) or self._plan.keep_models
+        blocks = TransformerBlocks(machine.device, placement.resident, placement.contexts, offload)
         transformer = load_transformer(
             weights,
             machine.operations,
@@ -142,7 +142,7 @@ class LoadedModels:
         """Give the card's memory back after a video; what the plan keeps waits in host memory."""
         if self._plan.machine.device.type == "cpu":
             return
-        if not self._plan.keep:
+        if not self._plan.keep_models:
             self._transformer = None
         elif self._transformer is not None:
             transformer, blocks = self._transformer

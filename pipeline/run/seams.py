@@ -14,7 +14,7 @@ import torch
 
 
 def even_seam(
-    pieces: Iterable[torch.Tensor], shown: torch.Tensor | None, motion_frame: int, count: int
+    pieces: Iterable[torch.Tensor], previous: torch.Tensor | None, motion_frame: int, count: int
 ) -> Iterator[torch.Tensor]:
     """A window's frames, the first new ones shifted towards the frame that was shown before them.
 
@@ -23,7 +23,7 @@ def even_seam(
 
     Args:
         pieces: the window's frames in order, [3, t, H, W] in [-1, 1] each, on any device; never changed in place.
-        shown: the frame that was shown last before the new ones, [3, H, W] in [-1, 1] on the same device; None
+        previous: the frame that was shown last before the new ones, [3, H, W] in [-1, 1] on the same device; None
             for a video's first window, which stays as it is.
         motion_frame: frames of the window that repeat the one before, at least 1.
         count: new frames that are shifted; 0 leaves everything as it is.
@@ -31,14 +31,14 @@ def even_seam(
     Yields:
         As many pieces of the same sizes, in [-1, 1].
     """
-    if shown is None or count == 0:
+    if previous is None or count == 0:
         yield from pieces
         return
     start, missing = 0, None
     for piece in pieces:
         stop = start + piece.shape[1]
         if start < motion_frame <= stop:
-            missing = shown - piece[:, motion_frame - 1 - start]
+            missing = previous - piece[:, motion_frame - 1 - start]
         shifted = range(max(start, motion_frame), min(stop, motion_frame + count))
         if shifted:
             piece = piece.clone()

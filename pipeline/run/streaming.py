@@ -169,7 +169,7 @@ class Streamer:
             settings.sample_audio_guide_scale,
             settings.sample_audio_guide_steps,
         )
-        self._shown: _Shown | None = None
+        self._encoded: _EncodedReference | None = None
         self._cropped: tuple[int, torch.Tensor] | None = None
         self._colours: LabStatistics | None = None
         self._constants: dict[str, torch.Tensor] = {}
@@ -190,21 +190,21 @@ class Streamer:
         self.progress(WindowStarted(span.index, len(self.spans)))
         if self._colours is None:  # of the first reference frame, as upstream
             self._colours = lab_statistics(self._pixels(self.inputs.reference.frame_index(0)))
-        shown = self._show(span.start / FPS)
+        encoded = self._encode_reference(span.start / FPS)
         if motion is None:
-            held = shown.latents[:, :1]
+            held = encoded.latents[:, :1]
         else:
             with self.models.using(self.models.vae):
                 held = self.models.vae.encode(motion, self.models.vae_plan.tiles)
-        latents = self._denoise(span, shown, held)
+        latents = self._denoise(span, encoded, held)
         self.progress(Decoding(span.index))
         return self._decode(span, latents, self._colours, None if motion is None else motion[:, -1])
 
-    def _show(self, seconds: float) -> _Shown:
+    def _encode_reference(self, seconds: float) -> _EncodedReference:
         """Encode the reference frame for this time, unless it is the one that was encoded last."""
         index = self.inputs.reference.frame_index(seconds)
-        if self._shown is not None and index == self._shown.index:
-            return self._shown
+        if self._encoded is not None and index == self._encoded.index:
+            return self._encoded
         models, pixels = self.models, self._pixels(index)
         with models.using(models.image_encoder):
             image = models.image_encoder.encode(pixels)
@@ -212,9 +212,9 @@ class Streamer:
             latents = models.vae.encode_still(pixels, self.settings.frame_num, models.vae_plan.tiles)
         mask = torch.zeros_like(latents[:MASK_CHANNELS])
         mask[:, 0] = 1
-        self._shown = _Shown(index, latents, torch.cat([mask, latents]), image)
+        self._encoded = _EncodedReference(index, latents, torch.cat([mask, latents]), image)
         self._constants.pop("image", None)
-        return self._shown
+        return self._encoded
 
     def _pixels(self, index: int) -> torch.Tensor:
         """The reference frame of that number, [3, H, W] in [-1, 1]; kept until another is asked for."""
@@ -223,29 +223,29 @@ class Streamer:
             self._cropped = index, pixels.to(self.models.device)
         return self._cropped[1]
 
-    def _denoise(self, span: WindowSpan, shown: _Shown, held: torch.Tensor) -> torch.Tensor:
+    def _denoise(self, span: WindowSpan, encoded: _EncodedReference, held: torch.Tensor) -> torch.Tensor:
         s = self.settings
         steps = steps_of(s)
         generator = window_generator(s.base_seed, span.index)
-        shape = tuple(shown.latents.shape)
+        shape = tuple(encoded.latents.shape)
         noise = window_noise(generator, shape) if self.noise is None else self.noise(span.index, shape)
         with self.models.using_transformer():
             return denoise(
                 self.models.transformer,
                 _Announced(self.models.blocks, self.progress),
                 noise.to(self.models.device),
-                Conditions(shown.reference, held, self._contexts(span, shown), self._guidance()),
+                Conditions(encoded.reference, held, self._contexts(span, encoded), self._guidance()),
                 make_solver(s.sample_solver, steps, shift_of(s), generator),
                 self._teacache(),
                 lambda done, estimate: self.progress(Step(span.index, done, steps, estimate)),
             )
 
-    def _contexts(self, span: WindowSpan, shown: _Shown) -> list[dict[Branch, Context]]:
+    def _contexts(self, span: WindowSpan, encoded: _EncodedReference) -> list[dict[Branch, Context]]:
         """What each branch of each step attends to."""
         transformer, blocks, inputs = self.models.transformer, self.models.blocks, self.inputs
         windows = inputs.speech.windows(span.start, span.stop)
         speech = transformer.embed_speech(windows)
-        image = self._constant("image", lambda: transformer.encode_image(shown.image, blocks.image))
+        image = self._constant("image", lambda: transformer.encode_image(encoded.image, blocks.image))
 
         def context(branch: Branch) -> Context:
             if branch in ("cond", "drop_audio"):
@@ -303,9 +303,9 @@ class Streamer:
             torch.cuda.current_stream(self.models.device).synchronize()
         if not bool(finite):
             raise NotFinite(span.index)
-        kept = frames[span.keep_from : span.keep_to]
-        self.progress(Decoded(span.index, kept))
-        return Window(span.index, len(self.spans), span.start + span.keep_from, kept), motion
+        new_frames = frames[span.keep_from : span.keep_to]
+        self.progress(Decoded(span.index, new_frames))
+        return Window(span.index, len(self.spans), span.start + span.keep_from, new_frames), motion
 
     def _evened(
         self, decoded: Iterable[torch.Tensor], colours: LabStatistics, last: torch.Tensor | None
@@ -317,7 +317,7 @@ class Streamer:
 
 
 @dataclass(frozen=True)
-class _Shown:
+class _EncodedReference:
     """The reference frame that is encoded at the moment; ``image`` is what CLIP sees in it."""
 
     index: int

@@ -153,12 +153,12 @@ def test_how_a_run_was_started_is_not_exported():
 def test_warnings_about_the_settings_are_notes():
     made = command(Exported(Settings(use_teacache=True, sample_steps=4), ("First.",)), "sh")
     assert made.notes[0] == "First." and "TeaCache" in made.notes[1].replace("--use_teacache", "TeaCache")
-    assert made.shown.startswith("# First.\n# ") and made.shown.endswith(made.text)
+    assert made.with_notes.startswith("# First.\n# ") and made.with_notes.endswith(made.text)
 
 
 def test_a_note_with_a_line_break_stays_in_its_comment():
     made = command(Exported(Settings(size="64x64"), ("a\nrm x\r\ny",)), "sh")
-    assert made.shown.splitlines() == ["# a rm x y", made.text]
+    assert made.with_notes.splitlines() == ["# a rm x y", made.text]
 
 
 # PowerShell

@@ -86,7 +86,7 @@ def test_a_forward_of_the_real_width_holds_no_more_than_is_planned(quant, passes
     for layer in model.modules():
         if quant is not None and isinstance(layer, Linear):
             packed = pack(QUANTISERS[quant], layer.weight.data)
-            layer.keep(packed, operations.matmuls.of(packed.storage))
+            layer.store(packed, operations.matmuls.of(packed.storage))
     shape = 21, side // 8, side // 8
     latents, reference = torch.randn(16, *shape, device=card), torch.randn(20, *shape, device=card)
     keys = (
@@ -186,7 +186,7 @@ def test_a_copy_to_the_card_does_not_wait_for_it():
 
 def test_a_generator_gives_the_card_back_and_makes_the_same_again(weights):
     files = {"infinitetalk_dir": weights.infinitetalk, "wav2vec_dir": weights.wav2vec_dir}
-    made = Generator(Settings(ckpt_dir=weights.ckpt_dir, **files, **{**SMALL, "device": "cuda"}), keep=True)
+    made = Generator(Settings(ckpt_dir=weights.ckpt_dir, **files, **{**SMALL, "device": "cuda"}), keep_models=True)
     videos, left = [], []
     for _ in range(3):
         videos.append(torch.cat([window.frames for window in made.windows(JOB)]))

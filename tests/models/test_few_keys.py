@@ -76,7 +76,7 @@ def test_quantised_matrices_are_folded_as_they_are_read(pack):
     ops = operations()
     for linear in (layer.q_linear, layer.proj):
         packed = pack(linear.weight.data)
-        linear.keep(packed, ops.matmuls.of(packed.storage))
+        linear.store(packed, ops.matmuls.of(packed.storage))
     folded, formula = both(layer, x, audio, ops)
     assert not torch.equal(folded, formula)
     assert relative_error(folded, formula) < 2e-6
@@ -89,7 +89,7 @@ def test_a_lora_beside_a_layer_is_not_lost():
     linear = layer.proj
     up, down = torch.randn(CONFIG.dim, 2), torch.randn(2, CONFIG.dim)
     packed = pack_fp8(linear.weight.data)
-    linear.keep(packed, operations().matmuls.of(packed.storage), (down, up))
+    linear.store(packed, operations().matmuls.of(packed.storage), (down, up))
     found, formula = both(layer, x, audio, operations())
     assert torch.equal(found, formula) and relative_error(found, plain) > 0.5
 

@@ -11,8 +11,8 @@ from infinitetalk.pipeline.models.transformer.block import Operations
 from infinitetalk.pipeline.models.transformer.blocks import TransformerBlocks, is_context_layer
 from infinitetalk.pipeline.models.transformer.files import open_transformer
 from infinitetalk.pipeline.models.transformer.linear import Linear
-from infinitetalk.pipeline.models.transformer.loading import keep_matrix, load_transformer
-from infinitetalk.pipeline.models.transformer.matrices import Keeping, LoraPlace, plan_weights
+from infinitetalk.pipeline.models.transformer.loading import load_transformer, store_matrix
+from infinitetalk.pipeline.models.transformer.matrices import LoraPlace, StorageRequest, plan_weights
 from infinitetalk.pipeline.models.transformer.pointwise import choose_pointwise
 from infinitetalk.pipeline.quantisation.matmul import WEIGHT_ONLY
 from infinitetalk.tests.support.format_matrix import FORMATS, SIZES
@@ -64,10 +64,10 @@ def test_every_matrix_is_kept_as_planned(written, loras):
     for quant in (None, *QUANT.get(name, ())):
         for kind, lora in loras.items():
             for mode in MODES:
-                weights = plan_weights(tensors, Keeping(torch.bfloat16, quant, mode), WEIGHT_ONLY, lora)
+                weights = plan_weights(tensors, StorageRequest(torch.bfloat16, quant, mode), WEIGHT_ONLY, lora)
                 for layer in (FFN, QUERY, OTHER):
                     plan = weights.plans[f"{layer}.weight"]
-                    packed, branch = keep_matrix(f"{layer}.weight", weights, CPU)
+                    packed, branch = store_matrix(f"{layer}.weight", weights, CPU)
                     taken = packed.nbytes + sum(factor.nbytes for factor in branch or ())
                     assert (packed.storage.facts, taken) == (plan.storage, plan.bytes), (quant, kind, mode, layer)
                     assert (branch is not None) == (plan.lora is LoraPlace.BESIDE)
@@ -83,7 +83,7 @@ def test_every_matrix_is_kept_as_planned(written, loras):
 def test_the_sizes_that_memory_is_planned_by_are_those_of_the_loaded_model(written, loras, kind):
     name, tensors = written
     for quant in (None, "int8"):
-        weights = plan_weights(tensors, Keeping(torch.bfloat16, quant), WEIGHT_ONLY, loras[kind])
+        weights = plan_weights(tensors, StorageRequest(torch.bfloat16, quant), WEIGHT_ONLY, loras[kind])
         operations = Operations(choose_attention("sdpa", CPU, torch.bfloat16), choose_pointwise("plain", CPU))
         model = load_transformer(weights, operations, TransformerBlocks(CPU, resident=1))
         taken = {name: tensor.nbytes for name, tensor in model.named_parameters()}
@@ -107,7 +107,8 @@ def test_the_sizes_that_memory_is_planned_by_are_those_of_the_loaded_model(writt
 def test_a_whole_difference_makes_floats_of_a_matrix_that_cannot_be_written(written, loras):
     _, tensors = written
     plans = [
-        plan_weights(tensors, Keeping(torch.bfloat16), WEIGHT_ONLY, loras[kind]).plans for kind in ("none", "whole")
+        plan_weights(tensors, StorageRequest(torch.bfloat16), WEIGHT_ONLY, loras[kind]).plans
+        for kind in ("none", "whole")
     ]
     without, changed = (plan[f"{FFN}.weight"] for plan in plans)
     assert (without.storage.name, changed.storage) == ("GGUF Q4_K", storages.BF16)

@@ -14,7 +14,7 @@ from infinitetalk.pipeline.models.transformer.blocks import TransformerBlocks
 from infinitetalk.pipeline.models.transformer.few_keys import choose_few_keys
 from infinitetalk.pipeline.models.transformer.files import open_transformer
 from infinitetalk.pipeline.models.transformer.loading import load_transformer
-from infinitetalk.pipeline.models.transformer.matrices import Keeping, plan_weights
+from infinitetalk.pipeline.models.transformer.matrices import StorageRequest, plan_weights
 from infinitetalk.pipeline.models.transformer.model import Context
 from infinitetalk.pipeline.models.transformer.pointwise import choose_pointwise
 from infinitetalk.pipeline.quantisation.matmul import WEIGHT_ONLY
@@ -58,7 +58,7 @@ def plain_operations(dtype):
 def loaded(tensors, dtype=torch.float32):
     streamer = TransformerBlocks(CPU, resident=99)
     operations = plain_operations(dtype)
-    model = load_transformer(plan_weights(tensors, Keeping(dtype), operations.matmuls), operations, streamer)
+    model = load_transformer(plan_weights(tensors, StorageRequest(dtype), operations.matmuls), operations, streamer)
     return model, streamer
 
 
@@ -134,7 +134,9 @@ def test_bfloat16_is_close_and_keeps_sensitive_parts_in_float32(folder, inputs):
 @pytest.mark.parametrize(("resident", "offload"), [(0, False), (1, False), (2, True), (0, True), (99, False)])
 def test_residency_never_changes_a_bit(folder, model, inputs, resident, offload, contexts_stay):
     streamer = TransformerBlocks(CPU, resident, contexts_stay, offload)
-    weights = plan_weights(open_transformer(folder / "model.safetensors", None), Keeping(torch.float32), WEIGHT_ONLY)
+    weights = plan_weights(
+        open_transformer(folder / "model.safetensors", None), StorageRequest(torch.float32), WEIGHT_ONLY
+    )
     swapped = load_transformer(weights, model[0].operations, streamer)
     (expected,) = predict(model, inputs, 700.0)
     for _ in range(2):
@@ -149,7 +151,7 @@ def test_residency_never_changes_a_bit(folder, model, inputs, resident, offload,
 def test_blocks_stay_in_their_file_where_host_memory_is_short(folder, model, inputs, monkeypatch, available, quant):
     tensors = open_transformer(folder / "model.safetensors", None)
     whole = TransformerBlocks(CPU, resident=99)
-    weights = plan_weights(tensors, Keeping(torch.float32, quant), WEIGHT_ONLY)
+    weights = plan_weights(tensors, StorageRequest(torch.float32, quant), WEIGHT_ONLY)
     expected = load_transformer(weights, model[0].operations, whole), whole
     monkeypatch.setattr(slab, "available_host_memory", lambda: available)
     blocks = TransformerBlocks(CPU, 1, contexts_stay=False)

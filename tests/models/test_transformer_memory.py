@@ -79,7 +79,7 @@ def model(monkeypatch):
 def in_eight_bits(model):
     for layer in model.modules():
         if isinstance(layer, Linear):
-            layer.keep(pack_int8(layer.weight.data), EIGHT_BIT)
+            layer.store(pack_int8(layer.weight.data), EIGHT_BIT)
 
 
 def inputs():

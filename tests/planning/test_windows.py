@@ -258,10 +258,10 @@ def test_the_vae_leaves_most_of_the_card_by_tiles(monkeypatch, gib, changes):
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: a_card(gib))
     plan = choose_vae(Settings(**changes), torch.device("cuda"))
     height, width = target_size(Settings(**changes).size, 1, 1)
-    there = min(gib, changes.get("vram_limit", gib)) * GIB
-    assert plan.bytes(height * width) <= plan.room(there) <= there / 3
+    total = min(gib, changes.get("vram_limit", gib)) * GIB
+    assert plan.bytes(height * width) <= plan.room(total) <= total / 3
     fewer = [tiles for tiles in VAE_TILES if tiles < plan.tiles]
-    assert all(replace(plan, tiles=tiles).bytes(height * width) > plan.room(there) for tiles in fewer)
+    assert all(replace(plan, tiles=tiles).bytes(height * width) > plan.room(total) for tiles in fewer)
     assert plan.tiles == 1 or gib < 80 or changes
     assert choose_vae(Settings(**changes), torch.device("cpu")).tiles == 1
 

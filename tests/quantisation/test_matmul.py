@@ -371,4 +371,4 @@ def test_products_in_8_bits_need_matrices_in_8_bits(weights):
     with pytest.raises(InputError, match="--quant_matmul on: no matrix is kept in 8 bits; give --quant fp8 or int8"):
         open_weights(settings, find_transformer_files(settings), WEIGHT_ONLY, torch.bfloat16)
     settings = settings.replace(quant="int8")
-    assert open_weights(settings, find_transformer_files(settings), WEIGHT_ONLY, torch.bfloat16).keeping.quant == "int8"
+    assert open_weights(settings, find_transformer_files(settings), WEIGHT_ONLY, torch.bfloat16).request.quant == "int8"

@@ -15,7 +15,7 @@ from infinitetalk.pipeline.models.transformer.block import Operations
 from infinitetalk.pipeline.models.transformer.blocks import TransformerBlocks
 from infinitetalk.pipeline.models.transformer.files import open_transformer
 from infinitetalk.pipeline.models.transformer.loading import load_transformer
-from infinitetalk.pipeline.models.transformer.matrices import Keeping, plan_weights
+from infinitetalk.pipeline.models.transformer.matrices import StorageRequest, plan_weights
 from infinitetalk.pipeline.models.transformer.model import Context
 from infinitetalk.pipeline.models.transformer.pointwise import choose_pointwise
 from infinitetalk.pipeline.models.vae.model import load_vae
@@ -195,7 +195,9 @@ def _transformer(base: Path, audio: Path):
     blocks = TransformerBlocks(cpu, resident=TINY.layers)
     operations = Operations(choose_attention("sdpa", cpu, torch.float32), choose_pointwise("plain", cpu))
     return load_transformer(
-        plan_weights(open_transformer(base, audio), Keeping(torch.float32), operations.matmuls), operations, blocks
+        plan_weights(open_transformer(base, audio), StorageRequest(torch.float32), operations.matmuls),
+        operations,
+        blocks,
     )
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from infinitetalk.pipeline.checkpoints.files import tensors_from_dict
 from infinitetalk.pipeline.facts.sizes import GIB
-from infinitetalk.pipeline.models.transformer.matrices import Keeping, TransformerSize, plan_storage
+from infinitetalk.pipeline.models.transformer.matrices import StorageRequest, TransformerSize, plan_storage
 from infinitetalk.pipeline.planning.memory import Placement, host_bytes
 from infinitetalk.pipeline.residency import host_memory
 from infinitetalk.pipeline.residency.host_memory import HOST_RESERVE, available_host_memory, host_memory_notice
@@ -59,20 +59,20 @@ def test_too_little_is_said_with_what_helps(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("keeping", "touched", "dense", "expected"),
+    ("asked", "touched", "dense", "expected"),
     [
-        (Keeping(torch.bfloat16), "", False, False),
-        (Keeping(torch.float32), "", False, True),
-        (Keeping(torch.bfloat16, "fp8"), "", False, True),
-        (Keeping(torch.bfloat16), "blocks.0.ffn.0.weight", False, True),
-        (Keeping(torch.bfloat16, lora_mode="side"), "blocks.0.ffn.0.weight", False, False),
-        (Keeping(torch.bfloat16, lora_mode="side"), "blocks.0.ffn.0.weight", True, True),
-        (Keeping(torch.bfloat16), "blocks.0.ffn.0.bias", False, False),
+        (StorageRequest(torch.bfloat16), "", False, False),
+        (StorageRequest(torch.float32), "", False, True),
+        (StorageRequest(torch.bfloat16, "fp8"), "", False, True),
+        (StorageRequest(torch.bfloat16), "blocks.0.ffn.0.weight", False, True),
+        (StorageRequest(torch.bfloat16, lora_mode="side"), "blocks.0.ffn.0.weight", False, False),
+        (StorageRequest(torch.bfloat16, lora_mode="side"), "blocks.0.ffn.0.weight", True, True),
+        (StorageRequest(torch.bfloat16), "blocks.0.ffn.0.bias", False, False),
     ],
 )
-def test_what_the_file_holds_as_it_is_kept_can_stay_there(keeping, touched, dense, expected):
+def test_what_the_file_holds_as_it_is_kept_can_stay_there(asked, touched, dense, expected):
     weights = {"blocks.0.ffn.0.weight": torch.zeros(4, 4), "blocks.0.ffn.0.bias": torch.zeros(4)}
     tensors = tensors_from_dict({name: tensor.bfloat16() for name, tensor in weights.items()})
     loras = SimpleNamespace(touches=lambda name: name == touched, has_dense=lambda name: dense)
     for given, made in ((loras, expected), (None, expected and not touched)):
-        assert plan_storage("blocks.0.ffn.0.weight", tensors, given, keeping)[1] == made
+        assert plan_storage("blocks.0.ffn.0.weight", tensors, given, asked)[1] == made

@@ -16,7 +16,7 @@ from infinitetalk.pipeline.models.transformer.block import Operations
 from infinitetalk.pipeline.models.transformer.blocks import TransformerBlocks
 from infinitetalk.pipeline.models.transformer.files import open_transformer
 from infinitetalk.pipeline.models.transformer.loading import load_transformer
-from infinitetalk.pipeline.models.transformer.matrices import Keeping, plan_weights
+from infinitetalk.pipeline.models.transformer.matrices import StorageRequest, plan_weights
 from infinitetalk.pipeline.models.transformer.pointwise import choose_pointwise
 from infinitetalk.pipeline.models.vae.model import load_vae
 from infinitetalk.pipeline.planning.windows import window_plan
@@ -48,7 +48,7 @@ def models(folder):
     tensors = open_transformer(folder, folder / "InfiniteTalk" / "infinitetalk.safetensors")
     operations = Operations(choose_attention("sdpa", CPU, torch.float32), choose_pointwise("plain", CPU))
     transformer = load_transformer(
-        plan_weights(tensors, Keeping(torch.float32), operations.matmuls), operations, blocks
+        plan_weights(tensors, StorageRequest(torch.float32), operations.matmuls), operations, blocks
     )
     clip = load_image_encoder(folder / "models_clip_open-clip-xlm-roberta-large-vit-huge-14.pth", CPU, torch.float32)
     return Models(transformer, blocks, clip, load_vae(folder / "Wan2.1_VAE.pth"), CPU)

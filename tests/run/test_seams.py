@@ -15,13 +15,13 @@ def random_frames(count, seed):
 @pytest.mark.parametrize("cuts", CUTS.values(), ids=CUTS)
 @pytest.mark.parametrize(("motion", "count"), [(9, 4), (7, 3), (1, 20), (5, 1), (20, 1), (9, 12), (13, 30)])
 def test_pieces_are_shifted_as_the_formula_says(cuts, motion, count):
-    window, shown = random_frames(FRAMES, 1), random_frames(1, 2)[:, 0]
+    window, previous = random_frames(FRAMES, 1), random_frames(1, 2)[:, 0]
     expected = window.clone()
-    missing = shown - window[:, motion - 1]
+    missing = previous - window[:, motion - 1]
     for j in range(min(count, FRAMES - motion)):
         expected[:, motion + j] = (window[:, motion + j] + missing * (1 - (j + 1) / (count + 1))).clamp(-1, 1)
     before = window.clone()
-    pieces = list(even_seam(window.split(cuts, dim=1), shown, motion, count))
+    pieces = list(even_seam(window.split(cuts, dim=1), previous, motion, count))
     assert [piece.shape[1] for piece in pieces] == cuts
     made = torch.cat(pieces, dim=1)
     torch.testing.assert_close(made, expected, rtol=0, atol=1e-6)
@@ -33,9 +33,9 @@ def test_pieces_are_shifted_as_the_formula_says(cuts, motion, count):
 
 @pytest.mark.parametrize("given", [(None, 4), (torch.zeros(3, 4, 6), 0)])
 def test_a_first_window_and_no_frames_leave_the_pieces_themselves(given):
-    shown, count = given
+    previous, count = given
     pieces = random_frames(FRAMES, 1).split(4, dim=1)
-    assert all(one is other for one, other in zip(even_seam(pieces, shown, 9, count), pieces, strict=True))
+    assert all(one is other for one, other in zip(even_seam(pieces, previous, 9, count), pieces, strict=True))
 
 
 def test_pieces_leave_as_they_come():

@@ -31,7 +31,7 @@ from ...pipeline.models.transformer.blocks import TransformerBlocks
 from ...pipeline.models.transformer.files import open_transformer
 from ...pipeline.models.transformer.linear import Linear
 from ...pipeline.models.transformer.loading import load_transformer
-from ...pipeline.models.transformer.matrices import Keeping, plan_weights
+from ...pipeline.models.transformer.matrices import StorageRequest, plan_weights
 from ...pipeline.models.transformer.model import Context, WanTransformer
 from ...pipeline.models.transformer.pointwise import choose_pointwise
 from ...pipeline.quantisation.codes import pack
@@ -187,8 +187,8 @@ class Workplace:
         _, mode = WAYS[way]
         operations = Operations(choose_attention("sdpa", CPU, dtype), choose_pointwise("plain", CPU))
         blocks = TransformerBlocks(CPU, resident=SIZES.layers)
-        keeping = Keeping(dtype, quant, mode)
-        weights = plan_weights(open_transformer(*files), keeping, operations.matmuls, self.open_loras(way))
+        request = StorageRequest(dtype, quant, mode)
+        weights = plan_weights(open_transformer(*files), request, operations.matmuls, self.open_loras(way))
         transformer = load_transformer(weights, operations, blocks)
         return Model(transformer, self.inputs)
 
@@ -244,7 +244,7 @@ class Model:
                 packed = Packed(layer.storage, {name: getattr(layer, name).data for name in layer.parts}, ())
                 factors = None if layer.lora_down is None or layer.lora_up is None else (layer.lora_down, layer.lora_up)
                 branch = None if factors is None else (factors[0].data, factors[1].data)
-                layer.keep(pack(PLAIN[torch.float32].facts, packed.unpacked()), multiply_plain, branch)
+                layer.store(pack(PLAIN[torch.float32].facts, packed.unpacked()), multiply_plain, branch)
         return self
 
 

@@ -14,7 +14,7 @@ from infinitetalk.pipeline.models.transformer.block import Operations
 from infinitetalk.pipeline.models.transformer.blocks import TransformerBlocks
 from infinitetalk.pipeline.models.transformer.files import open_transformer
 from infinitetalk.pipeline.models.transformer.loading import load_transformer
-from infinitetalk.pipeline.models.transformer.matrices import Keeping, plan_weights
+from infinitetalk.pipeline.models.transformer.matrices import StorageRequest, plan_weights
 from infinitetalk.pipeline.models.transformer.pointwise import choose_pointwise
 from infinitetalk.pipeline.settings.presets import preset_names
 from infinitetalk.tests.support import lora_files, random_checkpoint
@@ -68,7 +68,7 @@ def lightx2v():
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory, speech):
+def users_folder(tmp_path_factory, speech):
     """The guide's folder: small checkpoints under ``weights`` in all the places that it names."""
     folder = tmp_path_factory.mktemp("users")
     weights = folder / "weights"
@@ -90,10 +90,10 @@ def folder(tmp_path_factory, speech):
 
 
 @pytest.fixture
-def there(folder, monkeypatch):
-    monkeypatch.chdir(folder)
+def folder(users_folder, monkeypatch):
+    monkeypatch.chdir(users_folder)
     monkeypatch.delenv("WORLD_SIZE", raising=False)
-    return folder
+    return users_folder
 
 
 def job(folder):
@@ -124,11 +124,11 @@ def difference(a, b):
     return ((a - b).abs().mean() / 255).item()
 
 
-def test_the_guides_whole_command_runs_with_its_lora(there, capsys):
+def test_the_guides_whole_command_runs_with_its_lora(folder, capsys):
     """As it stands in the guide, down to the size; then at a size at which frames can be compared."""
     assert main([*GUIDE.split(), *QUICK]) == 0
     out, err = capsys.readouterr()
-    assert out == "output_fast.mp4\n" and (there / "output_fast.mp4").stat().st_size > 1000
+    assert out == "output_fast.mp4\n" and (folder / "output_fast.mp4").stat().st_size > 1000
     assert f"LoRA {LIGHTX2V} at 0.8 changes" in err and "modulations" in err
     assert "matrices of the blocks: " in err and " in fp8 e4m3" in err
     assert "the CPU has no fast products of fp8 e4m3: weights are read back for each product" in err
@@ -136,15 +136,15 @@ def test_the_guides_whole_command_runs_with_its_lora(there, capsys):
     assert "640x640" in capsys.readouterr().out
 
 
-def test_the_guides_lora_is_in_effect_under_fp8(there):
+def test_the_guides_lora_is_in_effect_under_fp8(folder):
     quantised = {
         "quant": "fp8",
-        "quant_dir": there / "weights" / QUANTISED,
-        "lora_dir": (there / "weights" / LIGHTX2V,),
+        "quant_dir": folder / "weights" / QUANTISED,
+        "lora_dir": (folder / "weights" / LIGHTX2V,),
     }
-    found = frames(there, **quantised, lora_scale=(0.8,))
-    without, doubled = frames(there, **quantised, lora_scale=(0.0,)), frames(there, **quantised, lora_scale=(1.6,))
-    expected = fused_reference(there)
+    found = frames(folder, **quantised, lora_scale=(0.8,))
+    without, doubled = frames(folder, **quantised, lora_scale=(0.0,)), frames(folder, **quantised, lora_scale=(1.6,))
+    expected = fused_reference(folder)
     assert difference(found, without) > 0.03
     assert difference(found, expected) < 0.5 * difference(found, without)
     assert difference(found, expected) < 0.5 * difference(found, doubled)
@@ -170,7 +170,7 @@ def _in_bf16(layer):
 
 
 @pytest.mark.parametrize("name", preset_names())
-def test_every_preset_runs(there, capsys, name):
+def test_every_preset_runs(folder, capsys, name):
     """Its LoRA and quantised file are found under the weights' folder."""
     words = ["--preset", name, *FLAGS, *QUICK, "--sample_solver", "euler", "--sample_steps", "2", "--overwrite"]
     words += ["--image", "examples/ref_image.png", "--audio", "examples/1.wav", "--prompt", "p", "--save_file", name]
@@ -182,8 +182,8 @@ def test_every_preset_runs(there, capsys, name):
     assert ("fp8 e4m3" in err) == (lora is not None)
 
 
-def test_a_presets_files_that_are_missing_are_named_with_what_to_do(there, tmp_path, capsys):
-    shutil.copytree(there / "weights", tmp_path / "weights")
+def test_a_presets_files_that_are_missing_are_named_with_what_to_do(folder, tmp_path, capsys):
+    shutil.copytree(folder / "weights", tmp_path / "weights")
     base = [word.replace("weights/", f"{tmp_path}/weights/") for word in FLAGS]
     words = ["--preset", "02_comfyui_equivalent", *base, *QUICK, "--save_file", str(tmp_path / "x")]
     words += ["--image", "examples/ref_image.png", "--audio", "examples/1.wav", "--prompt", "p"]
@@ -200,15 +200,15 @@ def test_a_presets_files_that_are_missing_are_named_with_what_to_do(there, tmp_p
         monkey.rename("weights")
 
 
-def state(tensors, keeping):
+def state(tensors, request):
     """All that a transformer keeps, loaded from these tensors."""
     device = torch.device("cpu")
-    operations = Operations(choose_attention("sdpa", device, keeping.dtype), choose_pointwise("plain", device))
-    weights = plan_weights(tensors, keeping, operations.matmuls)
+    operations = Operations(choose_attention("sdpa", device, request.dtype), choose_pointwise("plain", device))
+    weights = plan_weights(tensors, request, operations.matmuls)
     return load_transformer(weights, operations, TransformerBlocks(device, resident=99)).state_dict()
 
 
-def test_multitalk_in_infinitetalks_place_is_a_warning(there, tmp_path, capsys):
+def test_multitalk_in_infinitetalks_place_is_a_warning(folder, tmp_path, capsys):
     path = tmp_path / "multitalk.safetensors"
     save_file(infinitetalk_weights(TINY), path)
     words = [*FLAGS[:4], "--infinitetalk_dir", str(path), *QUICK, "--dry_run", "--image", "examples/ref_image.png"]
@@ -231,7 +231,7 @@ LORA = "diffusion_model.blocks.{}.ffn.0.lora_{}.weight"
     ],
     ids=["in part", "another model", "the small Wan"],
 )  # fmt: skip
-def test_loras_that_do_not_fit_are_refused_by_the_command(there, tmp_path, capsys, tensors, sentence):
+def test_loras_that_do_not_fit_are_refused_by_the_command(folder, tmp_path, capsys, tensors, sentence):
     path = tmp_path / "lora.safetensors"
     save_file(tensors(), path)
     words = [*FLAGS, *QUICK, "--image", "examples/ref_image.png", "--audio", "examples/1.wav", "--prompt", "p"]
@@ -243,46 +243,46 @@ def test_loras_that_do_not_fit_are_refused_by_the_command(there, tmp_path, capsy
 @pytest.mark.parametrize("quant", ["fp8", "int8"])
 class TestConvert:
     @pytest.mark.parametrize("lora", [False, True])
-    def test_a_converted_file_gives_the_frames_of_quantising_while_loading(self, there, capsys, quant, lora):
+    def test_a_converted_file_gives_the_frames_of_quantising_while_loading(self, folder, capsys, quant, lora):
         words = [*FLAGS, "--quant", quant, "--save_file", f"mine_{quant}", "--overwrite", "--device", "cpu"]
         changes = {}
         if lora:
             words += ["--lora_dir", f"weights/{LIGHTX2V}", "--lora_scale", "0.8"]
-            changes = {"lora_dir": (there / "weights" / LIGHTX2V,), "lora_scale": (0.8,)}
+            changes = {"lora_dir": (folder / "weights" / LIGHTX2V,), "lora_scale": (0.8,)}
         assert main(["convert", *words]) == 0
         out, err = capsys.readouterr()
-        path = there / f"mine_{quant}.safetensors"
+        path = folder / f"mine_{quant}.safetensors"
         assert out == f"mine_{quant}.safetensors\n" and "block" in err
         # matrices in 8 bits, the rest in bf16 and float32
         plain = sum(t.numel() for t in (transformer_weights(TINY) | infinitetalk_weights(TINY)).values())
         assert path.stat().st_size < 3 * plain
-        loaded = frames(there, quant=quant, **changes)
+        loaded = frames(folder, quant=quant, **changes)
         direct, as_quantised = (
-            frames(there, dit_path=path, infinitetalk_dir=None),
-            frames(there, quant=quant, quant_dir=path),
+            frames(folder, dit_path=path, infinitetalk_dir=None),
+            frames(folder, quant=quant, quant_dir=path),
         )
         assert torch.equal(direct, as_quantised)
         # what is not a matrix is bf16 in the file and float32 on a CPU that quantises while loading
         assert difference(direct, loaded) < 0.02
         if lora:
-            assert difference(direct, loaded) < 0.2 * difference(direct, frames(there, quant=quant))
+            assert difference(direct, loaded) < 0.2 * difference(direct, frames(folder, quant=quant))
 
-    def test_in_bf16_it_holds_bit_for_bit_what_is_kept_when_quantising_while_loading(self, there, quant):
+    def test_in_bf16_it_holds_bit_for_bit_what_is_kept_when_quantising_while_loading(self, folder, quant):
         words = [*FLAGS, "--quant", quant, "--save_file", f"exact_{quant}", "--overwrite", "--device", "cpu", "--quiet"]
         assert main(["convert", *words]) == 0
-        path = there / f"exact_{quant}.safetensors"
-        audio = there / "weights/InfiniteTalk/single/infinitetalk.safetensors"
-        converted = state(open_transformer(path, None), Keeping(torch.bfloat16))
-        loaded = state(open_transformer(there / BASE, audio), Keeping(torch.bfloat16, quant))
+        path = folder / f"exact_{quant}.safetensors"
+        audio = folder / "weights/InfiniteTalk/single/infinitetalk.safetensors"
+        converted = state(open_transformer(path, None), StorageRequest(torch.bfloat16))
+        loaded = state(open_transformer(folder / BASE, audio), StorageRequest(torch.bfloat16, quant))
         assert set(converted) == set(loaded)
         for name, tensor in loaded.items():
             found = converted[name]
             assert found.dtype == tensor.dtype and torch.equal(found.view(torch.uint8), tensor.view(torch.uint8)), name
         # the CPU's bf16 products may round otherwise for tensors that lie elsewhere in memory
-        frames_converted = frames(there, dit_path=path, infinitetalk_dir=None, dtype="bf16")
-        assert difference(frames_converted, frames(there, quant=quant, dtype="bf16")) < 0.005
+        frames_converted = frames(folder, dit_path=path, infinitetalk_dir=None, dtype="bf16")
+        assert difference(frames_converted, frames(folder, quant=quant, dtype="bf16")) < 0.005
 
-    def test_what_is_inside_is_told(self, there, quant, capsys):
+    def test_what_is_inside_is_told(self, folder, quant, capsys):
         words = [*FLAGS, "--lora_dir", f"weights/{FUSIONX}", "--lora_scale", "0.6", "--quant", quant, "--quiet"]
         assert main(["convert", *words, "--save_file", "told", "--overwrite"]) == 0
         capsys.readouterr()
@@ -309,7 +309,7 @@ class TestConvert:
         (["--quant", "fp8", "--save_file", f"weights/{LIGHTX2V}"], "exists"),
     ],
 )
-def test_what_cannot_be_converted(there, capsys, words, sentence):
+def test_what_cannot_be_converted(folder, capsys, words, sentence):
     assert main(["convert", *FLAGS, *words]) == 2
     assert sentence in capsys.readouterr().err
 
@@ -383,7 +383,7 @@ class TestInspect:
         told = capsys.readouterr().out
         assert all(word in told for word in words), told
 
-    def test_other_containers(self, there, tmp_path, capsys):
+    def test_other_containers(self, folder, tmp_path, capsys):
         """A folder of shards, GGUF, .pth, and quanto with its map, in one call."""
         write_gguf(tmp_path / "base.gguf", transformer_weights(TINY), "Q8_0")
         base = Path(BASE)
@@ -395,6 +395,6 @@ class TestInspect:
         assert "InfiniteTalk's audio layers inside" in quantised and "fp8 e4m3" in quantised
 
     @pytest.mark.parametrize("words", [[], ["--full"], ["nowhere.safetensors"]])
-    def test_how_to_ask_is_said(self, there, capsys, words):
+    def test_how_to_ask_is_said(self, folder, capsys, words):
         assert main(["inspect", *words]) == 2
         assert "inspect: " in capsys.readouterr().err

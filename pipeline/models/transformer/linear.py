@@ -17,7 +17,7 @@ from ...quantisation.storage import Packed, Parts, Storage
 class Linear(nn.Module):
     """``x W^T + b``, and ``+ x down^T up^T`` where a LoRA runs beside.
 
-    Built with an empty float matrix, so that a plain state dict fits; ``keep`` replaces it.
+    Built with an empty float matrix, so that a plain state dict fits; ``store`` replaces it.
     """
 
     def __init__(self, in_features: int, out_features: int) -> None:
@@ -30,7 +30,9 @@ class Linear(nn.Module):
         self.lora_down: nn.Parameter | None = None
         self.lora_up: nn.Parameter | None = None
 
-    def keep(self, packed: Packed, multiply: Multiply, branch: tuple[torch.Tensor, torch.Tensor] | None = None) -> None:
+    def store(
+        self, packed: Packed, multiply: Multiply, branch: tuple[torch.Tensor, torch.Tensor] | None = None
+    ) -> None:
         """Take a matrix as it is kept, and how to multiply by it.
 
         Args:
@@ -56,14 +58,14 @@ class Linear(nn.Module):
 
     def matrix(self, dtype: torch.dtype) -> torch.Tensor:
         """The matrix [out, in] in floats, without a LoRA that runs beside it."""
-        return self.multiply.matrix(self._kept(), dtype)
+        return self.multiply.matrix(self._stored(), dtype)
 
-    def _kept(self) -> Parts:
+    def _stored(self) -> Parts:
         return {name: getattr(self, name) for name in self.parts}
 
     def forward(self, x: torch.Tensor | Activation) -> torch.Tensor:
         """[..., in] -> [..., out]"""
-        y = self.multiply(x, self._kept(), self.bias)
+        y = self.multiply(x, self._stored(), self.bias)
         if self.lora_down is not None and self.lora_up is not None:
             values, added = floats(x).flatten(0, -2), y.view(-1, y.shape[-1])
             for part in token_slices(len(values)):

@@ -24,7 +24,7 @@ from .matrices import LoraPlace, TransformerWeights
 from .model import WanTransformer
 
 
-def keep_matrix(
+def store_matrix(
     name: str, weights: TransformerWeights, device: torch.device
 ) -> tuple[Packed, tuple[torch.Tensor, torch.Tensor] | None]:
     """One matrix as it is to be kept, and the LoRA that runs beside it: ``down`` [r, in] and ``up`` [out, r].
@@ -40,7 +40,7 @@ def keep_matrix(
             matrix = matrix.float() + loras.delta(name, device)
         packed = pack(plan.storage, matrix)
     beside = loras is not None and plan.lora is LoraPlace.BESIDE
-    return packed, loras.branch(name, device, weights.keeping.dtype) if loras is not None and beside else None
+    return packed, loras.branch(name, device, weights.request.dtype) if loras is not None and beside else None
 
 
 def with_lora(name: str, tensor: torch.Tensor, loras: Loras | None) -> torch.Tensor:
@@ -89,8 +89,8 @@ def load_transformer(
             change=lambda name, tensor: changed(prefix + name, tensor),
         )
         for name, layer in layers.items():
-            packed, branch = keep_matrix(prefix + name, weights, device)
-            layer.keep(packed, operations.matmuls.of(CODES[plans[prefix + name].storage]), branch)
+            packed, branch = store_matrix(prefix + name, weights, device)
+            layer.store(packed, operations.matmuls.of(CODES[plans[prefix + name].storage]), branch)
 
     for index, block in enumerate(model.blocks):
         fill_block(block, f"blocks.{index}.")

@@ -26,7 +26,7 @@ from .model import parameter_shapes
 
 
 @dataclass(frozen=True)
-class Keeping:
+class StorageRequest:
     """How the matrices of the blocks are asked to be kept.
 
     Everything else (biases, norms, modulation, embeddings, head, ``audio_proj``) is kept in floats always:
@@ -108,7 +108,7 @@ class TransformerWeights:
 
     tensors: Tensors
     loras: Loras | None
-    keeping: Keeping
+    request: StorageRequest
     config: TransformerConfig
     plans: dict[str, MatrixPlan]
     fused: str = ""
@@ -142,12 +142,12 @@ class TransformerWeights:
             block_bytes=(block_bytes - contexts) // config.num_layers,
             context_bytes=contexts // config.num_layers,
             other_bytes=sum(plan.bytes for plan in plans.values()) - block_bytes,
-            scratch=config.dim * config.ffn_dim * self.keeping.dtype.itemsize if quantised else 0,
+            scratch=config.dim * config.ffn_dim * self.request.dtype.itemsize if quantised else 0,
         )
 
 
 def plan_weights(
-    tensors: Tensors, keeping: Keeping, matmuls: Matmuls, loras: Loras | None = None
+    tensors: Tensors, request: StorageRequest, matmuls: Matmuls, loras: Loras | None = None
 ) -> TransformerWeights:
     """The fate of every weight of the transformer that these tensors are of.
 
@@ -158,42 +158,42 @@ def plan_weights(
     config = transformer_config(tensors)
     shapes = parameter_shapes(config)
     check_parts(shapes, tensors)
-    _check_fusing(tensors, loras, keeping)
+    _check_fusing(tensors, loras, request)
     ways: dict[StorageFacts, Multiply] = {}
     plans = {}
     for name, shape in shapes.items():
-        storage, made, place = plan_storage(name, tensors, loras, keeping)
+        storage, made, place = plan_storage(name, tensors, loras, request)
         if storage not in ways:
             ways[storage] = matmuls.of(CODES[storage])
         size = storage.bytes(shape)
         if loras is not None and place is LoraPlace.BESIDE:
-            size += loras.rank(name) * sum(shape) * keeping.dtype.itemsize
+            size += loras.rank(name) * sum(shape) * request.dtype.itemsize
         way, matrix = ways[storage], is_matrix(name, tensors)
         plans[name] = MatrixPlan(matrix, storage, made, place, way.name, way.reason, size)
-    return TransformerWeights(tensors, loras, keeping, config, plans)
+    return TransformerWeights(tensors, loras, request, config, plans)
 
 
 def plan_storage(
-    name: str, tensors: Tensors, loras: Loras | None, keeping: Keeping
+    name: str, tensors: Tensors, loras: Loras | None, request: StorageRequest
 ) -> tuple[StorageFacts, bool, LoraPlace]:
     """How a weight is kept, whether it is made while loading, and what becomes of LoRAs."""
     found, touched = tensors.storage(name), loras is not None and loras.touches(name)
     if found is None or not is_matrix(name, tensors):
-        storage = FLOATS[dtype_name(weight_dtype(keeping.dtype, name))]
+        storage = FLOATS[dtype_name(weight_dtype(request.dtype, name))]
         return storage, touched or found is not storage, LoraPlace.FUSED if touched else LoraPlace.NONE
-    asked = found if found.quantised else FLOATS[dtype_name(keeping.dtype)]
-    if keeping.quant is not None:
-        same = choices()[keeping.quant]
+    asked = found if found.quantised else FLOATS[dtype_name(request.dtype)]
+    if request.quant is not None:
+        same = choices()[request.quant]
         asked = found if found in same else same[0]
     if loras is None or not touched:
         return asked, asked is not found, LoraPlace.NONE
-    cannot_fuse = keeping.quant is None and found.again is None
-    beside = keeping.lora_mode == "side" or (keeping.lora_mode == "auto" and cannot_fuse)
+    cannot_fuse = request.quant is None and found.again is None
+    beside = request.lora_mode == "side" or (request.lora_mode == "auto" and cannot_fuse)
     # A full difference has no two factors, so its layer is fused whatever the mode.
     if beside and not loras.has_dense(name):
         return asked, asked is not found, LoraPlace.BESIDE
     # What cannot be written again is kept in floats then.
-    storage = FLOATS[dtype_name(keeping.dtype)] if asked.again is None else BY_NAME[asked.again]
+    storage = FLOATS[dtype_name(request.dtype)] if asked.again is None else BY_NAME[asked.again]
     return storage, True, LoraPlace.FUSED
 
 
@@ -202,9 +202,9 @@ def is_matrix(name: str, tensors: Tensors) -> bool:
     return name.startswith("blocks.") and name.endswith(".weight") and len(tensors.shape(name)) == 2
 
 
-def _check_fusing(tensors: Tensors, loras: Loras | None, keeping: Keeping) -> None:
+def _check_fusing(tensors: Tensors, loras: Loras | None, request: StorageRequest) -> None:
     """Raise an InputError if a LoRA is to be fused into a matrix that cannot be written again."""
-    if loras is None or keeping.lora_mode != "fuse" or keeping.quant is not None:
+    if loras is None or request.lora_mode != "fuse" or request.quant is not None:
         return
     for name in tensors:
         storage = tensors.storage(name)

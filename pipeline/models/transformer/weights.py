@@ -19,7 +19,7 @@ from ...lora import open_loras
 from ...quantisation.matmul import Matmuls
 from ...settings.definition import Settings
 from .files import holds_audio, multitalk_notice, open_transformer, transformer_config
-from .matrices import Keeping, MatrixPlan, TransformerWeights, is_matrix, plan_weights
+from .matrices import MatrixPlan, StorageRequest, TransformerWeights, is_matrix, plan_weights
 from .model import parameter_shapes
 
 
@@ -44,14 +44,14 @@ def open_weights(
     if files.loras:
         shapes = parameter_shapes(transformer_config(tensors))
         loras = open_loras(files.loras, settings.lora_scale, shapes, settings.lora_ignore_unmatched)
-    keeping = Keeping(dtype, settings.quant, settings.lora_mode)
-    weights = plan_weights(tensors, keeping, matmuls, loras)
+    request = StorageRequest(dtype, settings.quant, settings.lora_mode)
+    weights = plan_weights(tensors, request, matmuls, loras)
     matrices = [plan for plan in weights.plans.values() if plan.matrix]
     if settings.quant_matmul == "on" and not any(plan.storage.quantised for plan in matrices):
         raise InputError("--quant_matmul on: no matrix is kept in 8 bits; give --quant fp8 or int8, or leave it out.")
     inside = tensors.metadata.get(LORA_METADATA, "")
     given = ", ".join(f"{path.name} ({scale:g})" for path, scale in zip(files.loras, settings.lora_scale, strict=False))
-    notices = [*_kept_notice(matrices), *(loras.describe() if loras else ()), *_audio_notice(files, whole)]
+    notices = [*_storage_notice(matrices), *(loras.describe() if loras else ()), *_audio_notice(files, whole)]
     if inside:
         again = " and gets what --lora_dir gives on top" if given else ""
         notices.append(f"{files.base} holds fused LoRAs already: {inside}{again}.")
@@ -61,9 +61,9 @@ def open_weights(
 def _check_quant_dir(tensors: Tensors, files: TransformerFiles, quant: str) -> None:
     found = Counter(tensors.storage(name) for name in tensors if is_matrix(name, tensors))
     if not any(storage in found for storage in choices()[quant]):
-        kept = next((storage.name for storage, _ in found.most_common() if storage is not None), "nothing")
+        storages = next((storage.name for storage, _ in found.most_common() if storage is not None), "nothing")
         raise InputError(
-            f"--quant_dir: {files.base} keeps its matrices as {kept}, but --quant says {quant}; give the file "
+            f"--quant_dir: {files.base} keeps its matrices as {storages}, but --quant says {quant}; give the file "
             f"of {quant}, or the file with --dit_path and no --quant_dir to convert it while loading."
         )
 
@@ -82,12 +82,12 @@ def _audio_notice(files: TransformerFiles, whole: bool) -> tuple[str, ...]:
     )
 
 
-def _kept_notice(matrices: list[MatrixPlan]) -> tuple[str, ...]:
+def _storage_notice(matrices: list[MatrixPlan]) -> tuple[str, ...]:
     """How the matrices are kept and multiplied, if not in plain floats."""
     counts = Counter(plan.storage for plan in matrices).most_common()
     if not any(storage.quantised for storage, _ in counts):
         return ()
     ways = {plan.storage: f"{plan.product}, {plan.reason}" for plan in matrices if plan.storage.quantised}
-    kept = ", ".join(f"{count} in {storage.name}" for storage, count in counts)
+    storages = ", ".join(f"{count} in {storage.name}" for storage, count in counts)
     how = "; ".join(dict.fromkeys(ways[storage] for storage, _ in counts if storage in ways))
-    return (f"matrices of the blocks: {kept}; products: {how}",)
+    return (f"matrices of the blocks: {storages}; products: {how}",)

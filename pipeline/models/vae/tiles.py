@@ -107,8 +107,8 @@ def _parts(steps: Sequence[Layer], size: int, count: int) -> list[Span]:
 def _way(steps: Sequence[Layer], size: int, rows: Span) -> tuple[list[Span], Span]:
     """The crops of a tile that ends as these rows, and these rows."""
     needed = [rows]
-    for step, there in zip(reversed(steps), reversed(_sizes(steps, size)[:-1]), strict=True):
-        needed.append(step.needs(needed[-1], there))
+    for step, input_size in zip(reversed(steps), reversed(_sizes(steps, size)[:-1]), strict=True):
+        needed.append(step.needs(needed[-1], input_size))
     needed.reverse()
     crops, given = [], 0
     for number, (start, stop) in enumerate(needed):
