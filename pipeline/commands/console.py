@@ -5,6 +5,7 @@ Knows no commands.
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import sys
@@ -25,6 +26,10 @@ def say(text: str) -> None:
         write(sys.stdout, text)
     except BrokenPipeError:
         _silence(sys.stdout)
+    except UnicodeEncodeError as error:
+        raise InputError(
+            f"the result, {text!r}, has characters that are no Unicode; give the file another name."
+        ) from error
     except OSError as error:
         _silence(sys.stdout)
         raise InputError(f"the result cannot be written to standard output ({error.strerror}).") from error
@@ -55,11 +60,21 @@ def ask(question: str) -> str:
 
 
 def write(stream: TextIO | None, text: str, end: str = "\n") -> None:
-    """Text, with what the stream cannot show escaped; None, a stream that was closed from the start, takes nothing."""
+    """Text. A terminal gets what it cannot show escaped; a file or a pipe gets UTF-8, and never another text.
+
+    None, a stream that was closed from the start, takes nothing.
+
+    Raises:
+        UnicodeEncodeError: the text is no Unicode, and not for people alone.
+    """
     if stream is None:
         return
-    encoding = stream.encoding or "ascii"
-    stream.write(text.encode(encoding, "backslashreplace").decode(encoding) + end)
+    if isinstance(stream, io.TextIOWrapper) and not stream.isatty():
+        stream.reconfigure(encoding="utf-8", errors="backslashreplace" if stream is sys.stderr else "strict")
+        stream.write(text + end)
+    else:
+        encoding = stream.encoding or "ascii"
+        stream.write(text.encode(encoding, "backslashreplace").decode(encoding) + end)
     stream.flush()
 
 

@@ -1,4 +1,4 @@
-"""``infinitetalk export FILE``: a ComfyUI graph, or a video made here, as a command."""
+"""``infinitetalk export FILE``: a ComfyUI graph, bare or in a picture or video, or a video made here, as a command."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ from ..errors import InputError
 from ..export.command import SHELLS, Command, command, own_shell
 from ..export.exported import Files
 from ..export.upstream import upstream_command
+from ..graphs.embedded import PICTURES, graph_in, picture_graph, video_tags
 from ..graphs.graph import read_graph
 from ..graphs.places import FolderFiles, PortableFiles
 from ..graphs.read import settings_of
 from ..graphs.video import VIDEOS, read_video, shortened
+from ..job.record import METADATA_KEY
 from ..settings.flags import Parser
 from .console import note, say
 
@@ -27,7 +29,7 @@ def parser() -> Parser:
         "FILE [--shell SHELL] [--full] [--target TARGET] [--comfyui DIR] [--node ID]",
         "Prints the command that makes the video of a ComfyUI graph, or a video once more.",
     )
-    found.add_argument("file", type=Path, metavar="FILE", help="a graph (.json) or a video that was made here (.mp4)")
+    found.add_argument("file", type=Path, metavar="FILE", help="a graph (.json, or in a .png or .mp4), or a video")
     found.add_argument("--shell", choices=SHELLS, default=own_shell(), help="where it will run (default: %(default)s)")
     found.add_argument("--full", action="store_true", help="every flag, not only those that differ from the defaults")
     found.add_argument(
@@ -58,14 +60,19 @@ def export(given: argparse.Namespace) -> Command:
         InputError: a file that is neither, or something that has no equivalent.
     """
     path, files = given.file, _files(given.comfyui)
-    if path.suffix.lower() in VIDEOS:
+    tags = video_tags(path) if path.suffix.lower() in VIDEOS else {}
+    if tags and METADATA_KEY not in tags and (graph := graph_in(tags, path)) is not None:
+        exported = settings_of(graph, files, given.node)
+    elif path.suffix.lower() in PICTURES:
+        exported = settings_of(picture_graph(path), files, given.node)
+    elif path.suffix.lower() in VIDEOS:
         exported = read_video(path, files, given.node)
         if not given.full:
             exported = replace(exported, settings=shortened(exported.settings))
     elif path.suffix.lower() == ".json":
         exported = settings_of(read_graph(path), files, given.node)
     else:
-        raise InputError(f"{path} is neither a graph (.json) nor a video that was made here (.mp4).")
+        raise InputError(f"{path} is neither a graph (.json, or a .png or .mp4 that carries one) nor a video (.mp4).")
     make = {"ours": command, "upstream": upstream_command}[given.target]
     return make(exported, given.shell, given.full)
 

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from ..errors import InputError, in_short
 
+MOST_NODES = 10_000  # many times what people's graphs have
 BYPASSED, MUTED = "bypassed", "muted"
 
 # kinds whose only output is the value of their first widget: the frontend's, core's, KJNodes', and of two small packs
@@ -26,6 +27,9 @@ CONSTANTS = frozenset(
     + ("PrimitiveStringMultiline", "INTConstant", "FloatConstant", "BOOLConstant", "StringConstant")
     + ("StringConstantMultiline", "Int", "Float", "String", "easy int", "easy float", "easy string", "easy boolean")
 )
+# where a graph is in what people have of it: a prompt that was queued, a payload for RunPod's worker, a page's export
+_WRAPPERS = ("prompt", "output", "workflow", "input")
+_WRAPPERS_DEEP = 4
 SEEDS = ("Seed (rgthree)",)  # hold a seed of 0 or more; below it, they draw one for every run
 _READ_FROM_TEXT = {"Int": int, "Float": float}  # ComfyLiterals has a text field for them
 
@@ -74,11 +78,19 @@ class Skipped:
 
 @dataclass(frozen=True)
 class Graph:
-    """The nodes that run, by id; those that do not; and what to call the graph in messages."""
+    """A graph.
+
+    Attributes:
+        nodes: those that run, by id.
+        skipped: those that do not.
+        name: what to call it in messages.
+        saved: whether texts are as the page saves them; when it queues them, it drops comments and makes choices.
+    """
 
     nodes: dict[str, Node]
     skipped: tuple[Skipped, ...] = ()
     name: str = "the graph"
+    saved: bool = False
 
 
 def read_graph(path: Path) -> Graph:
@@ -99,24 +111,39 @@ def read_graph(path: Path) -> Graph:
 
 
 def graph_of(data: object, name: str = "the graph") -> Graph:
-    """The graph in parsed JSON: in the API format, bare or as "prompt" or "output" of a dict, or as the UI saves it.
+    """The graph in parsed JSON: in the API format or as the UI saves it, bare or inside what is sent to a server.
 
     Raises:
         InputError: see ``read_graph``.
     """
     from .workflow_file import unfold  # which builds what is defined here
 
+    for _ in range(_WRAPPERS_DEEP):
+        if (inside := _unpacked(data)) is None:
+            break
+        data = inside
     if isinstance(data, dict):
         if isinstance(data.get("nodes"), list):
             return _checked(unfold(data, name))
-        for wrapper in ("prompt", "output"):
-            if isinstance(data.get(wrapper), dict) and not isinstance(data[wrapper].get("class_type"), str):
-                return graph_of(data[wrapper], name)
-        if isinstance(data.get("workflow"), dict):
-            return graph_of(data["workflow"], name)
         if data and all(isinstance(n, dict) and isinstance(n.get("class_type"), str) for n in data.values()):
             return from_prompt(data, name)
     raise InputError(f"{name} is not a ComfyUI graph: it has neither nodes as the UI saves them nor as the API takes.")
+
+
+def _unpacked(data: object) -> dict[str, object] | None:
+    """What a dict holds under one of _WRAPPERS that is no node itself; None for a bare graph."""
+    if not isinstance(data, dict) or isinstance(data.get("nodes"), list):
+        return None
+    for wrapper in _WRAPPERS:
+        inside = data.get(wrapper)
+        if isinstance(inside, str) and inside.lstrip().startswith("{"):  # as VideoHelperSuite stores a prompt
+            try:
+                inside = json.loads(inside)
+            except (ValueError, RecursionError):
+                continue
+        if isinstance(inside, dict) and not isinstance(inside.get("class_type"), str):
+            return inside
+    return None
 
 
 def from_prompt(prompt: dict[str, dict[str, object]], name: str = "the graph") -> Graph:
@@ -125,17 +152,27 @@ def from_prompt(prompt: dict[str, dict[str, object]], name: str = "the graph") -
     Raises:
         InputError: an entry is no node, or links run in a circle.
     """
-    nodes = {}
+    nodes: dict[str, Node] = {}
     for identity, entry in prompt.items():
         kind, inputs = entry.get("class_type"), entry.get("inputs", {})
+        if len(nodes) >= MOST_NODES:
+            raise too_large(name)
         if not isinstance(kind, str) or not isinstance(inputs, dict):
             raise InputError(f"{name}: node {identity} has no class_type or no inputs; export the graph again.")
-        links = {key: Origin(value[0], int(value[1])) for key, value in inputs.items() if _is_link(value)}
+        links = {}
+        for key, value in inputs.items():
+            if _is_link(value):
+                links[key] = Origin(value[0], _slot(value[1], f"{name}: node {identity}: its input {key}"))
         values = {key: _unwrapped(value) for key, value in inputs.items() if key not in links}
         about = entry.get("_meta")
         title = about.get("title") if isinstance(about, dict) else None
         nodes[str(identity)] = Node(str(identity), kind, str(title or kind), values, (), links)
     return _checked(Graph(nodes, name=name))
+
+
+def too_large(name: str) -> InputError:
+    """More than MOST_NODES nodes, counted with every subgraph in the place of its node."""
+    return InputError(f"{name} has more than {MOST_NODES} nodes; export the part that makes the video.")
 
 
 def _is_link(value: object) -> bool:
@@ -146,6 +183,12 @@ def _is_link(value: object) -> bool:
         and isinstance(value[1], int | float)
         and not isinstance(value[1], bool)
     )
+
+
+def _slot(number: float, where: str) -> int:
+    if not math.isfinite(number) or number != int(number) or number < 0:
+        raise InputError(f"{where} is linked to output {number} of a node; no node has that, link it again.")
+    return int(number)
 
 
 def _unwrapped(value: object) -> object:

@@ -13,7 +13,7 @@ from functools import cached_property
 from typing import Any
 
 from ..errors import InputError
-from .graph import BYPASSED, MUTED, Graph, Node, Origin, Skipped
+from .graph import BYPASSED, MOST_NODES, MUTED, Graph, Node, Origin, Skipped, too_large
 
 VERSIONS = (0.4, 1)
 INERT = (  # notes, and switches for other nodes, which the frontend keeps to itself
@@ -31,6 +31,7 @@ INVISIBLE_LINKS = ("Anything Everywhere", "Anything Everywhere?", "Anything Ever
 CONTROLS = ("fixed", "increment", "decrement", "randomize")
 _GROUPS = ("workflow>", "workflow/")
 
+_LONGEST_WAY, _DEEPEST = 200, 40  # far beyond what people make, far below what Python can follow
 _MUTED, _BYPASSED = 2, 4  # litegraph's modes
 _INPUTS, _OUTPUTS = "-10", "-20"  # what stands for a subgraph's own inputs and outputs among its nodes
 
@@ -52,9 +53,16 @@ def unfold(data: dict[str, Any], name: str) -> Graph:
             raise InputError(
                 f"{name} is a workflow of version {version!r}; 0.4 and 1 are known. Save it with Export (API) instead."
             )
-    scope = _Scope(name, data, known)
+    scope = _Scope(name, data, known, _Count())
     nodes, skipped = scope.nodes_and_skipped()
-    return Graph({node.id: node for node in nodes}, tuple(skipped), name)
+    return Graph({node.id: node for node in nodes}, tuple(skipped), name, saved=True)
+
+
+@dataclass
+class _Count:
+    """The nodes that were unfolded so far, in all scopes together."""
+
+    nodes: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,10 +72,12 @@ class _Scope:
     name: str
     data: dict[str, Any]
     definitions: dict[str, dict[str, Any]]
+    count: _Count
     parent: _Scope | None = None
     owner: dict[str, Any] = field(default_factory=dict)
     prefix: str = ""
     given: dict[tuple[str, str], object] = field(default_factory=dict)  # promoted widgets: (inner node, widget)
+    insides: dict[str, _Scope] = field(default_factory=dict)  # of the subgraphs that were looked into
 
     def error(self, sentence: str) -> InputError:
         return InputError(f"{self.name}: {sentence}; save the workflow in ComfyUI again.")
@@ -116,8 +126,12 @@ class _Scope:
 
     def nodes_and_skipped(self) -> tuple[list[Node], list[Skipped]]:
         """The nodes of this scope and of the subgraphs in it that run, and those that do not."""
-        running, skipped = [], []
+        running: list[Node] = []
+        skipped: list[Skipped] = []
         for identity, node in self.nodes.items():
+            self.count.nodes += 1
+            if self.count.nodes > MOST_NODES:
+                raise too_large(self.name)
             kind, mode = node["type"], node.get("mode", 0)
             if kind in INVISIBLE_LINKS and mode not in (_MUTED, _BYPASSED):
                 raise InputError(
@@ -176,6 +190,11 @@ class _Scope:
     def _resolve_input(self, identity: str, number: int, way: tuple[object, ...]) -> Origin | _Constant | None:
         """Where an input's value comes from. ``way`` is what was passed so far."""
         here = (self.prefix, identity, number)
+        if len(way) >= _LONGEST_WAY:
+            raise self.error(
+                f"the link to node {self.prefix}{identity} ({self.nodes[identity]['type']}) passes more than "
+                f"{_LONGEST_WAY} nodes that only pass it on; link it directly"
+            )
         if here in way:
             raise InputError(
                 f"{self.name}: links run in a circle through node {self.prefix}{identity} "
@@ -194,6 +213,8 @@ class _Scope:
         identity, number = start
         if identity == _INPUTS and self.parent is not None:
             return self._resolve_outside(self.parent, number, way)
+        if number < 0:
+            raise self.error(f"a link comes from output {number} of node {self.prefix}{identity}, which no node has")
         if identity not in self.nodes:
             return Origin(self.prefix + identity, number)
         node = self.nodes[identity]
@@ -239,14 +260,22 @@ class _Scope:
 
     def _inside(self, identity: str) -> _Scope:
         """The subgraph that a node stands for."""
+        if identity in self.insides:
+            return self.insides[identity]
         node, prefix = self.nodes[identity], f"{self.prefix}{identity}:"
         definition = self.definitions[node["type"]]
         scope: _Scope | None = self
+        depth = 0
         while scope is not None:
             if scope.data is definition:
                 raise self.error(f"subgraph {definition.get('name')} contains itself")
-            scope = scope.parent
-        return _Scope(self.name, definition, self.definitions, self, node, prefix, self._promoted(identity))
+            scope, depth = scope.parent, depth + 1
+        if depth > _DEEPEST:
+            raise self.error(f"it has more than {_DEEPEST} subgraphs in each other; unpack some of them")
+        promoted = self._promoted(identity)
+        found = _Scope(self.name, definition, self.definitions, self.count, self, node, prefix, promoted)
+        self.insides[identity] = found
+        return found
 
     def _promoted(self, identity: str) -> dict[tuple[str, str], object]:
         """Values of the widgets that a subgraph shows on its outside: by inner node and name, or by own input."""

@@ -13,7 +13,7 @@ import hypothesis
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from infinitetalk.pipeline.commands.console import write
+from infinitetalk.pipeline.commands.console import say, write
 from infinitetalk.pipeline.commands.main import main
 from infinitetalk.pipeline.commands.table import COMMANDS
 from infinitetalk.pipeline.errors import InputError
@@ -205,9 +205,24 @@ def test_an_interrupt_and_bad_input_inside_a_run(inputs, capsys, monkeypatch):
 
 
 def test_text_that_the_console_cannot_show_is_escaped():
-    stream = io.TextIOWrapper(io.BytesIO(), encoding="cp1252")
+    class Terminal(io.TextIOWrapper):
+        def isatty(self):
+            return True
+
+    stream = Terminal(io.BytesIO(), encoding="cp1252")
     write(stream, "\N{SNOWMAN} \xe9")
     assert stream.buffer.getvalue() == b"\\u2603 \xe9" + os.linesep.encode()
+
+
+def test_a_file_or_a_pipe_gets_utf_8_whatever_python_was_told(monkeypatch):
+    """A prompt or a file's name that was written otherwise would be another one, in a command that looks right."""
+    stream = io.TextIOWrapper(io.BytesIO(), encoding="cp1252")
+    monkeypatch.setattr(sys, "stdout", stream)
+    say("\N{SNOWMAN} \xe9")
+    assert stream.buffer.getvalue() == "\N{SNOWMAN} \xe9".encode() + os.linesep.encode()
+    with pytest.raises(InputError, match="has characters that are no Unicode; give the file another name"):
+        say("\udcff.mp4")
+    assert b"udcff" not in stream.buffer.getvalue()
 
 
 def test_help_lists_every_flag_and_version_a_number(capsys):

@@ -5,16 +5,16 @@ Knows CLIPTextEncode and CLIPLoader, what makes a prompt more than a text, and w
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 from ...errors import InputError
 from ...export.exported import Files
 from ...settings.definition import NEGATIVE_PROMPT
 from ...settings.roles import Values
-from ..graph import SEEDS, Graph, Node, constant_of, linked, refusal, text, value, whole
+from ..graph import SEEDS, Graph, Node, constant_of, feeding, linked, refusal, text, value, whole
 from ..notes import Notes
 from ..orders import CONTROL, Order
+from .prompts import core_prompt, queued_prompt
 
 ORDERS: dict[str, tuple[Order, ...]] = {
     "CLIPTextEncode": ({"text": str},),
@@ -83,7 +83,7 @@ def prompt_settings(graph: Graph, node: Node, positive: str, negative: str, file
     with notes.part():
         encode = of_kind(graph, node, positive, "CLIPTextEncode")
         with notes.part():
-            found["prompt"] = plain_prompt(graph, encode, text(graph, encode, "text"))
+            found["prompt"] = plain_prompt(graph, encode)
         encoder = of_kind(graph, encode, "clip", "CLIPLoader", "CLIPLoaderGGUF")
         found["text_encoder"] = weights(graph, encoder, "clip_name", "text_encoder", files)
         if value(graph, encoder, "device", "default") == "cpu":
@@ -98,7 +98,7 @@ def _unwanted(graph: Graph, node: Node, negative: str, notes: Notes) -> Values:
         return negative_prompt("")
     unwanted = of_kind(graph, node, negative, "CLIPTextEncode", "ConditioningZeroOut")
     if unwanted.kind == "CLIPTextEncode":
-        return negative_prompt(plain_prompt(graph, unwanted, text(graph, unwanted, "text")))
+        return negative_prompt(plain_prompt(graph, unwanted))
     notes.append(f"{unwanted}: zeros as the unwanted became an empty --negative_prompt.")
     return negative_prompt("")
 
@@ -108,15 +108,20 @@ def negative_prompt(unwanted: str) -> Values:
     return {} if unwanted == NEGATIVE_PROMPT else {"negative_prompt": unwanted}
 
 
-def plain_prompt(graph: Graph, node: Node, prompt: str) -> str:
-    """The prompt, which has no weights for words.
+def plain_prompt(graph: Graph, node: Node) -> str:
+    """The text of a CLIPTextEncode, as it reaches the text encoder.
 
     Raises:
-        InputError: it has.
+        InputError: it is more than a text.
     """
-    if re.search(r"\(.*?:[\d.]+\)", prompt):
-        raise refusal(graph, node, "its prompt has weights, (word:1.2), which have no equivalent here; take them out")
-    return prompt.strip()
+    prompt = text(graph, node, "text")
+    source = feeding(graph, node, "text")
+    try:
+        if graph.saved and (source is None or source.kind == "PrimitiveNode"):
+            prompt = queued_prompt(prompt)
+        return core_prompt(prompt)
+    except InputError as error:
+        raise refusal(graph, node, str(error)) from error
 
 
 def quantisation(node: Node, weights: str, asked: str, notes: Notes) -> Values:

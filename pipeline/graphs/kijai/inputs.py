@@ -11,7 +11,8 @@ from ...errors import InputError
 from ...export.exported import Files
 from ...settings.roles import Values
 from ..foreign import media, sizes
-from ..foreign.conditioning import negative_prompt, of_kind, plain_prompt, prompt_settings, weights
+from ..foreign.conditioning import negative_prompt, of_kind, prompt_settings, weights
+from ..foreign.prompts import wrapper_prompt
 from ..graph import Graph, Node, computed, feeding, linked, number, refusal, text, value, whole
 from ..notes import Notes
 
@@ -50,7 +51,10 @@ def _prompt(graph: Graph, node: Node) -> str:
         raise refusal(
             graph, node, "has several prompts, for parts of the video; here is one for all of it: write one, without |"
         )
-    return plain_prompt(graph, node, prompt)
+    try:
+        return wrapper_prompt(prompt)
+    except InputError as error:
+        raise refusal(graph, node, str(error)) from error
 
 
 def _text_encoder(graph: Graph, node: Node, files: Files, notes: Notes) -> Path:
