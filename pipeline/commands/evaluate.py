@@ -12,6 +12,7 @@ import av
 import numpy as np
 
 from ..errors import InputError
+from ..job.container import open_container
 from ..job.record import read_record
 from ..settings.demo import FACE_READER
 from ..settings.flags import Parser
@@ -77,9 +78,7 @@ def read_video(path: Path) -> np.ndarray:
     if not path.is_file():
         raise InputError(f"{path} does not exist; give a video.")
     try:
-        with av.open(
-            f"file:{path}", metadata_errors="replace", container_options={"protocol_whitelist": "file"}
-        ) as container:
+        with open_container(path) as container:
             stream = container.streams.video[0]
             rate = float(stream.average_rate or 0)
             if abs(rate - 25) > 0.01:

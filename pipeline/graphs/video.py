@@ -8,10 +8,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import av
-
 from ..errors import InputError
 from ..export.exported import Exported, Files
+from ..job.container import open_container, tag
 from ..job.record import Record, read_record
 from ..settings.definition import NEGATIVE_PROMPT, Settings, names_with, setting_types
 from ..settings.presets import DEMO, preset_names, settings_with_preset
@@ -56,10 +55,8 @@ def _texts(job: dict[str, Json]) -> dict[str, str | None]:
 
 def _sources(path: Path, record: Record, files: Files, node: str | None) -> tuple[dict[str, Path], tuple[str, ...]]:
     """Reference and speech by flag, and what is to be said about them."""
-    with av.open(
-        f"file:{path}", metadata_errors="replace", container_options={"protocol_whitelist": "file"}
-    ) as container:
-        prompt = container.metadata.get("prompt")
+    with open_container(path) as container:
+        prompt = tag(container, "prompt")
     if prompt is not None:
         graph = graph_of(json.loads(prompt), f"the graph in {path}")
         sampler = only(graph, ours.SAMPLERS, "sampler", node)

@@ -16,6 +16,7 @@ from ..errors import InputError
 from ..settings.definition import Settings, names_with
 from ..settings.roles import Json, Role
 from ..version import __version__
+from .container import open_container, tag
 from .job import Job
 
 METADATA_KEY = "infinitetalk"  # the record, as JSON, in ``av.open(path).metadata``
@@ -53,11 +54,8 @@ def read_record(path: Path) -> Record:
         found = "is a folder" if path.is_dir() else "does not exist"
         raise InputError(f"{path} {found}; give the name of a video.")
     try:
-        # the prefix keeps FFmpeg off the network, whatever the file is called
-        with av.open(
-            f"file:{path}", metadata_errors="replace", container_options={"protocol_whitelist": "file"}
-        ) as container:
-            text = container.metadata.get(METADATA_KEY)
+        with open_container(path) as container:
+            text = tag(container, METADATA_KEY)
     except (av.FFmpegError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise InputError(f"{path} is not a video that can be read ({reason}); give a finished one.") from error

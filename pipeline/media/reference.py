@@ -23,6 +23,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ..errors import InputError, in_short
+from ..job.container import open_container
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -340,10 +341,7 @@ def _decode(path: Path) -> Iterator[tuple[float, av.VideoFrame, Fraction]]:
     What is damaged is left out.
     """
     try:
-        # The prefix and the list keep FFmpeg off the network, whatever the file is called or says.
-        # Not options=, which also goes to the streams, and crashes PyAV 14 to 16 on MPEG program streams.
-        # Tags need not be UTF-8.
-        container = av.open(f"file:{path}", metadata_errors="replace", container_options={"protocol_whitelist": "file"})
+        container = open_container(path)
     except (av.FFmpegError, ValueError) as error:
         raise InputError(
             f"{path} is neither a picture nor a video that can be read: give a PNG, JPEG or MP4 file."

@@ -17,6 +17,7 @@ import av
 import numpy as np
 
 from ..errors import InputError, in_short
+from ..job.container import open_container
 from .ogg import links
 
 RATES = range(4000, 768_001)  # Hz: below, no speech can be understood; above, a header lies
@@ -279,15 +280,12 @@ def open_sound(path: Path, part: range | None = None) -> Iterator[av.container.I
     Raises:
         InputError: it cannot be read as anything, here or in the ``with`` block.
     """
-    # Tags need not be UTF-8. The list keeps FFmpeg off the network, whatever the file says.
-    options = {"protocol_whitelist": "file"}
     try:
         with contextlib.ExitStack() as stack:
             if part is None:
-                container = av.open(f"file:{path}", metadata_errors="replace", container_options=options)
+                container = open_container(path)
             else:
-                file = _Part(stack.enter_context(path.open("rb")), part)
-                container = av.open(file, "r", metadata_errors="replace")
+                container = open_container(_Part(stack.enter_context(path.open("rb")), part))
             yield stack.enter_context(container)
     except (av.FFmpegError, ValueError, OSError) as error:
         raise InputError(

@@ -16,6 +16,7 @@ from PIL import Image, UnidentifiedImageError
 
 from ...errors import InputError
 from ...export.exported import Files
+from ...job.container import open_container
 from ...settings.roles import Values
 from ..graph import Graph, Node, Origin, constant_of, linked, number, refusal, text, value, whole
 from ..notes import Notes
@@ -177,7 +178,7 @@ def file_size(path: Path) -> Size | None:
     except (UnidentifiedImageError, OSError, ValueError):
         pass
     try:
-        with av.open(f"file:{path}", container_options={"protocol_whitelist": "file"}) as container:
+        with open_container(path) as container:
             frame = next(container.decode(video=0))
             turned = round(frame.rotation / 90) % 2 == 1
             return (frame.height, frame.width) if turned else (frame.width, frame.height)
