@@ -19,6 +19,7 @@ from ..settings.roles import Values
 from ..settings.validation import validate
 from . import widgets
 from .graph import Graph, Node, linked, refusal, value
+from .notes import Notes
 from .orders import CONTROL, with_names
 
 SAMPLERS = ("InfiniteTalkSampler",)
@@ -32,21 +33,31 @@ def read(graph: Graph, sampler: str, files: Files) -> Exported:
     Raises:
         InputError: something in the graph has no equivalent, is missing, or is not allowed.
     """
-    notes = seed_note(graph, sampler)
+    notes = Notes([*seed_note(graph, sampler)])
     graph = _with_names(graph)
     owner = graph.nodes[sampler]
-    model = _linked(graph, owner, "model", "InfiniteTalkModelLoader")
-    speech = _linked(graph, owner, "speech", "InfiniteTalkAudioEncoder")
-    values = widgets.setting_values(_values(graph, model, widgets.LOADER), files)
-    values |= widgets.setting_values(_values(graph, owner, widgets.SAMPLER), files)
-    values |= widgets.setting_values(_values(graph, speech, ("wav2vec_dir",)), files)
-    loras = _loras(graph, model, files)
-    if loras:
-        values |= {"lora_dir": tuple(path for path, _ in loras), "lora_scale": tuple(scale for _, scale in loras)}
-    values |= _ruled(_preset(graph, model), _preset(graph, owner), bool(loras), files)
-    prefix = str(value(graph, owner, widgets.PREFIX, widgets.PREFIX_DEFAULT))
-    values |= {"save_file": save_name(prefix), **sources(graph, sampler, files)}
-    return Exported(validate(Settings.of(values)), (*notes, *files.notes()))
+    values: Values = {}
+    with notes.part():
+        model = _linked(graph, owner, "model", "InfiniteTalkModelLoader")
+        values |= _values(graph, model, widgets.LOADER, files, notes)
+        loras = _loras(graph, model, files)
+        if loras:
+            values |= {"lora_dir": tuple(path for path, _ in loras), "lora_scale": tuple(scale for _, scale in loras)}
+        values |= _ruled(_preset(graph, model), _preset(graph, owner), bool(loras), files)
+    ruled = {name: values[name] for name in widgets.SAMPLER if name in values}
+    values |= {**_values(graph, owner, widgets.SAMPLER, files, notes), **ruled}
+    with notes.part():
+        speech = _linked(graph, owner, "speech", "InfiniteTalkAudioEncoder")
+        values |= _values(graph, speech, ("wav2vec_dir",), files, notes)
+    with notes.part():
+        values["save_file"] = save_name(str(value(graph, owner, widgets.PREFIX, widgets.PREFIX_DEFAULT)))
+    with notes.part():
+        values |= sources(graph, sampler, files)
+    settings = Settings.of(values)
+    with notes.part():
+        validate(settings)
+    notes.check(graph.name)
+    return Exported(settings, (*notes.said, *files.notes()))
 
 
 def _with_names(graph: Graph) -> Graph:
@@ -148,8 +159,17 @@ def seed_note(graph: Graph, sampler: str) -> tuple[str, ...]:
     )
 
 
-def _values(graph: Graph, owner: Node, names: tuple[str, ...]) -> dict[str, object]:
-    return {name: value(graph, owner, name) for name in names}
+def _values(graph: Graph, owner: Node, names: tuple[str, ...], files: Files, notes: Notes) -> Values:
+    """The settings of a node's widgets."""
+    found: Values = {}
+    for name in names:
+        with notes.part():
+            given = {name: value(graph, owner, name)}
+            try:
+                found |= widgets.setting_values(given, files)
+            except InputError as error:
+                raise refusal(graph, owner, str(error)) from error
+    return found
 
 
 def _linked(graph: Graph, owner: Node, slot: str, kind: str) -> Node:

@@ -10,7 +10,7 @@ from infinitetalk.pipeline.graphs.notes import MOST_REFUSALS, Notes
 from infinitetalk.pipeline.graphs.places import FolderFiles
 from infinitetalk.pipeline.graphs.read import settings_of
 from infinitetalk.tests.support.kijai_graphs import API, UI, changed, export, is_told, of
-from infinitetalk.tests.support.places import GRAPHS
+from infinitetalk.tests.support.places import GRAPHS, QUEUED
 
 NATIVE = GRAPHS / "native_two_windows_api.json"
 
@@ -117,3 +117,11 @@ def test_no_more_are_listed_than_anybody_reads():
         notes.check("graph")
     lines = str(error.value).split("\n")
     assert len(lines) == MOST_REFUSALS + 2 and lines[-1] == "- and 3 more."
+
+
+def test_our_own_nodes():
+    data = json.loads((QUEUED / "infinitetalk_single_image.json").read_text(encoding="utf-8"))
+    of(data, "InfiniteTalkSampler")["inputs"] |= {"sample_steps": "x", "motion_frame": "y"}
+    of(data, "LoadAudio")["inputs"]["audio"] = ""
+    first, *others = refused(data)
+    assert len(others) == 3 and all(line.startswith("- node ") for line in others)

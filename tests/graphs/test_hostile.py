@@ -6,7 +6,10 @@ import pytest
 from infinitetalk.pipeline.errors import InputError
 from infinitetalk.pipeline.graphs import workflow_file
 from infinitetalk.pipeline.graphs.graph import MOST_NODES, after, before, from_prompt, graph_of
+from infinitetalk.pipeline.graphs.native import reader as native
 from infinitetalk.tests.support.graph_parts import node, sink, source, workflow
+
+sources = native._sources
 
 
 def nested(definitions, each):
@@ -63,3 +66,19 @@ def test_walks_look_at_each_node_once():
     graph = from_prompt({str(n): {"class_type": "A", "inputs": inputs[n]} for n in range(count)}, "graph")
     assert list(after(graph, graph.nodes["0"])) == [str(n) for n in range(1, count)]
     assert len(before(graph, *graph.nodes.values())) == count
+
+
+def test_a_chain_of_windows_is_walked_once(monkeypatch):
+    """Each window takes the frames of all before it: looked at again and again, they would be looked at n^3 times."""
+    graph, last = {}, None
+    for n in range(300):
+        frames = {} if last is None else {"previous_frames": [f"b{n - 1}", 0]}
+        graph[f"w{n}"] = {"class_type": "WanInfiniteTalkToVideo", "inputs": frames}
+        joined = {"images": [f"w{n}", 3]} if last is None else {"images": [f"w{n}", 3], "more": [f"b{n - 1}", 0]}
+        graph[f"b{n}"] = {"class_type": "ImageBatch", "inputs": joined}
+        last = n
+    read, steps = from_prompt(graph, "graph"), []
+    monkeypatch.setattr(native, "_sources", lambda *args: steps.append(1) or sources(*args))
+    assert [window.id for window in native._chain(read, read.nodes["w299"])] == [f"w{n}" for n in range(300)]
+    assert len(steps) <= 300 * 300 * 2
+    assert native.earlier_windows(read) == {f"w{n}" for n in range(299)}

@@ -33,6 +33,7 @@ ORDERS: dict[str, tuple[Order, ...]] = {
     "CLIPVisionEncode": ({"crop": str},),
     "VAELoader": ({"vae_name": str},),
 }
+_MOST_WINDOWS = 500  # half an hour of video
 _SPEECH_NOTE = (
     "ComfyUI's own nodes encode speech at its loudness and bring its features to 25 a second at the end; this command "
     "normalises the loudness and does that before the last layers, as upstream, so lips move slightly differently."
@@ -42,13 +43,9 @@ _SPEECH_NOTE = (
 def earlier_windows(graph: Graph) -> set[str]:
     """The windows that others go on from: not a video by themselves."""
     windows = [node for node in graph.nodes.values() if node.kind in SAMPLERS]
-    return {
-        name
-        for window in windows
-        if (previous := feeding(graph, window, "previous_frames")) is not None
-        for name, node in before(graph, previous).items()
-        if node in windows
-    }
+    previous = [feeding(graph, window, "previous_frames") for window in windows]
+    behind = before(graph, *(node for node in previous if node is not None))
+    return {window.id for window in windows if window.id in behind}
 
 
 def read(graph: Graph, sampler: str, files: Files) -> Exported:
@@ -88,12 +85,37 @@ def _chain(graph: Graph, last: Node) -> list[Node]:
     """The windows of a video, the first first."""
     windows = [last]
     while (previous := feeding(graph, windows[0], "previous_frames")) is not None:
-        earlier = [node for node in before(graph, previous).values() if node.kind in SAMPLERS]
-        latest = [node for node in earlier if not any(node.id in before(graph, n) for n in earlier if n is not node)]
-        if len(latest) != 1:
+        earlier = _nearest_windows(graph, previous)
+        if len(windows) > _MOST_WINDOWS or len(earlier) > _MOST_WINDOWS:
+            raise refusal(graph, last, f"has more than {_MOST_WINDOWS} windows before it; give a shorter chain")
+        if len(earlier) > 1:  # frames of several windows together: the one that all others are behind
+            behind = {name for node in earlier for name in before(graph, *_sources(graph, node))}
+            earlier = [node for node in earlier if node.id not in behind]
+        if len(earlier) != 1:
             raise refusal(graph, windows[0], f"previous_frames comes from {previous}, which no window is behind")
-        windows.insert(0, latest[0])
+        windows.insert(0, earlier[0])
     return windows
+
+
+def _sources(graph: Graph, node: Node) -> list[Node]:
+    return [graph.nodes[origin.node] for origin in node.links.values() if origin.node in graph.nodes]
+
+
+def _nearest_windows(graph: Graph, node: Node) -> list[Node]:
+    """The windows that something of a node comes from, without those that only come before them."""
+    found: dict[str, Node] = {}
+    seen: set[str] = set()
+    ahead = [node]
+    while ahead:
+        node = ahead.pop()
+        if node.id in seen:
+            continue
+        seen.add(node.id)
+        if node.kind in SAMPLERS:
+            found[node.id] = node
+        else:
+            ahead += _sources(graph, node)
+    return list(found.values())
 
 
 def _alike(graph: Graph, windows: list[Node], settings_of: Callable[[Node], Values], notes: Notes) -> Values:
