@@ -16,7 +16,7 @@ from server import PromptServer
 from ...pipeline.errors import InputError
 from ...pipeline.graphs.widgets import LOADER, SAMPLER, widget_value
 from ...pipeline.settings.presets import load_preset, preset_names
-from . import commands, files
+from . import commands, files, requests
 
 PACK = Path(__file__).parents[2]
 SERVED = {"/extensions": PACK / "web", "/api/workflow_templates": PACK / "workflows"}
@@ -30,10 +30,13 @@ async def presets(request: web.Request) -> web.Response:
 
 @routes.post("/infinitetalk/export")
 async def export(request: web.Request) -> web.Response:
-    content = await request.json()
     try:
-        shell = content.get("shell") or commands.default_shell()
-        command = commands.of_graph(content.get("prompt") or {}, shell, workflow=content.get("workflow"))
+        asked = requests.of_export(request.content_type, request.headers, await request.read(), commands.SHELLS)
+    except InputError as error:
+        return web.json_response({"error": str(error)}, status=400)
+    try:
+        shell = asked.shell or commands.default_shell()
+        command = commands.of_graph(asked.prompt, shell, workflow=asked.workflow)
     except InputError as error:
         return web.json_response({"error": str(error)})
     return web.json_response({"command": command.text, "notes": command.notes, "file": command.file})

@@ -18,11 +18,11 @@ quantised is as in a plain file (``writing`` writes it). Knows no models.
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 
 from ..errors import InputError
+from ..facts.json_text import read_json
 from ..facts.storages import ROW_SCALED, STORAGES
 from .entry import Entry
 from .scaled import fits, scaled
@@ -166,6 +166,6 @@ def _header(path: Path, metadata: dict[str, str], what: str) -> dict[str, object
 
 def _json(text: str | bytes, path: Path, name: str, what: str) -> object:
     try:
-        return json.loads(text)
+        return read_json(text)
     except ValueError as error:
         raise InputError(f"{what}: {path} has a {name} that is not valid JSON. Download it again.") from error

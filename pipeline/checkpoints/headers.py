@@ -7,7 +7,6 @@ huggingface/safetensors (README and ``safetensors/src/tensor.rs``); GGUF has a m
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass
 from enum import Enum
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from ..errors import InputError
+from ..facts.json_text import read_json
 from ..facts.storages import StorageFacts
 
 if TYPE_CHECKING:
@@ -182,7 +182,7 @@ def _safetensors_header(file: HeaderFile) -> Header:
             length = int.from_bytes(opened.read(_LENGTH), "little")
             if length > min(_LONGEST, file.stamp[0] - _LENGTH):
                 raise ValueError("the file ends within the header")
-            header = json.loads(opened.read(length).decode())
+            header = read_json(opened.read(length).decode())
         metadata = header.pop("__metadata__", None) or {}
         if not all(isinstance(text, str) for text in metadata.values()):
             raise ValueError("the metadata are no texts")

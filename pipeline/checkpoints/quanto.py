@@ -10,11 +10,11 @@ nn/qmodule.py), which multiplies data by scale in the scale's dtype; here it is 
 from __future__ import annotations
 
 import base64
-import json
 from pathlib import Path
 
 from ..errors import InputError
 from ..facts import downloads
+from ..facts.json_text import read_json
 from ..facts.storages import STORAGES
 from .entry import Entry
 from .scaled import fits, scaled
@@ -70,7 +70,7 @@ def _map(path: Path, metadata: dict[str, str], what: str) -> dict[str, str]:
     """The type of each layer, from the header or the file beside."""
     source, text = _map_text(path, metadata, what)
     try:
-        layers = json.loads(text if text.lstrip().startswith("{") else base64.b64decode(text))
+        layers = read_json(text if text.lstrip().startswith("{") else base64.b64decode(text))
     except ValueError as error:
         raise InputError(f"{what}: {source} is not valid JSON. Download it again.") from error
     if not isinstance(layers, dict) or not all(isinstance(layer, dict) for layer in layers.values()):

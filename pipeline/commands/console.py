@@ -5,6 +5,7 @@ Knows no commands.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
@@ -54,9 +55,13 @@ def refuse(sentence: str) -> None:
 
 
 def ask(question: str) -> str:
-    """A question on the terminal; an end of input is an empty answer."""
-    write(sys.stderr, question, end="")
-    return sys.stdin.readline()
+    """A question on the terminal; an end of input is an empty answer, and so is none at all."""
+    with contextlib.suppress(OSError):
+        write(sys.stderr, question, end="")
+    try:
+        return "" if sys.stdin is None else sys.stdin.readline()
+    except (OSError, ValueError):  # closed, or no text
+        return ""
 
 
 def write(stream: TextIO | None, text: str, end: str = "\n") -> None:

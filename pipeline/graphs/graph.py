@@ -7,7 +7,6 @@ and what it queues (the API format). ComfyUI itself is not needed.
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections import deque
@@ -17,6 +16,7 @@ from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 from ..errors import InputError, in_short
+from ..facts.json_text import read_json
 
 MOST_NODES = 10_000  # many times what people's graphs have
 BYPASSED, MUTED = "bypassed", "muted"
@@ -100,7 +100,7 @@ def read_graph(path: Path) -> Graph:
         InputError: it cannot be read, is no graph, or of an unknown version; or its links run in a circle.
     """
     try:
-        data = json.loads(path.read_text(encoding="utf-8-sig"))
+        data = read_json(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror or error}.") from error
     except UnicodeDecodeError as error:
@@ -138,8 +138,8 @@ def _unpacked(data: object) -> dict[str, object] | None:
         inside = data.get(wrapper)
         if isinstance(inside, str) and inside.lstrip().startswith("{"):  # as VideoHelperSuite stores a prompt
             try:
-                inside = json.loads(inside)
-            except (ValueError, RecursionError):
+                inside = read_json(inside)
+            except ValueError:
                 continue
         if isinstance(inside, dict) and not isinstance(inside.get("class_type"), str):
             return inside

@@ -9,8 +9,12 @@ import re
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 
 from ..errors import InputError, in_short
+
+if TYPE_CHECKING:
+    import yaml
 
 # setting -> the folders of ComfyUI that are offered for it, in the order of search
 FOLDERS: dict[str, tuple[str, ...]] = {
@@ -130,15 +134,37 @@ class FolderFiles:
         import yaml
 
         try:
-            sections = yaml.safe_load(file.read_text(encoding="utf-8-sig")) or {}
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            sections = yaml.load(file.read_text(encoding="utf-8-sig"), _plain_loader()) or {}
+        except (yaml.YAMLError, ValueError, RecursionError, OSError) as error:
             raise InputError(f"--comfyui: {file} is not YAML ({in_short(error)}).") from error
+        if not isinstance(sections, dict):
+            raise InputError(f"--comfyui: {file} holds a {type(sections).__name__}, sections with folders expected.")
         found: dict[str, list[Path]] = {}
         for section in sections.values():
             if not isinstance(section, dict):
                 continue
-            base = self.base / Path(str(section.get("base_path") or "")).expanduser()
+            base = self.base / _own_folder(str(section.get("base_path") or ""), file)
             for folder, paths in section.items():
-                if folder not in ("base_path", "is_default"):
+                if folder not in ("base_path", "is_default") and isinstance(paths, str):
                     found.setdefault(folder, []).extend(base / line for line in str(paths).split("\n") if line.strip())
         return found
+
+
+def _plain_loader() -> type[yaml.SafeLoader]:
+    """A loader of YAML without aliases: a few of them can stand for more than any memory holds."""
+    import yaml
+
+    class Plain(yaml.SafeLoader):
+        def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+            if self.check_event(yaml.AliasEvent):
+                raise yaml.YAMLError("it has aliases")
+            return super().compose_node(parent, index)
+
+    return Plain
+
+
+def _own_folder(text: str, file: Path) -> Path:
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:
+        raise InputError(f"--comfyui: {file} has the base_path {text!r}, whose user is not known here.") from error

@@ -5,11 +5,11 @@ A video that was made in ComfyUI carries its graph as well, which knows the file
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from ..errors import InputError
 from ..export.exported import Exported, Files
+from ..facts.json_text import read_json
 from ..job.container import open_container, tag
 from ..job.record import Record, read_record
 from ..settings.definition import NEGATIVE_PROMPT, Settings, names_with, setting_types
@@ -58,12 +58,13 @@ def _sources(path: Path, record: Record, files: Files, node: str | None) -> tupl
     with open_container(path) as container:
         prompt = tag(container, "prompt")
     if prompt is not None:
-        graph = graph_of(json.loads(prompt), f"the graph in {path}")
+        graph = graph_of(read_json(prompt), f"the graph in {path}")
         sampler = only(graph, ours.SAMPLERS, "sampler", node)
         return ours.sources(graph, sampler.id, files), files.notes()
     reference, speech = (Path(str(record.job[name])) for name in ("reference", "speech"))
     is_video = record.settings.get("video") is not None or reference.suffix.lower() in VIDEOS
-    missing = [source for source in (reference, speech) if not source.exists()]
+    # a share of another computer is not asked for, whatever the file says: asking tells it who asks
+    missing = [each for each in (reference, speech) if str(each).startswith((r"\\", "//")) or not each.exists()]
     notes = tuple(f"{source} is not there now; the video was made from it." for source in missing)
     return {"video" if is_video else "image": reference, "audio": speech}, notes
 

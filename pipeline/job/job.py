@@ -6,13 +6,13 @@ Looks whether files exist, not into them. Knows nothing of how a video is made.
 from __future__ import annotations
 
 import difflib
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import InputError, in_short
+from ..facts.json_text import read_json
 from ..settings.definition import NEGATIVE_PROMPT, Settings
 
 if TYPE_CHECKING:
@@ -94,12 +94,12 @@ def _read_json(settings: Settings) -> dict[str, object]:
         hint = f"the bundled one is {bundled}" if bundled.is_file() else "check the path"
         raise InputError(f"--input_json: {path} does not exist; {hint}.")
     try:
-        entries = json.loads(path.read_text(encoding="utf-8-sig"))
+        entries = read_json(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise InputError(f"--input_json: {path} cannot be read ({error.strerror}); check the file.") from error
     except UnicodeDecodeError as error:
         raise InputError(f"--input_json: {path} is not JSON in UTF-8; save it as UTF-8 text.") from error
-    except (json.JSONDecodeError, RecursionError) as error:
+    except ValueError as error:
         raise InputError(
             f"--input_json: {path} is not JSON in UTF-8 ({in_short(error)}); texts stand in double quotes, a backslash "
             "is written twice, and no comma follows the last entry."

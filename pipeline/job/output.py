@@ -5,7 +5,6 @@ Of the files beside it only the beginning of a state is read, to tell ours from 
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import stat
@@ -14,6 +13,7 @@ from datetime import datetime
 from pathlib import Path
 
 from ..errors import InputError
+from ..facts.json_text import read_json
 from ..settings.definition import Settings
 from .job import Job
 
@@ -51,8 +51,8 @@ def windows_done(path: Path) -> int | None:
     try:
         with state_path(path).open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
-            header = json.loads(file.read(min(length, _LONGEST_NOTES)))
-        found = json.loads(header["__metadata__"]["state"])["windows"]
+            header = read_json(file.read(min(length, _LONGEST_NOTES)))
+        found = read_json(header["__metadata__"]["state"])["windows"]
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
     return found if type(found) is int else None

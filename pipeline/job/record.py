@@ -6,13 +6,13 @@ taken for granted but what is found. Knows nothing of how a video is made.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 import av
 
 from ..errors import InputError
+from ..facts.json_text import read_json
 from ..settings.definition import Settings, names_with
 from ..settings.roles import Json, Role
 from ..version import __version__
@@ -65,7 +65,7 @@ def read_record(path: Path) -> Record:
             "or another program has saved it again."
         )
     try:
-        entries = json.loads(text)
+        entries = read_json(text)
         return Record(str(entries["version"]), dict(entries["settings"]), dict(entries["job"]))
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"the settings in {path} are damaged; another program may have changed them.") from error

@@ -6,13 +6,13 @@ normal on the image-to-video model); a key that has no place in the model is nev
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..checkpoints.files import Tensors, open_tensors
-from ..errors import InputError
+from ..errors import InputError, in_short
+from ..facts.json_text import read_json
 from .changes import Change, Difference, Product, is_lora
 from .names import flat_names, parameter_of, refused_as, split_key, without_prefix
 
@@ -140,9 +140,9 @@ def _adapter(path: Path, tensors: Tensors) -> _Adapter:
     beside = path.parent / "adapter_config.json"
     text = tensors.metadata.get("lora_adapter_metadata")
     if text is None and path.stem.startswith("adapter_model") and beside.exists():
-        text = beside.read_text(encoding="utf-8")
+        text = _text(beside)
     try:
-        config = json.loads(text or "{}")
+        config = read_json(text or "{}")
         values = {name.rpartition(".")[2]: value for name, value in config.items()}
     except (ValueError, AttributeError) as error:
         raise InputError(f"--lora_dir: the settings of {path} (PEFT's adapter config) are damaged.") from error
@@ -150,6 +150,13 @@ def _adapter(path: Path, tensors: Tensors) -> _Adapter:
         raise InputError(f"--lora_dir: {path} has an alpha_pattern in its settings, which is not read.")
     alpha = values.get("lora_alpha")
     return _Adapter(float(alpha) if isinstance(alpha, int | float) else None, values.get("use_rslora") is True)
+
+
+def _text(beside: Path) -> str:
+    try:
+        return beside.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise InputError(f"--lora_dir: {beside} (PEFT's adapter config) cannot be read ({in_short(error)}).") from error
 
 
 def _misfit(path: Path, change: Change, name: str, shape: tuple[int, ...]) -> str:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from transformers import Wav2Vec2Config, Wav2Vec2Model
 from ..checkpoints.files import Tensors, open_tensors
 from ..checkpoints.load import fill
 from ..errors import InputError, in_short
+from ..facts.json_text import read_json
 from ..media.audio import FPS, SAMPLE_RATE, frame_count
 from ..residency.slab import HostWeights
 
@@ -335,7 +335,7 @@ def _read_json(path: Path) -> dict:
     if not path.is_file():
         return {}
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = read_json(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise InputError(
             f"{WHAT}: {path} is not valid JSON ({in_short(error)}); download it again: {DOWNLOAD}"
@@ -398,5 +398,10 @@ def _build(settings: dict, tensors: Tensors, device: torch.device | str) -> Wav2
             f"{WHAT}: {tensors.source.parent / 'config.json'} does not describe a wav2vec2 model ({reason}); "
             f"download it again: {DOWNLOAD}"
         ) from error
+    if not all(type(number) is int and number > 0 for number in (*config.conv_stride, *config.conv_kernel)):
+        raise InputError(
+            f"{WHAT}: {tensors.source.parent / 'config.json'} has a conv_stride or conv_kernel that is no whole number "
+            f"above 0; download it again: {DOWNLOAD}"
+        )
     fill(model, tensors, WHAT, dtype=torch.float32, device=device)
     return model.eval()

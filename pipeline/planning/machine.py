@@ -21,6 +21,7 @@ from ..settings.definition import Settings
 from ..version import __version__
 from .memory import VAE_TILES, VaePlan
 
+THREADS = "the number of threads (OMP_NUM_THREADS)"
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
 
@@ -150,8 +151,10 @@ def computes(machine: Machine, vae: VaePlan, products: str) -> dict[str, str]:
     Args:
         products: how the transformer's matrices are multiplied.
     """
+    on_cpu = machine.device.type == "cpu"
     return {
         "device": machine.device.type,
+        **({THREADS: str(torch.get_num_threads())} if on_cpu else {}),  # sums are cut by it
         "dtype": _name(machine.dtype),
         "VAE's dtype": _name(vae.dtype),
         "VAE's tiles": str(vae.tiles),

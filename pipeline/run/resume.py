@@ -19,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from ..errors import InputError
+from ..facts.json_text import read_json
 from ..job.output import (
     check_unfinished,
     is_own_state,
@@ -125,7 +126,7 @@ def load_state(path: Path) -> RunState | None:
         return None
     try:
         with safe_open(target, framework="pt") as file:
-            notes = json.loads(file.metadata()["state"])
+            notes = read_json(file.metadata()["state"])
             motion = file.get_tensor("motion").clone()  # off the file, and aligned like a fresh one
             if not motion.isfinite().all():
                 raise ValueError("motion frames that are not finite")

@@ -6,7 +6,6 @@ The base (Wan 2.1 I2V) and InfiniteTalk's audio weights may be separate files or
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +16,7 @@ from ...checkpoints.lookup import audio_file
 from ...checkpoints.shapes import check_names, check_shape, dimensions
 from ...errors import InputError, in_short
 from ...facts import downloads
+from ...facts.json_text import read_json
 from ...facts.model_sizes import AUDIO_WINDOW, TransformerConfig
 
 if TYPE_CHECKING:
@@ -188,8 +188,8 @@ def _num_heads(dim: int, tensors: Tensors) -> int:
     config = (source if source.is_dir() else source.parent) / "config.json"
     if config.exists():
         try:
-            settings = json.loads(config.read_text(encoding="utf-8"))
-        except ValueError as error:
+            settings = read_json(config.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
             raise InputError(f"{config} is not valid JSON ({in_short(error)}).") from error
         if not isinstance(settings, dict):
             raise InputError(f"{config} holds a JSON {type(settings).__name__}, not the sizes of a model.")
