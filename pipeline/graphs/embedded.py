@@ -5,13 +5,13 @@ Knows where the two put them (``prompt``, ``workflow``, and a ``comment`` that h
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import av
 from PIL import Image, UnidentifiedImageError
 
 from ..errors import InputError
+from ..facts.json_text import read_json
 from .graph import Graph, graph_of
 
 PICTURES = (".png",)
@@ -59,8 +59,8 @@ def graph_in(tags: dict[str, object] | dict[str, str], path: Path) -> Graph | No
         if not isinstance(found, str):
             continue
         try:
-            data = json.loads(found)
-        except (ValueError, RecursionError):
+            data = read_json(found)
+        except ValueError:
             continue
         if isinstance(data, dict) and data:
             return graph_of(data, f"the graph in {path}")
