@@ -62,7 +62,7 @@ def read_lora(path: Path, shapes: Shapes, ignore_unmatched: bool = False) -> Lor
             groups.setdefault(split[0], {})[split[1]] = key
     changes: dict[str, list[Change]] = {}
     for module, parts in groups.items():
-        unmatched += _take(module, parts, tensors, shapes, flat, changes, adapter, path)
+        unmatched += _take(module, parts, tensors, shapes, flat, changes, adapter)
     if not changes:
         raise InputError(_other_model(path, unmatched))
     if unmatched and not ignore_unmatched:
@@ -91,7 +91,6 @@ def _take(
     flat: dict[str, str],
     changes: dict[str, list[Change]],
     adapter: _Adapter,
-    path: Path,
 ) -> list[str]:
     """Put a module's tensors into ``changes``; returns the keys that have no place."""
     unmatched = []
@@ -100,7 +99,8 @@ def _take(
         for part, other in (("up", "down"), ("down", "up")):
             if part not in parts:
                 raise InputError(
-                    f"--lora_dir: {path} has {parts[other]} without its other half ({part}). Download it again."
+                    f"--lora_dir: {tensors.source} has {parts[other]} without its other half ({part}). "
+                    "Download it again."
                 )
         alpha = parts.get("alpha", adapter.alpha)
         product = Product(tensors, parts["up"], parts["down"], parts.get("mid"), alpha, adapter.by_root)
@@ -119,7 +119,7 @@ def _take(
         elif part == "bias of up" and product is not None:
             change = Difference(tensors, key, product.factor)
         if not change.fits(shapes[name]):
-            raise InputError(_misfit(path, change, name, shapes[name]))
+            raise InputError(_misfit(tensors.source, change, name, shapes[name]))
         changes.setdefault(name, []).append(change)
     return unmatched
 

@@ -73,7 +73,7 @@ def save_state(path: Path, state: RunState) -> None:
         InputError: it cannot be written, or there is a file of somebody else's.
     """
     motion = state.motion.cpu().contiguous()
-    notes = {"identity": state.identity, "windows": state.windows, "written": asdict(state.written)}
+    notes: dict[str, Json] = {"identity": state.identity, "windows": state.windows, "written": asdict(state.written)}
     notes = {**notes, "checksum": _checksum(notes, motion)}
     target, temporary = state_path(path), state_in_writing_path(path)
     made = False
