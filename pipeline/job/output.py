@@ -102,8 +102,9 @@ def check_output(path: Path, overwrite: bool, sources: tuple[Path, ...]) -> None
     Raises:
         InputError: it is a folder or one of the sources, it exists, or its folder cannot be written.
     """
-    folder = path.absolute().parent
+    folder = path.parent
     try:
+        folder = path.absolute().parent  # which fails where the current folder was removed
         if path.is_dir():
             raise InputError(f"--save_file: {path} is a folder; give the name of a file in it.")
         if path.exists() and any(source.exists() and path.samefile(source) for source in sources):

@@ -10,7 +10,7 @@ import pytest
 import torch
 from infinitetalk.pipeline.errors import InputError
 from infinitetalk.pipeline.job.job import BUNDLED, Job, load_job
-from infinitetalk.pipeline.job.output import output_path, path_to_write
+from infinitetalk.pipeline.job.output import check_beside, output_path, path_to_write
 from infinitetalk.pipeline.media.audio import Sound
 from infinitetalk.pipeline.media.reference import Footage
 from infinitetalk.pipeline.settings.definition import NEGATIVE_PROMPT, Settings
@@ -164,3 +164,18 @@ def test_a_video_that_is_to_be_written_has_a_name():
     assert path_to_write(Settings(save_file="out.mp4")) == Path("out.mp4")
     with pytest.raises(InputError, match="--save_file: it is left out"):
         path_to_write(Settings())
+
+
+@pytest.mark.parametrize("name", ["x" * 240, "y" * 251, "/".join(["folder"] * 800)])
+def test_names_that_are_too_long_are_refused_before_anything_is_made(tmp_path, name):
+    with pytest.raises(InputError, match=r"--save_file: .*give another name"):
+        check_beside(output_path(Settings(save_file=tmp_path / name), JOB, NOW), ())
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_current_folder_that_was_removed_is_said(tmp_path, monkeypatch):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    with pytest.raises(InputError, match="--save_file: cannot write into"):
+        output_path(Settings(save_file="out"), JOB, NOW)

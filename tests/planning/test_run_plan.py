@@ -3,8 +3,11 @@
 import numpy as np
 import pytest
 from infinitetalk.pipeline import Generator, Job, Settings
+from infinitetalk.pipeline.planning.machine import choose_machine, computes
+from infinitetalk.pipeline.planning.memory import VaePlan
 from infinitetalk.pipeline.planning.notices import Notice
 from infinitetalk.pipeline.settings.flags import parse
+from infinitetalk.pipeline.settings.validation import resolve
 from infinitetalk.tests.golden.speech import save_wav
 from infinitetalk.tests.support import lora_files, random_checkpoint
 from PIL import Image
@@ -52,3 +55,13 @@ def test_what_is_said_of_loading_is_said_once(model_files, worrying):
     notices = [event for event in heard if isinstance(event, Notice)]
     warnings = [notice for notice in plan.notices if notice.warning]
     assert notices == [*plan.notices, *warnings]
+
+
+def test_the_number_of_threads_belongs_to_the_identity_on_a_cpu(monkeypatch):
+    machine = choose_machine(resolve(Settings(device="cpu")))
+    found = []
+    for number in (1, 2):
+        monkeypatch.setattr("torch.get_num_threads", lambda number=number: number)
+        found.append(computes(machine, VaePlan(), "floats"))
+    first, second = found
+    assert {name for name in first if first[name] != second[name]} == {"the number of threads (OMP_NUM_THREADS)"}
