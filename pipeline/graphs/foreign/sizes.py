@@ -156,15 +156,18 @@ def _loaded(graph: Graph, node: Node, where: Where) -> Size | Unknown:
     if not node.kind.startswith("VHS_LoadVideo"):
         return found
     width, height = _both(graph, node, ("custom_width", "custom_height"), where)
-    if isinstance(width, Unknown) or isinstance(height, Unknown):
-        return width if isinstance(width, Unknown) else height
+    if isinstance(width, Unknown):
+        return width
+    if isinstance(height, Unknown):
+        return height
     grid = _GRIDS.get(str(value(graph, node, "format", "")), _GRID)
+    sides: tuple[float, float] = (width, height)
     if not (width and height):
         if isinstance(found, Unknown):
             return found
-        scale = width / found[0] if width else height / found[1] if height else 1
-        width, height = width or found[0] * scale, height or found[1] * scale
-    return int(width / grid + 0.5) * grid, int(height / grid + 0.5) * grid
+        scale = width / found[0] if width else height / found[1] if height else 1.0
+        sides = (width or found[0] * scale, height or found[1] * scale)
+    return int(sides[0] / grid + 0.5) * grid, int(sides[1] / grid + 0.5) * grid
 
 
 def file_size(path: Path) -> Size | None:
