@@ -2,6 +2,7 @@
 
 import sys
 import tempfile
+from functools import cache
 
 import av
 import numpy as np
@@ -186,19 +187,25 @@ def pieces(request, monkeypatch):
     monkeypatch.setattr(speech_module, "_PIECE", int(request.param * SAMPLE_RATE))
 
 
-@pytest.mark.parametrize(("sample_rate", "channels"), [(8000, 1), (16_000, 2), (22_050, 1), (44_100, 2), (48_000, 6)])
-def test_pieces_give_the_speech_of_the_whole(tmp_path, pieces, sample_rate, channels):
+@cache  # for pieces of every size
+def voices(sample_rate, channels):
+    """Ten seconds and more of as many speakers, as 16-bit integers, and the speech that the whole gives."""
     samples = np.stack([speech_like(10.003 + channels, sample_rate, seed) for seed in range(channels)])
     samples = (samples * 2**15).clip(-(2**15), 2**15 - 1).astype(np.int16)
-    save_wav(tmp_path / "speech.wav", samples.T, sample_rate)
     whole = (samples / np.float32(2**15)).astype(np.float32).mean(axis=0)
     if sample_rate != SAMPLE_RATE:
         whole = soxr.resample(whole, sample_rate, SAMPLE_RATE, quality="HQ")
     loudness = pyloudnorm.Meter(SAMPLE_RATE).integrated_loudness(whole)
+    return samples, pyloudnorm.normalize.loudness(whole, loudness, -23.0)
+
+
+@pytest.mark.parametrize(("sample_rate", "channels"), [(8000, 1), (16_000, 2), (22_050, 1), (44_100, 2), (48_000, 6)])
+def test_pieces_give_the_speech_of_the_whole(tmp_path, pieces, sample_rate, channels):
+    samples, expected = voices(sample_rate, channels)
+    save_wav(tmp_path / "speech.wav", samples.T, sample_rate)
     speech = speech_for_model(open_audio(tmp_path / "speech.wav"))
     assert speech.size == int(np.ceil(samples.shape[1] * SAMPLE_RATE / sample_rate))
-    expected = pyloudnorm.normalize.loudness(whole, loudness, -23.0)
-    np.testing.assert_allclose(speech[: whole.size], expected[: speech.size], rtol=0, atol=1e-6)
+    np.testing.assert_allclose(speech[: expected.size], expected[: speech.size], rtol=0, atol=1e-6)
 
 
 SECONDS = np.arange(20 * SAMPLE_RATE) / SAMPLE_RATE

@@ -26,10 +26,11 @@ class Live(TorchDispatchMode):
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         out = function(*args, **(kwargs or {}))
-        given = {self._key(t) for t in tree_leaves((args, kwargs)) if isinstance(t, torch.Tensor)}
         for tensor in tree_leaves(out):
-            if isinstance(tensor, torch.Tensor) and self._key(tensor) not in given | self._known.keys():
-                self._count(tensor.untyped_storage())
+            if isinstance(tensor, torch.Tensor) and self._key(tensor) not in self._known:
+                given = (self._key(t) for t in tree_leaves((args, kwargs)) if isinstance(t, torch.Tensor))
+                if self._key(tensor) not in given:
+                    self._count(tensor.untyped_storage())
         self.peak = max(self.peak, self.now)
         return out
 
