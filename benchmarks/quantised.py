@@ -197,7 +197,7 @@ def candidates() -> dict[str, Callable[[], Product]]:
             return products.scaled_rows(*arguments)
 
     def in_parts(at_once: int, *arguments: object) -> torch.Tensor:
-        with mock.patch.object(activations, "_AT_ONCE", at_once):
+        with mock.patch.object(activations, "AT_ONCE", at_once):
             return products.integer_sums(*arguments)
 
     return {

@@ -60,7 +60,7 @@ def text_weights():
 
     def used(encoder):
         seen = {}
-        for index, block in enumerate(encoder._model.encoder.block):
+        for index, block in enumerate(encoder.model.encoder.block):
 
             def look(module, *_, index=index):
                 seen.update({f"{index}.{name}": weight.clone() for name, weight in module.named_parameters()})

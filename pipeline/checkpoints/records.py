@@ -23,7 +23,7 @@ _ITEMSIZES = {
     "ComplexDoubleStorage": 16,
 }  # of others one byte
 _LONGEST_PICKLE = 1 << 28
-_TIMES, _SMALL = 16, 1 << 26  # records may unpack to so many times the file's bytes, or to so many
+TIMES, SMALL = 16, 1 << 26  # records may unpack to so many times the file's bytes, or to so many
 
 
 class TooLargeError(Exception):
@@ -46,7 +46,7 @@ def check_records(path: Path) -> bool:
         if len(records) != len(archive.infolist()):
             raise ValueError("a record is there twice")
         unpacked = sum(info.file_size for info in records.values())
-        if unpacked > max(_TIMES * size, _SMALL):
+        if unpacked > max(TIMES * size, SMALL):
             raise TooLargeError(f"has {size} bytes and unpacks to {unpacked}")
         root = next(name for name in [*records, ""] if name.endswith("data.pkl") or not name)
         if not root or records[root].file_size > _LONGEST_PICKLE:

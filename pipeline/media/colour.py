@@ -24,7 +24,7 @@ _F_FROM_LAB = torch.linalg.inv(torch.tensor(_LAB_FROM_F, dtype=torch.float64)).t
 
 _CUT = 0.008856  # CIE 1976: below it the cube root becomes a line of slope 7.787
 _FLAT = 0.01  # a spread that is rounding: a grey picture has 0.001 in a* and b*; one 8-bit level is about 0.4
-_PIXELS_AT_ONCE = 1 << 20  # 12 MB a temporary
+PIXELS_AT_ONCE = 1 << 20  # 12 MB a temporary
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def match_colour(frames: Tensor, reference: LabStatistics, strength: float) -> T
     target_mean = reference.mean.to(frames.device).view(3, 1, 1, 1)
     target_std = reference.std.to(frames.device).view(3, 1, 1, 1)
     result = torch.empty_like(frames)
-    step = max(1, _PIXELS_AT_ONCE // (frames.shape[2] * frames.shape[3]))
+    step = max(1, PIXELS_AT_ONCE // (frames.shape[2] * frames.shape[3]))
     for start in range(0, frames.shape[1], step):
         rgb = _unit_range(frames[:, start : start + step])
         lab = _lab_from_rgb(rgb)

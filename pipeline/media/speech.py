@@ -17,7 +17,7 @@ from ..errors import InputError, in_short
 from .audio import SAMPLE_RATE, Audio
 
 TARGET_LUFS = -23.0
-_PIECE = 60 * SAMPLE_RATE  # samples in memory at a time; a multiple of _HOP
+PIECE = 60 * SAMPLE_RATE  # samples in memory at a time; a multiple of _HOP
 _AT_ONCE = 5 * SAMPLE_RATE  # samples that are looked at before more are
 _GATING_BLOCK = 2 * SAMPLE_RATE // 5  # BS.1770 measures in blocks of 0.4 s,
 _HOP = _GATING_BLOCK // 4  # which follow each other by a quarter
@@ -82,9 +82,9 @@ def _store_resampled(audio: Audio, length: int, file: BinaryIO) -> None:
 
 
 def _pieces(file: BinaryIO) -> Iterator[np.ndarray]:
-    """All samples of a file of float32, ``_PIECE`` at a time."""
+    """All samples of a file of float32, ``PIECE`` at a time."""
     file.seek(0)
-    while data := file.read(_PIECE * np.float32().itemsize):
+    while data := file.read(PIECE * np.float32().itemsize):
         yield np.frombuffer(data, np.float32)
 
 

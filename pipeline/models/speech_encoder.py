@@ -34,9 +34,9 @@ DOWNLOAD = "hf download TencentGameMate/chinese-wav2vec2-base --local-dir weight
 WINDOW = 5
 CACHED_CHUNKS = 3
 SILENCE_SECONDS = 8
-_PIECE = 60 * SAMPLE_RATE  # samples at a time, while their statistics are taken
-_NORM_PIECE = 1 << 15  # outputs of the first convolution at a time, while its statistics are taken
-_CONVOLVED = 500  # features of the last convolution at a time; the large ones between take 20 MB a second
+PIECE = 60 * SAMPLE_RATE  # samples at a time, while their statistics are taken
+NORM_PIECE = 1 << 15  # outputs of the first convolution at a time, while its statistics are taken
+CONVOLVED = 500  # features of the last convolution at a time; the large ones between take 20 MB a second
 
 
 @dataclass(frozen=True)
@@ -185,7 +185,7 @@ class SpeechEncoder:
         """Normalized as by transformers' Wav2Vec2FeatureExtractor."""
         if not self.normalize:
             return _Clip(speech)
-        pieces = [slice(start, start + _PIECE) for start in range(0, speech.size, _PIECE)]
+        pieces = [slice(start, start + PIECE) for start in range(0, speech.size, PIECE)]
         mean = sum(speech[piece].sum(dtype=np.float64) for piece in pieces) / speech.size
         variance = sum(np.square(speech[piece] - mean, dtype=np.float64).sum() for piece in pieces) / speech.size
         return _Clip(speech, float(mean), math.sqrt(variance + 1e-7))
@@ -223,8 +223,8 @@ class SpeechEncoder:
                 hook = norm.register_forward_hook(lambda _, args, output: _normalize_with(norm, args[0], *statistics))
                 hooks.enter_context(hook)
             pieces = []
-            for start in range(begin, end, _CONVOLVED):
-                stop = min(start + _CONVOLVED, end)
+            for start in range(begin, end, CONVOLVED):
+                stop = min(start + CONVOLVED, end)
                 samples = clip.samples(start * self._hop, (stop - 1) * self._hop + self._receptive_field)
                 pieces.append(self.model.feature_extractor(samples[None].to(self.model.device)))
         return torch.cat(pieces, dim=2)
@@ -251,8 +251,8 @@ class SpeechEncoder:
         outputs = (clip.speech.size - kernel) // stride + 1
         total, squares = 0.0, 0.0
         with _true_float32():
-            for start in range(0, outputs, _NORM_PIECE):
-                stop = min(start + _NORM_PIECE, outputs)
+            for start in range(0, outputs, NORM_PIECE):
+                stop = min(start + NORM_PIECE, outputs)
                 piece = clip.samples(start * stride, (stop - 1) * stride + kernel).to(self.model.device)
                 values = convolution(piece[None, None])[0]
                 total = total + values.sum(dim=1).cpu().double()

@@ -14,8 +14,8 @@ LARGEST = {torch.float8_e4m3fn: torch.finfo(torch.float8_e4m3fn).max, torch.int8
 # Rows that are quieter than this lose digits, so that the reciprocal of a scale stays finite.
 SMALLEST = 1e-30
 # Numbers handled at once where a float32 copy is needed: 32 MiB, which a card's cache may hold.
-_AT_ONCE = 2**23
-_TOKENS_AT_LEAST = 8192
+AT_ONCE = 2**23
+TOKENS_AT_LEAST = 8192
 
 
 class Quantised(NamedTuple):
@@ -54,7 +54,7 @@ def quantise_rows(x: torch.Tensor, dtype: torch.dtype) -> Quantised:
 
 def row_slices(rows: int, columns: int) -> Iterator[slice]:
     """The rows of a matrix in nearly equal parts, so small that a float32 copy of one is cheap."""
-    parts = max(1, -(-rows * columns // _AT_ONCE))
+    parts = max(1, -(-rows * columns // AT_ONCE))
     for index in range(parts):
         yield slice(rows * index // parts, rows * (index + 1) // parts)
 
@@ -64,7 +64,7 @@ def token_slices(tokens: int) -> Iterator[slice]:
 
     The parts follow from the number of tokens alone, so that results never depend on what memory is free.
     """
-    parts = max(1, tokens // _TOKENS_AT_LEAST)
+    parts = max(1, tokens // TOKENS_AT_LEAST)
     for index in range(parts):
         yield slice(tokens * index // parts, tokens * (index + 1) // parts)
 

@@ -21,7 +21,7 @@ _Fill = Callable[[torch.Tensor, torch.Tensor], None]
 _SIDE_BRANCH = SideBranch("the blocks of GGUF files are read here, but not written")
 # How many weights are unpacked at once: on the CPU the intermediate results stay in the cache, on other devices each
 # step is long enough to keep the device busy.
-_CHUNK_ON_CPU, _CHUNK = 1 << 19, 1 << 24
+CHUNK_ON_CPU, CHUNK = 1 << 19, 1 << 24
 _IQ4_VALUES = (-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113)
 
 
@@ -34,7 +34,7 @@ def _unpack(parts: Parts, dtype: torch.dtype = torch.float32, *, fill: _Fill, we
     rows = parts["weight"]
     count, row_bytes = rows.shape
     matrix = torch.empty(count, row_bytes // size * weights, dtype=dtype, device=rows.device)
-    step = max(1, (_CHUNK_ON_CPU if rows.device.type == "cpu" else _CHUNK) // matrix.shape[1])
+    step = max(1, (CHUNK_ON_CPU if rows.device.type == "cpu" else CHUNK) // matrix.shape[1])
     scratch = None
     if dtype != torch.float32:
         scratch = torch.empty(min(step, count), matrix.shape[1], device=rows.device)

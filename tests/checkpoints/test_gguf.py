@@ -69,7 +69,7 @@ def test_the_formats_are_those_of_ggml():
 @pytest.mark.parametrize("name", STORAGES)
 @pytest.mark.parametrize("chunk", [1 << 19, 5000])  # the second ends with fewer rows than the others
 def test_unpacking_is_ggmls_to_the_last_bit(name, chunk, monkeypatch):
-    monkeypatch.setattr(formats, "_CHUNK_ON_CPU", chunk)
+    monkeypatch.setattr(formats, "CHUNK_ON_CPU", chunk)
     unpack = STORAGES[name].unpack
     for rows in (random_rows(name), quantise(normal(37, 768), name)):
         whole = unpack({"weight": torch.from_numpy(rows)})

@@ -65,7 +65,7 @@ def test_a_short_record_is_damage(path, kind):
 
 
 def test_a_file_that_unpacks_to_far_more_is_refused(path, monkeypatch):
-    monkeypatch.setattr(records, "_SMALL", 1 << 10)
+    monkeypatch.setattr(records, "SMALL", 1 << 10)
     torch.save({"zeros": torch.zeros(1_000_000)}, path)
     with pytest.raises(InputError, match=re.escape("unpacks to 4000")):
         open_tensors(rewritten(path, kind=zipfile.ZIP_DEFLATED), "weights")

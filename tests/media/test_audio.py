@@ -184,7 +184,7 @@ def test_a_missing_package_is_named(tmp_path, monkeypatch, missing):
 @pytest.fixture(params=[1.0, 3.7, 60.0], ids=lambda seconds: f"pieces of {seconds} s")
 def pieces(request, monkeypatch):
     """How much speech is in memory at a time; the last is what it is outside of tests."""
-    monkeypatch.setattr(speech_module, "_PIECE", int(request.param * SAMPLE_RATE))
+    monkeypatch.setattr(speech_module, "PIECE", int(request.param * SAMPLE_RATE))
 
 
 @cache  # for pieces of every size

@@ -38,7 +38,7 @@ def test_frames_do_not_depend_on_each_other():
 def test_a_large_window_goes_in_slices(monkeypatch):
     statistics = lab_statistics(reference())
     expected = match_colour(frames(), statistics, 0.5)
-    monkeypatch.setattr("infinitetalk.pipeline.media.colour._PIXELS_AT_ONCE", 1)
+    monkeypatch.setattr("infinitetalk.pipeline.media.colour.PIXELS_AT_ONCE", 1)
     assert torch.equal(match_colour(frames(), statistics, 0.5), expected)
 
 

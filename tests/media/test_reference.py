@@ -155,7 +155,7 @@ def test_irregular_times_count_from_the_first_frame(tmp_path, name):
 
 def test_no_decoding_thread_can_outlive_its_frame(video_25):
     """One that logs while its decoder is closed would wait for the interpreter for ever, and be waited for."""
-    frames = module._decode(video_25)
+    frames = module._decode(video_25)  # private: what its decoder is set to shows nowhere else
     next(frames)
     used = frames.gi_frame.f_locals["stream"].codec_context.thread_type
     assert ThreadType.FRAME not in used

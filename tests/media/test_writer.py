@@ -244,7 +244,7 @@ def test_a_disk_that_fills_while_finishing_keeps_the_partial_video(tmp_path, mon
 
 
 def test_a_copy_that_lost_its_end_unnoticed_does_not_replace_the_partial_video(tmp_path, monkeypatch):
-    copy = remux_module._copy
+    copy = remux_module._copy  # private, but a copy that is silently short cannot be had from outside
 
     def lose_the_end(source, target, *arguments):
         copy(source, target, *arguments)

@@ -66,7 +66,7 @@ def all_frames(features):
     return features.windows(0, features.num_frames)[:, 2]
 
 
-@pytest.mark.parametrize("pieces", [{}, {"_PIECE": 999, "_NORM_PIECE": 500, "_CONVOLVED": 7}])
+@pytest.mark.parametrize("pieces", [{}, {"PIECE": 999, "NORM_PIECE": 500, "CONVOLVED": 7}])
 @pytest.mark.parametrize("kind", ["base", "large"])
 def test_features_are_those_of_upstream(tmp_path, monkeypatch, golden, speech, kind, pieces):
     for name, size in pieces.items():  # as small as to long speech they are outside of tests

@@ -145,7 +145,7 @@ def test_a_word_changes_the_embedding(golden, weights, folder):
 
 def test_blocks_are_there_only_while_they_run(weights, folder):
     encoder = load(save(weights, folder / "t5.pth"))
-    blocks, at_once = encoder._model.encoder.block, []
+    blocks, at_once = encoder.model.encoder.block, []
 
     def look(*_):
         at_once.append([not parameter.is_meta for block in blocks for parameter in block.parameters()].count(True))
@@ -155,7 +155,7 @@ def test_blocks_are_there_only_while_they_run(weights, folder):
     encoder.encode_ids([5, 1])
     one = len(list(blocks[0].parameters()))
     assert at_once == [one, one]
-    assert all(parameter.is_meta for parameter in [*blocks.parameters(), *encoder._model.shared.parameters()])
+    assert all(parameter.is_meta for parameter in [*blocks.parameters(), *encoder.model.shared.parameters()])
 
 
 def test_a_failing_block_leaves_nothing_behind(weights, folder):
@@ -165,11 +165,11 @@ def test_a_failing_block_leaves_nothing_behind(weights, folder):
     def fail(*_):
         raise RuntimeError("stop")
 
-    hook = encoder._model.encoder.block[1].layer[1].register_forward_hook(fail)
+    hook = encoder.model.encoder.block[1].layer[1].register_forward_hook(fail)
     with pytest.raises(RuntimeError, match="stop"):
         encoder.encode_ids([5, 1])
     hook.remove()
-    assert all(parameter.is_meta for parameter in encoder._model.encoder.block.parameters())
+    assert all(parameter.is_meta for parameter in encoder.model.encoder.block.parameters())
     assert torch.equal(encoder.encode_ids([5, 1]), expected)
 
 

@@ -65,8 +65,8 @@ EIGHT_BIT = EightBit(
 
 @pytest.fixture
 def model(monkeypatch):
-    monkeypatch.setattr(activations, "_AT_ONCE", TOKENS * CONFIG.dim // 16)
-    monkeypatch.setattr(activations, "_TOKENS_AT_LEAST", TOKENS // 4)
+    monkeypatch.setattr(activations, "AT_ONCE", TOKENS * CONFIG.dim // 16)
+    monkeypatch.setattr(activations, "TOKENS_AT_LEAST", TOKENS // 4)
     monkeypatch.setattr(block, "TEXT_TOKENS", TOKENS // 64)  # of a text with its padding, as in a real window
     torch.manual_seed(0)
     operations = Operations(choose_attention("sdpa", CPU, torch.float32), choose_pointwise("plain", CPU))
@@ -148,8 +148,8 @@ def test_8_bits_that_are_made_on_the_way_give_what_those_of_the_layers_do(model)
 def test_tokens_in_parts_give_what_all_at_once_do(model, monkeypatch):
     given, latents = contexts(model, 2), inputs()
     parts = model(*latents, 500.0, given, model.blocks)
-    monkeypatch.setattr(activations, "_AT_ONCE", 2**60)
-    monkeypatch.setattr(activations, "_TOKENS_AT_LEAST", 2**60)
+    monkeypatch.setattr(activations, "AT_ONCE", 2**60)
+    monkeypatch.setattr(activations, "TOKENS_AT_LEAST", 2**60)
     for found, expected in zip(parts, model(*latents, 500.0, given, model.blocks), strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
 

@@ -84,7 +84,7 @@ def test_rows_are_rounded_to_nearest(dtype):
 def test_rows_are_made_in_parts_without_a_float32_copy(monkeypatch):
     x = random(TOKENS, INPUTS).bfloat16()
     whole = {kind: quantise_rows(x, kind) for kind in activations.LARGEST}
-    monkeypatch.setattr(activations, "_AT_ONCE", 9 * INPUTS)
+    monkeypatch.setattr(activations, "AT_ONCE", 9 * INPUTS)
     for kind, (values, scale) in whole.items():
         again = quantise_rows(x, kind)
         assert torch.equal(again.values.view(torch.uint8), values.view(torch.uint8))
@@ -116,7 +116,7 @@ def test_products_are_those_of_the_quantised_numbers(product, pack, dtype, bias,
     # fp8 sums come in bf16 from PyTorch.
     rounding = torch.finfo(dtype if product.activations == torch.int8 else torch.bfloat16).eps
     for at_once in (2**23, 20 * OUTPUTS):
-        monkeypatch.setattr(activations, "_AT_ONCE", at_once)
+        monkeypatch.setattr(activations, "AT_ONCE", at_once)
         result = product.function(found, parts["weight"], parts["scale"], bias, dtype)
         assert (result.dtype, result.shape) == (dtype, (TOKENS, OUTPUTS))
         assert relative_error(result, expected) < max(rounding, 1e-6)
@@ -216,7 +216,7 @@ def nibbles():
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
 def test_matrices_are_read_back_in_parts(dtype, monkeypatch):
-    monkeypatch.setattr(activations, "_AT_ONCE", 11 * INPUTS)
+    monkeypatch.setattr(activations, "AT_ONCE", 11 * INPUTS)
     for packed in (pack_fp8(random(OUTPUTS, INPUTS)), pack_int8(random(OUTPUTS, INPUTS))):
         found = unpack_by_parts(packed.storage, packed.parts, dtype)
         assert torch.equal(found, packed.unpacked().to(dtype))
@@ -257,7 +257,10 @@ def test_the_choice_on_a_card(monkeypatch):
 
 
 def test_products_are_tried_before_they_are_used(monkeypatch):
-    """A CPU stands for a card here: it has int8 sums and single fp8 scales, but no row-wise ones."""
+    """A CPU stands for a card here: it has int8 sums and single fp8 scales, but no row-wise ones.
+
+    By the private functions that find them for a card: the public one gives a CPU none before it tries any.
+    """
     before, none = torch.get_rng_state(), Unavailable("no Triton")
     int8 = products._int8_product(CPU, none)
     assert int8.function is integer_sums and int8.reason == "PyTorch's own product, since no Triton"

@@ -88,7 +88,7 @@ def test_every_link_leads_somewhere(page):
 @pytest.mark.parametrize("page", PAGES)
 def test_every_command_exists(page):
     targets = set(re.findall(r"^([a-z-]+):", text("Makefile"), flags=re.MULTILINE))
-    flags = set(build_parser()._option_string_actions)
+    flags = set(build_parser()._option_string_actions)  # private, but argparse lists its flags nowhere else
     for words in command_lines(page):
         if not words or words[0] in OTHER_PROGRAMS or "=" in words[0]:
             continue

@@ -49,6 +49,7 @@ def test_an_error_comes_to_the_main_flow_once(call):
     told, failed = [], threading.Event()
     with Handover() as handover:
         handover.give(fail, lambda: told.append("done"))
+        # nothing public tells of an error before it is asked for, so the work itself is asked
         handover._under_way[0].add_done_callback(lambda _: failed.set())
         assert failed.wait(SOON)
         with pytest.raises(OSError, match="the disk is full"):

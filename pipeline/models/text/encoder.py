@@ -58,6 +58,9 @@ class TextEncoder:
         tokenizer: its tokenizer.
         device, dtype: where and in what it computes.
 
+    Attributes:
+        model: transformers' network, whose blocks hold weights only while they run.
+
     Raises:
         InputError: weights are missing or of another shape.
     """
@@ -71,13 +74,13 @@ class TextEncoder:
         self.device, self.dtype = device, dtype
         self._tensors = tensors
         with torch.device("meta"):
-            self._model = UMT5EncoderModel(config).to(dtype).eval()
-        shapes = {name: tuple(parameter.shape) for name, parameter in self._model.state_dict().items()}
+            self.model = UMT5EncoderModel(config).to(dtype).eval()
+        shapes = {name: tuple(parameter.shape) for name, parameter in self.model.state_dict().items()}
         check_names(list(shapes), tensors, WHAT, optional=frozenset(_TABLES[1:]))
         for name in shapes.keys() - set(_TABLES[1:]):
             check_shape(name, shapes[name], tensors, WHAT)
-        fill(self._model.encoder.final_layer_norm, tensors.under(_LAST_NORM), WHAT, dtype=dtype, device=device)
-        for index, block in enumerate(self._model.encoder.block):
+        fill(self.model.encoder.final_layer_norm, tensors.under(_LAST_NORM), WHAT, dtype=dtype, device=device)
+        for index, block in enumerate(self.model.encoder.block):
             self._stream(block, tensors.under(f"encoder.block.{index}."))
 
     def _stream(self, block: nn.Module, tensors: Tensors) -> None:
@@ -112,7 +115,7 @@ class TextEncoder:
         """
         table = self._tensors.packed(_TABLES[0])
         rows = table.storage.unpack({name: _rows(part, ids) for name, part in table.parts.items()})
-        return self._model(inputs_embeds=rows[None].to(self.device, self.dtype)).last_hidden_state[0]
+        return self.model(inputs_embeds=rows[None].to(self.device, self.dtype)).last_hidden_state[0]
 
 
 def _rows(table: torch.Tensor, ids: list[int]) -> torch.Tensor:
