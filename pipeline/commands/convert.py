@@ -14,14 +14,14 @@ from ..errors import InputError
 from ..job.output import check_output
 from ..planning.checked import check_transformer
 from ..run.progress import ConsoleProgress, no_progress
-from ..settings.definition import Settings, names_with, setting_infos
+from ..settings.definition import Settings, setting_infos
 from ..settings.flags import Parser, settings_from, with_settings
 from ..settings.roles import Role
 from ..settings.validation import validate
 from .console import say
 
-# what it takes beside the weights of the transformer, and what some of it means here
-OTHERS = ("preset", "device", "save_file", "overwrite", "quiet")
+# what it takes beside the models, and what some of it means here
+BESIDE = ("preset", "device", "save_file", "overwrite", "quiet")
 HELPS = {
     "save_file": "the file to write; .safetensors is added",
     "overwrite": "replace the file if it exists",
@@ -32,7 +32,7 @@ HELPS = {
 
 
 def parser() -> Parser:
-    """The settings that say which transformer, and where to write, as flags."""
+    """The settings that say which models, and where to write, as flags."""
     found = Parser(
         "infinitetalk convert",
         "--quant {fp8,int8} --save_file FILE --ckpt_dir DIR --infinitetalk_dir FILE [--lora_dir FILE ...]",
@@ -40,10 +40,9 @@ def parser() -> Parser:
         "Take the file by --dit_path, without --infinitetalk_dir; or by --quant_dir.",
     )
     infos = setting_infos()
-    group = infos["ckpt_dir"].group
-    weights = [name for name in names_with(Role.MODELS) if infos[name].group == group]
-    transformer = [name for name in weights if Role.BESIDE not in infos[name].roles]
-    return with_settings(found, [*transformer, *OTHERS], HELPS)
+    weights = infos["ckpt_dir"].group
+    models = [name for name, info in infos.items() if info.group == weights and Role.MODELS in info.roles]
+    return with_settings(found, [*models, *BESIDE], HELPS)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -17,7 +17,6 @@ from ..facts import storages
 from ..facts.attention import ATTENTION, attention_help
 from ..facts.solvers import SOLVERS, solvers_help, steps_help
 from .roles import (
-    BESIDE,
     CONTENT,
     FOLLOWS,
     FRAMES,
@@ -108,7 +107,7 @@ class Settings:
         None, "the InfiniteTalk weights (infinitetalk.safetensors)", MODELS | CONTENT | UPSTREAM, loader=1
     )
     wav2vec_dir: Path | None = weights_setting(
-        None, "chinese-wav2vec2-base: its folder or a single file", MODELS | CONTENT | UPSTREAM | BESIDE, speech=0
+        None, "chinese-wav2vec2-base: its folder or a single file", MODELS | CONTENT | UPSTREAM, speech=0
     )
     dit_path: Path | None = weights_setting(
         None,
@@ -117,16 +116,16 @@ class Settings:
         loader=0,
     )
     text_encoder: Path | None = weights_setting(
-        None, "umT5 file, where it is not in --ckpt_dir", MODELS | CONTENT | BESIDE, loader=2
+        None, "umT5 file, where it is not in --ckpt_dir", MODELS | CONTENT, loader=2
     )
     clip_vision: Path | None = weights_setting(
-        None, "CLIP-H vision file, where it is not in --ckpt_dir", MODELS | CONTENT | BESIDE, loader=3
+        None, "CLIP-H vision file, where it is not in --ckpt_dir", MODELS | CONTENT, loader=3
     )
     vae: Path | None = weights_setting(
-        None, "Wan 2.1 VAE file, where it is not in --ckpt_dir", MODELS | CONTENT | BESIDE, loader=4
+        None, "Wan 2.1 VAE file, where it is not in --ckpt_dir", MODELS | CONTENT, loader=4
     )
     tokenizer: Path | None = weights_setting(
-        None, "umT5 tokenizer folder or file, where it is not in --ckpt_dir", MODELS | CONTENT | BESIDE, loader=5
+        None, "umT5 tokenizer folder or file, where it is not in --ckpt_dir", MODELS | CONTENT, loader=5
     )
     lora_dir: tuple[Path, ...] | None = weights_setting(
         None, "LoRA files; also looked up in the folder of the weights", MODELS | CONTENT | UPSTREAM, lora=0

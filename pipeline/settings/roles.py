@@ -40,12 +40,11 @@ class Role(Flag):
     FOLLOWS = auto()  # where it is left out, ``validation.resolve`` fills it in from others
     UPSTREAM = auto()  # upstream's script has the flag
     UNSAID = auto()  # upstream's has not, which need not be said: it matters to nobody, or something else says it
-    BESIDE = auto()  # it names a model beside the transformer, which the transformer alone does without
 
 
 JOB, MODELS, VIDEO, RUN, LATER, UNREAD = Role.JOB, Role.MODELS, Role.VIDEO, Role.RUN, Role.LATER, Role.UNREAD
 FRAMES, CONTENT, MACHINE, NEUTRAL = Role.FRAMES, Role.CONTENT, Role.MACHINE, Role.NEUTRAL
-FOLLOWS, UPSTREAM, UNSAID, BESIDE = Role.FOLLOWS, Role.UPSTREAM, Role.UNSAID, Role.BESIDE
+FOLLOWS, UPSTREAM, UNSAID = Role.FOLLOWS, Role.UPSTREAM, Role.UNSAID
 OWNERS = JOB | MODELS | VIDEO | RUN | LATER | UNREAD
 EFFECTS = FRAMES | CONTENT | MACHINE | NEUTRAL
 

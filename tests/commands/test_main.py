@@ -134,7 +134,6 @@ def test_the_word_none_is_a_prompt_like_any_other():
         (["export", "a.txt"], "error: export: a.txt is neither"),
         (["convert"], "error: convert: give --quant"),
         (["convert", "--frame_num", "81"], "error: convert: --frame_num is not a flag"),
-        (["convert", "--vae", "vae.safetensors"], "error: convert: --vae is not a flag"),
         (["convert", "--lora_scale", "much"], "error: convert: --lora_scale: 'much' found"),
         (["recommend", "--goal", "fun"], "error: recommend: --goal: invalid choice: 'fun'"),
         (["--frame_num", "many"], "--frame_num: 'many' found, a whole number expected"),
