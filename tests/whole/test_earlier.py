@@ -114,6 +114,12 @@ def test_the_corpus_is_whole():
     assert sum(said["code"] == 0 for said in SAID.values()) == len(list(EARLIER.glob("commands/*")))
 
 
+# What was exported wrongly: these graphs resize their picture to this size, and a bucket was named instead.
+CORRECTED = dict.fromkeys(
+    ("kijai_image", "kijai_image_api", "kijai_nested", "kijai_nested_api"), {"--size": ["480x832"]}
+)
+
+
 @pytest.mark.parametrize("name", SOURCES)
 def test_a_saved_graph_or_video_gives_the_flags_of_its_saved_command(call, name, monkeypatch):
     monkeypatch.chdir(ROOT)  # where the files are that the finished video names
@@ -125,6 +131,10 @@ def test_a_saved_graph_or_video_gives_the_flags_of_its_saved_command(call, name,
         assert code == 0, error
         (old, old_files), (new, new_files) = words_of(saved(name + ending), ending), words_of(out, ending)
         old, new = values(old), values(new)
+        for flag, value in CORRECTED.get(name, {}).items():
+            if flag in old:  # upstream's command has no such size
+                assert new[flag] == value
+                old[flag] = value
         assert {flag: new.get(flag) for flag in old} == old
         assert old_files == {file: {entry: new_files[file][entry] for entry in old_files[file]} for file in old_files}
 
