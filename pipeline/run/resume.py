@@ -91,9 +91,8 @@ def save_state(path: Path, state: RunState) -> None:
             temporary.unlink(missing_ok=True)
         if not isinstance(error, OSError):
             raise
-        raise InputError(
-            f"cannot write {target} ({error.strerror}): free some space, then go on with --resume."
-        ) from error
+        advice = ", then go on with --resume" if state.windows else " or give another --save_file"
+        raise InputError(f"cannot write {target} ({error.strerror}): free some space{advice}.") from error
 
 
 def _publish_state(temporary: Path, target: Path) -> None:

@@ -15,6 +15,7 @@ import av
 import numpy as np
 import pytest
 from infinitetalk.pipeline.commands.main import main
+from infinitetalk.pipeline.run.resume import load_state
 from infinitetalk.tests.golden.speech import save_wav
 from infinitetalk.tests.support.places import PORTRAIT
 from PIL import Image
@@ -282,14 +283,15 @@ def test_what_the_video_is_made_from_is_never_overwritten(refusal, tmp_path):
 
 def test_a_disk_that_is_full_from_the_beginning(refusal, monkeypatch):
     monkeypatch.setattr(os, "fsync", full_disk)
-    assert "video.mp4 (No space left on device): free some space or give another --save_file" in refusal()
+    assert "video.partial.state (No space left on device): free some space or give another --save_file" in refusal()
 
 
 def test_a_disk_that_fills_up_loses_nothing_that_was_finished(command, capsys, tmp_path, monkeypatch):
     sync = os.fsync
 
     def full_after_the_first_window(file):
-        if list(tmp_path.glob("out/*.state")):
+        state = load_state(tmp_path / "out" / "video.mp4")
+        if state is not None and state.windows:
             full_disk()
         sync(file)
 
