@@ -30,8 +30,10 @@ demo: .venv/installed
 	$(PY) generate_infinitetalk.py --preset demo --save_file $(DEMO)/talking --overwrite
 	$(PY) generate_infinitetalk.py evaluate $(DEMO)/talking.mp4 assets/speech.wav --picture $(DEMO)/talking.png
 
+# ComfyUI's by one process of its own, since each would start a server
 test: lint
-	$(PY) $(PYTEST)
+	$(PY) $(PYTEST) --ignore=tests/comfy
+	$(PY) -m pytest -q -rs tests/comfy
 
 test-fast: .venv/installed-test
 	$(PY) $(PYTEST) --ignore=tests/comfy -m "not whole"
