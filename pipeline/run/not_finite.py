@@ -11,11 +11,11 @@ from pathlib import Path
 from ..checkpoints.files import Tensors, open_tensors
 from ..checkpoints.locate import ModelFiles
 from ..errors import InputError
+from ..facts.attention import ATTENTION
 from ..settings.definition import Settings
 from .streaming import NotFinite
 
 _NO_WEIGHTS = ("tokenizer",)
-_IN_8_BITS = ("sage", "fp8")  # parts of names of attention backends
 
 
 def explained(error: NotFinite, settings: Settings, files: ModelFiles, dtype: str) -> InputError:
@@ -28,6 +28,7 @@ def explained(error: NotFinite, settings: Settings, files: ModelFiles, dtype: st
     if found is not None:
         path, name = found
         return InputError(f"{error} {path} is damaged: its tensor {name} is not finite; download that file again.")
+    rounds = settings.attention in ATTENTION and not ATTENTION[settings.attention].exact
     causes = [
         *(
             ["a LoRA that is too strong (--lora_scale) or does not belong here (--lora_dir)"]
@@ -35,7 +36,7 @@ def explained(error: NotFinite, settings: Settings, files: ModelFiles, dtype: st
             else []
         ),
         *(["fp16 (--dtype)"] if dtype == "float16" else []),
-        *(["8-bit attention (--attention)"] if any(part in str(settings.attention) for part in _IN_8_BITS) else []),
+        *(["8-bit attention (--attention)"] if rounds else []),
         *(["8-bit products (--quant_matmul)"] if settings.quant_matmul == "on" else []),
         "a file that is damaged without holding NaN (compare its size or checksum)",
     ]

@@ -107,6 +107,15 @@ def test_flash_attention_3_that_is_wrong_gives_way_and_says_why(flash3):
     assert chosen.name == "cudnn" and "does not work here (this build does not support fp16" in chosen.reason
 
 
+def test_a_full_card_does_not_choose_another_attention(flash3):
+    def full(q, k, v, **scales):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    flash3(full)
+    with pytest.raises(torch.OutOfMemoryError):
+        choose_attention("auto", CARD, torch.bfloat16)
+
+
 def test_flash_attention_3_in_8_bits_rounds_and_leaves_few_keys_alone(flash3):
     flash3(attention_in_floats)
     chosen = choose_attention("flash3_fp8", CARD, torch.bfloat16)

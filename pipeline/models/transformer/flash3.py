@@ -37,6 +37,7 @@ class Flash3:
 
     Raises:
         InputError: the package does not work on this card, or not in this dtype; says why.
+        torch.OutOfMemoryError: there is no room to try it. What happens to be free must not choose another backend.
     """
 
     name = "flash3"
@@ -48,6 +49,8 @@ class Flash3:
             module = import_module(FLASH3.found() or FLASH3.module)
             self._function: Callable[..., torch.Tensor] = module.flash_attn_func
             found = self._measured(device, dtype)
+        except torch.OutOfMemoryError:
+            raise
         except Exception as error:  # of any kind: it loads libraries of its own, and their errors differ
             raise InputError(
                 f"--attention {self.name} does not work here ({in_short(error)}). Use --attention cudnn."
