@@ -53,6 +53,8 @@ def of_graph(
         exported = replace(exported, notes=(*_seed_note(workflow, node or found[0].id), *exported.notes))
     if host.device() == "cpu" and host.has_cards():  # where ComfyUI was told so; the command would take the card
         exported = replace(exported, settings=exported.settings.replace(device="cpu"))
+    if host.device() == "cpu" or exported.settings.t5_cpu:  # another shell may have another OMP_NUM_THREADS
+        exported = replace(exported, settings=exported.settings.replace(threads=host.threads()))
     return command(exported, SHELLS[shell], full, (sys.executable, str(SCRIPT)))
 
 

@@ -39,6 +39,11 @@ def device() -> str:
     return str(found)
 
 
+def threads() -> int:
+    """How many threads compute on the CPU, as the setting ``threads`` has it."""
+    return torch.get_num_threads()
+
+
 def make_room(wanted: int) -> None:
     """Ask ComfyUI to move other models away until so many bytes are free on the card."""
     found = comfy.model_management.get_torch_device()

@@ -21,7 +21,7 @@ from ..settings.definition import Settings
 from ..version import __version__
 from .memory import VAE_TILES, VaePlan
 
-THREADS = "the number of threads (OMP_NUM_THREADS)"
+THREADS = "the number of threads (--threads)"
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
 
@@ -145,16 +145,16 @@ def describe_computation(machine: Machine, vae: VaePlan) -> str:
     )
 
 
-def computes(machine: Machine, vae: VaePlan, products: str) -> dict[str, str]:
+def computes(machine: Machine, vae: VaePlan, products: str, threads: int | None) -> dict[str, str]:
     """What besides settings and files decides the last bits of a video, by name.
 
     Args:
         products: how the transformer's matrices are multiplied.
+        threads: that compute on the CPU, by whose number sums are cut; None where nothing is computed there.
     """
-    on_cpu = machine.device.type == "cpu"
     return {
         "device": machine.device.type,
-        **({THREADS: str(torch.get_num_threads())} if on_cpu else {}),  # sums are cut by it
+        **({} if threads is None else {THREADS: str(threads)}),
         "dtype": _name(machine.dtype),
         "VAE's dtype": _name(vae.dtype),
         "VAE's tiles": str(vae.tiles),

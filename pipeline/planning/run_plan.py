@@ -72,9 +72,18 @@ class ModelsPlan:
         """What embeddings of prompts are like."""
         return Embeddings(self.weights.config.text_dim, self.machine.dtype)
 
+    @property
+    def threads(self) -> int | None:
+        """How many threads compute what decides frames on the CPU; None where that is the card's work alone.
+
+        PyTorch's number, which follows from ``--threads``, from the environment or from the cores, never from load.
+        """
+        on_cpu = "cpu" in (self.machine.device.type, self.text_device.type)
+        return torch.get_num_threads() if on_cpu else None
+
     def computes(self, settings: Settings) -> dict[str, str]:
         """What besides settings and files decides the last bits of a video with these settings, by name."""
-        return computes(self.machine, choose_vae(settings, self.machine.device), self.weights.products)
+        return computes(self.machine, choose_vae(settings, self.machine.device), self.weights.products, self.threads)
 
     def place(
         self, settings: Settings, size: tuple[int, int], vae: VaePlan, free: int | None
@@ -92,7 +101,7 @@ class RunPlan:
     """One video: everything that is decided before the work begins.
 
     Attributes:
-        settings: of this video, resolved.
+        settings: of this video, resolved, with the number of threads that compute it.
         audio: the sound as it was recorded.
         speech: as the model hears it, float32 [samples], mono, 16 kHz, -23 LUFS.
         size: of the video, (height, width) in pixels.
@@ -159,7 +168,10 @@ def plan_models(settings: Settings, keep_models: bool = False) -> ModelsPlan:
     machine = choose_machine(settings)
     _check_fit(files)
     weights = open_weights(settings, files.transformer, machine.operations.matmuls, machine.dtype)
-    text = f"{text_identity(files.encoders.text, machine.dtype)} {_text_device(settings, machine).type}"
+    text_device = _text_device(settings, machine).type
+    text = f"{text_identity(files.encoders.text, machine.dtype)} {text_device}"
+    if text_device == "cpu":
+        text += f" {torch.get_num_threads()}"
     return ModelsPlan(settings, files, machine, weights, text, keep_models and machine.device.type != "cpu")
 
 
@@ -212,7 +224,7 @@ def plan_run(models: ModelsPlan, settings: Settings, job: Job, loaded: bool = Fa
     )
     return RunPlan(
         models=models,
-        settings=settings,
+        settings=settings.replace(threads=models.threads),
         job=job,
         reference=reference,
         audio=audio,

@@ -105,6 +105,8 @@ class Generator:
     ) -> None:
         self.settings = resolve(settings)
         self.progress = progress
+        if self.settings.threads is not None:
+            torch.set_num_threads(self.settings.threads)  # of the process, as PyTorch has it
         self._plan = plan_models(self.settings, keep_models)
         self.models = LoadedModels(self._plan, make_room)
 

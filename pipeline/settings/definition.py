@@ -306,6 +306,14 @@ class Settings:
         unit="blocks",
     )
     device: str = speed_setting("auto", "auto, cpu, cuda or cuda:N", MODELS | MACHINE)
+    threads: int | None = speed_setting(
+        None,
+        "threads that compute on a CPU; they decide last bits (left out: OMP_NUM_THREADS, else one for each core)",
+        MODELS | MACHINE,
+        min=1,
+        max=1024,
+        unit="threads",
+    )
     dtype: str = speed_setting(
         "auto",
         "precision of transformer and text encoder (auto: bf16 on a GPU, fp16 on one before RTX 30xx, fp32 on a CPU)",

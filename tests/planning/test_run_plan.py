@@ -57,11 +57,8 @@ def test_what_is_said_of_loading_is_said_once(model_files, worrying):
     assert notices == [*plan.notices, *warnings]
 
 
-def test_the_number_of_threads_belongs_to_the_identity_on_a_cpu(monkeypatch):
+def test_the_number_of_threads_belongs_to_the_identity_where_the_cpu_computes():
     machine = choose_machine(resolve(Settings(device="cpu")))
-    found = []
-    for number in (1, 2):
-        monkeypatch.setattr("torch.get_num_threads", lambda number=number: number)
-        found.append(computes(machine, VaePlan(), "floats"))
-    first, second = found
-    assert {name for name in first if first[name] != second[name]} == {"the number of threads (OMP_NUM_THREADS)"}
+    first, second, card = (computes(machine, VaePlan(), "floats", number) for number in (1, 2, None))
+    assert dict(first.items() ^ second.items()).keys() == {"the number of threads (--threads)"}
+    assert first.keys() - card.keys() == {"the number of threads (--threads)"}

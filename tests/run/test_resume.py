@@ -298,6 +298,16 @@ def test_memory_settings_may_change_between(argv, stopped, unbroken):
     assert packets(stopped) == unbroken
 
 
+def test_another_number_of_threads_is_refused_and_the_same_goes_on(argv, stopped, unbroken, capsys):
+    try:
+        assert run(argv, stopped, "--resume", "--threads", "2") == 2
+    finally:
+        torch.set_num_threads(1)
+    assert_refused(capsys, "the number of threads (--threads) was '1' and is '2' now")
+    assert run(argv, stopped, "--resume", "--threads", "1") == 0
+    assert packets(stopped) == unbroken
+
+
 def test_resume_without_an_earlier_run_just_runs(argv, tmp_path, unbroken):
     assert run(argv, tmp_path / "out", "--resume") == 0
     assert packets(tmp_path / "out.mp4") == unbroken

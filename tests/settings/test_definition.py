@@ -66,6 +66,7 @@ OURS = {
     "tokenizer",
     "blocks_to_swap",
     "device",
+    "threads",
     "dtype",
     "attention",
     "image",

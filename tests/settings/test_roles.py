@@ -58,11 +58,11 @@ def test_places_of_widgets_are_taken_once_and_without_gaps(node):
 # The lists that were kept by hand
 
 MODEL_FILES = "ckpt_dir infinitetalk_dir wav2vec_dir dit_path text_encoder clip_vision vae tokenizer"
-OWNED = f"""{MODEL_FILES} lora_dir lora_scale lora_mode lora_ignore_unmatched quant quant_dir quant_matmul device dtype
-attention kernels t5_cpu offload_model blocks_to_swap num_persistent_param_in_dit"""
+OWNED = f"""{MODEL_FILES} lora_dir lora_scale lora_mode lora_ignore_unmatched quant quant_dir quant_matmul device
+threads dtype attention kernels t5_cpu offload_model blocks_to_swap num_persistent_param_in_dit"""
 FREE = f"""save_file overwrite resume quiet dry_run preset audio_save_dir input_json image video audio prompt
 negative_prompt {MODEL_FILES} lora_dir lora_ignore_unmatched quant_dir quant_matmul offload_model
-num_persistent_param_in_dit blocks_to_swap device dtype attention kernels vae_dtype vram_limit"""
+num_persistent_param_in_dit blocks_to_swap device threads dtype attention kernels vae_dtype vram_limit"""
 UNTOLD = "image video audio input_json prompt negative_prompt save_file overwrite resume quiet dry_run"
 PASSING = "overwrite resume quiet dry_run"
 UNWRITTEN = "audio_mode scene_seg ulysses_size ring_size t5_fsdp dit_fsdp input_json audio_save_dir"
@@ -71,7 +71,7 @@ offload_model ulysses_size ring_size t5_fsdp t5_cpu dit_fsdp save_file base_seed
 sample_steps sample_shift sample_text_guide_scale sample_audio_guide_scale num_persistent_param_in_dit use_teacache
 teacache_thresh use_apg apg_momentum apg_norm_threshold color_correction_strength scene_seg quant"""
 SILENT = """image video audio prompt negative_prompt input_json preset save_file crf overwrite resume quiet dry_run
-audio_mode audio_save_dir device dtype attention kernels quant_matmul lora_ignore_unmatched blocks_to_swap
+audio_mode audio_save_dir device threads dtype attention kernels quant_matmul lora_ignore_unmatched blocks_to_swap
 sample_solver vae_dtype"""
 NOT_TAKEN = "input_json image video audio prompt negative_prompt"
 FOLLOWING = "sample_steps sample_shift max_frame_num"
@@ -172,6 +172,7 @@ t5_cpu                      | value   | yes | yes | yes | flag      | yes
 num_persistent_param_in_dit | -       | yes | yes | yes | flag      | yes
 blocks_to_swap              | -       | yes | yes | yes | said      | yes
 device                      | choice  | yes | yes | yes | -         | yes
+threads                     | choice  | yes | yes | yes | -         | yes
 dtype                       | choice  | yes | yes | yes | -         | yes
 vae_dtype                   | choice  | -   | yes | yes | -         | yes
 vram_limit                  | -       | -   | yes | yes | said      | yes
@@ -351,7 +352,7 @@ def test_each_setting_in_turn(generator, base, tmp_path, name):
 def test_what_is_chosen_is_compared(generator, base):
     """By the name of what was chosen: the value alone is "auto" on any machine."""
     keys = {"device": "device", "dtype": "dtype", "vae_dtype": "VAE's dtype", "attention": "attention"}
-    keys |= {"kernels": "kernels", "quant_matmul": "products"}
+    keys |= {"kernels": "kernels", "quant_matmul": "products", "threads": "the number of threads (--threads)"}
     assert keys.keys() == set(names_with(Role.MACHINE))
     compared = generator.identity(load_job(base), base)
     assert "auto" not in [compared[key] for key in keys.values()]
