@@ -169,7 +169,8 @@ class Watch:
             "before the first step's end, last window (s)": first[-1] - self.windows[-1],
             "in all (s)": total,
         }
-        return {name: round(value, 2) for name, value in found.items() if value is not None}
+        rounded: dict[str, object] = {name: round(value, 2) for name, value in found.items() if value is not None}
+        return rounded | {"what began when (s)": self.start_up}
 
 
 def _parts(times: list[float], size: int) -> list[list[float]]:

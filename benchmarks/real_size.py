@@ -2,8 +2,9 @@
 
     python -m infinitetalk.benchmarks.real_size [--upstream CLONE] [--size 640x640] [--quant fp8] [--out FILE]
 
-Measures one transformer forward (ours, and upstream's own code in the same run if a clone of
-MeiGen-AI/InfiniteTalk is given), the VAE, and one whole window of four steps and two passes.
+Its parts: ``forward`` (one, two and three passes, and with other kernels), ``streamed`` (no block resident),
+``vae``, ``window`` (two whole windows of four steps and two passes), ``upstream`` and ``upstream_vae`` (upstream's own
+code in the same run, from a clone of MeiGen-AI/InfiniteTalk). A part that fails says why and the others go on.
 Random weights cost what trained ones do. Prints a table; --out keeps it as JSON.
 """
 
@@ -11,12 +12,13 @@ from __future__ import annotations
 
 import argparse
 import gc
+import importlib
 import json
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from unittest import mock
@@ -27,7 +29,7 @@ from safetensors.torch import save_file
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from ..pipeline.errors import InputError
+from ..pipeline.errors import InputError, in_short
 from ..pipeline.facts.model_sizes import WAN_14B as REAL
 from ..pipeline.media.reference import open_reference
 from ..pipeline.media.writer import VideoWriter
@@ -49,7 +51,7 @@ from ..pipeline.settings.definition import Settings
 from ..pipeline.settings.validation import resolve
 from ..tests.support import random_checkpoint
 
-PARTS = ("forward", "streamed", "vae", "window", "upstream", "upstream_vae")
+OURS, UPSTREAMS = ("forward", "streamed", "vae", "window"), ("upstream", "upstream_vae")
 FRAMES = 81
 CUDA = torch.device("cuda")
 GIB = 2**30
@@ -62,26 +64,32 @@ def main() -> None:
     parser.add_argument("--quant", choices=list(QUANTISERS), help="for ours; bf16 if left out")
     parser.add_argument("--out", type=Path, help="JSON file for the results")
     parser.add_argument(
-        "--parts", nargs="+", default=["forward", "streamed", "vae", "window", "upstream", "upstream_vae"]
+        "--parts",
+        nargs="+",
+        choices=(*OURS, *UPSTREAMS),
+        help=f"what to measure: {', '.join(OURS)}, and with --upstream {', '.join(UPSTREAMS)}; all if left out",
     )
     options = parser.parse_args()
+    names = options.parts or [*OURS, *(UPSTREAMS if options.upstream else ())]
+    if lacking := what_is_lacking(names, options.upstream):
+        sys.exit(lacking)
     width, height = map(int, options.size.split("x"))
     results: dict[str, object] = {
         "card": torch.cuda.get_device_name(),
         "torch": torch.__version__,
         "size": options.size,
     }
-    parts = {
+    parts: dict[str, Callable[[], dict[str, object]]] = {
         "forward": lambda: measure_forward(height, width, options.quant),
         "streamed": lambda: measure_streamed(height, width, options.quant),
         "vae": lambda: measure_vae(height, width),
         "window": lambda: measure_window(height, width, options.quant),
-        "upstream": lambda: measure_upstream(options.upstream, height, width) if options.upstream else {},
-        "upstream_vae": lambda: measure_upstream_vae(options.upstream, height, width) if options.upstream else {},
+        "upstream": lambda: measure_upstream(options.upstream, height, width),
+        "upstream_vae": lambda: measure_upstream_vae(options.upstream, height, width),
     }
-    for part in options.parts:
+    for part in names:
         torch.cuda.reset_peak_memory_stats()
-        for name, value in parts[part]().items():
+        for name, value in found_or_failed(part, parts[part]).items():
             results[name] = value
             sys.stdout.write(f"{name:58} {value}\n")
             sys.stdout.flush()
@@ -89,6 +97,33 @@ def main() -> None:
         torch.cuda.empty_cache()
         if options.out:
             options.out.write_text(json.dumps(results, indent=1), encoding="utf-8")
+
+
+def what_is_lacking(parts: Sequence[str], upstream: Path | None) -> str | None:
+    """What these parts need and this machine does not have, as a sentence: before anything is measured."""
+    if not torch.cuda.is_available():
+        return "A CUDA card with about 50 GiB is needed; PyTorch finds none."
+    if not set(parts) & set(UPSTREAMS):
+        return None
+    if upstream is None:
+        return "Say where a clone of MeiGen-AI/InfiniteTalk is: --upstream CLONE."
+    from ..tests.golden.upstream import import_upstream
+
+    try:
+        with import_upstream(upstream, on_cuda=True):
+            for name in ("wan.modules.multitalk_model", "wan.modules.vae"):
+                importlib.import_module(name)
+    except (ImportError, FileNotFoundError) as error:
+        return f"--upstream {upstream}: {error}. Its parts can be left out (--parts)."
+    return None
+
+
+def found_or_failed(part: str, measure: Callable[[], dict[str, object]]) -> dict[str, object]:
+    """What a part measured, or in one line why it could not."""
+    try:
+        return measure()
+    except Exception as error:  # of any kind: the other parts are still worth their minutes
+        return {f"{part}: failed": in_short(error)}
 
 
 def seconds(work: Callable[[], object], repeat: int = 3) -> float:

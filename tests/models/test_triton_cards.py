@@ -86,6 +86,7 @@ def launch(few_keys, pointwise, vae, matmul, eight_bits):
     eight = matmul.Quantised.like(x, torch.int8)
     matmul.int8_product(eight, made(dim, dim, dtype=torch.int8), row, made(dim), torch.bfloat16)
     kernels = vae.TritonVaeKernels("")
+    vae.convolve_finest(made(1, 96, 6, 32, 32), made(96, 96, 3, 3, 3))
     for channels, dtype in ((96, torch.bfloat16), (384, torch.float32)):
         features = made(1, channels, 4, 32, 32, dtype=dtype).contiguous(memory_format=torch.channels_last_3d)
         bias = made(channels, dtype=dtype)

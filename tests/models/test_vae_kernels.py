@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from infinitetalk.pipeline.models.vae.kernels import PlainVaeKernels, channels, choose_vae_kernels
+from infinitetalk.pipeline.models.vae.kernels import PlainVaeKernels, channels, choose_vae_kernels, convolve
 
 BOUNDS = [(torch.float32, 2e-6), (torch.bfloat16, 2e-2)]  # plain PyTorch rounds after each of five operations
 
@@ -41,9 +41,25 @@ def compare(fused, device, dtype):
     return errors
 
 
+def compare_convolutions(device, dtype):
+    """Differences of the finest convolution, relative to the largest value, where patches end outside."""
+    from infinitetalk.pipeline.models.vae.kernels_triton import convolve_finest
+
+    torch.manual_seed(0)
+    errors = []
+    for t, h, w in ((3, 5, 33), (6, 8, 32)) if device != "cpu" else ((3, 5, 33),):
+        joined = torch.randn(1, 96, t, h, w).to(device, dtype)
+        weight = (torch.randn(96, 96, 3, 3, 3) / 51).to(device, dtype)
+        found, expected = convolve_finest(joined, weight).float(), convolve(joined.float(), weight.float(), None, 1)
+        assert found.shape == expected.shape
+        errors.append(((found - expected).abs().max() / expected.abs().max()).item())
+    return max(errors)
+
+
 INTERPRETED = """
 import torch, test_vae_kernels
 from infinitetalk.pipeline.models.vae.kernels_triton import TritonVaeKernels
+assert test_vae_kernels.compare_convolutions("cpu", torch.float16) < 2e-3  # it has no products in bfloat16
 for dtype, bound in test_vae_kernels.BOUNDS:
     errors = test_vae_kernels.compare(TritonVaeKernels(""), "cpu", dtype)
     assert max(errors.values()) < bound, (dtype, errors)
@@ -59,6 +75,12 @@ def test_fused_kernels_equal_plain_pytorch_in_the_interpreter(interpreted):
 def test_fused_kernels_equal_plain_pytorch_on_the_card(dtype, bound):
     errors = compare(choose_vae_kernels("triton", torch.device("cuda")), "cuda", dtype)
     assert max(errors.values()) < bound, errors
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA card")
+@pytest.mark.parametrize(("dtype", "bound"), [(torch.float16, 1e-3), (torch.bfloat16, 4e-3)])
+def test_the_finest_convolution_is_cudnns_on_the_card(dtype, bound):
+    assert compare_convolutions("cuda", dtype) < bound
 
 
 def test_choice_is_explained():

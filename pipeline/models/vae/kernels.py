@@ -1,8 +1,9 @@
-"""What a VAE layer does between its convolutions: norm and SiLU behind the past, residual sums, doubling pixels.
+"""What a VAE layer computes: convolutions over time, norm and SiLU behind the past, residual sums, doubling pixels.
 
 Two implementations of the same functions: plain PyTorch, which always works, and fused Triton kernels for CUDA
 cards, which read and write each tensor once and also add the convolutions' biases (PyTorch gives those a pass
-over the data of their own). They agree to rounding; the fused ones compute in float32 and round once.
+over the data of their own), and one for the widest of the convolutions. They agree to rounding; the fused ones
+compute in float32 and round once.
 """
 
 from __future__ import annotations
@@ -44,6 +45,20 @@ class VaeKernels(Protocol):
         """
         ...
 
+    def convolve(
+        self, joined: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, time_stride: int
+    ) -> torch.Tensor:
+        """Convolve a piece with its past before it; space is padded to keep its size.
+
+        Args:
+            joined: [1, c, t, h, w], no view that leaves out borders.
+            weight: [c', c, over time, over height, over width], channels-last.
+
+        Returns:
+            [1, c', 1 + (t - over time) // time_stride, h, w].
+        """
+        ...
+
     def add(self, h: torch.Tensor, bias: torch.Tensor | None, x: torch.Tensor) -> torch.Tensor:
         """``h + bias + x``; ``h`` may be overwritten."""
         ...
@@ -72,7 +87,8 @@ def choose_vae_kernels(name: str, device: torch.device) -> VaeKernels:
         return PlainVaeKernels(fused.reason)
     from .kernels_triton import TritonVaeKernels
 
-    return TritonVaeKernels("asked for" if name == "triton" else "a CUDA card with Triton")
+    hopper = torch.cuda.get_device_capability(device)[0] == 9
+    return TritonVaeKernels("asked for" if name == "triton" else "a CUDA card with Triton", own_convolution=hopper)
 
 
 class PlainVaeKernels:
@@ -92,6 +108,11 @@ class PlainVaeKernels:
         F.silu(rms_norm(x, gamma, x.shape[1] ** 0.5, joined[:, :, reach:]), inplace=True)
         return joined, end_of(joined, reach)
 
+    def convolve(
+        self, joined: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, time_stride: int
+    ) -> torch.Tensor:
+        return convolve(joined, weight, bias, time_stride)
+
     def add(self, h: torch.Tensor, bias: torch.Tensor | None, x: torch.Tensor) -> torch.Tensor:
         return (h if bias is None else h.add_(channels(bias))).add_(x)
 
@@ -109,6 +130,29 @@ def rms_norm(x: torch.Tensor, gamma: torch.Tensor, scale: float, out: torch.Tens
     accurate = torch.promote_types(x.dtype, torch.float32)
     length = torch.linalg.vector_norm(x, dim=1, keepdim=True, dtype=accurate).clamp_min_(EPS)
     return torch.div(x, length, out=out).mul_(gamma * scale)  # no float32 copy of a 16-bit x
+
+
+def convolve(joined: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, time_stride: int) -> torch.Tensor:
+    """``VaeKernels.convolve`` by PyTorch."""
+    taps, padding = weight.shape[2], (weight.shape[3] // 2, weight.shape[4] // 2)
+    if joined.is_cuda:
+        return F.conv3d(joined, weight, bias, (time_stride, 1, 1), (0, *padding))
+    # As a 2D convolution of frames that carry their neighbours in their channels: PyTorch's 3D convolution
+    # on a CPU leaves oneDNN for a plain loop where features are small.
+    frames = joined.shape[2] - taps + 1
+    seen = torch.cat([joined[:, :, k : k + frames : time_stride] for k in range(taps)], dim=1)
+    kernel = weight.transpose(1, 2).flatten(1, 2)
+    return video_of(F.conv2d(frames_of(seen), kernel, bias, padding=padding), joined.shape[0])
+
+
+def frames_of(x: torch.Tensor) -> torch.Tensor:
+    """``[b, c, t, h, w]`` as ``[b * t, c, h, w]`` (a view of channels-last memory)."""
+    return x.transpose(1, 2).flatten(0, 1)
+
+
+def video_of(frames: torch.Tensor, batch: int) -> torch.Tensor:
+    """The inverse of ``frames_of``."""
+    return frames.unflatten(0, (batch, -1)).transpose(1, 2)
 
 
 def room_behind(past: torch.Tensor | None, x: torch.Tensor, reach: int) -> torch.Tensor:

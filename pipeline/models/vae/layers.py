@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from .kernels import VaeKernels, end_of, rms_norm, room_behind
+from .kernels import VaeKernels, end_of, frames_of, rms_norm, room_behind, video_of
 
 Span = tuple[int, int]  # first row (or column) and the one behind the last
 
@@ -88,19 +88,11 @@ class CausalConv3d(nn.Conv3d, Layer):
         joined = room_behind(stream.past.get(self), x, self.reach)
         joined[:, :, self.reach :] = x
         stream.past[self] = end_of(joined, self.reach)
-        return self.convolve(joined, bias)
+        return self.convolve(joined, stream.kernels, bias)
 
-    def convolve(self, joined: torch.Tensor, bias: bool = True) -> torch.Tensor:
+    def convolve(self, joined: torch.Tensor, kernels: VaeKernels, bias: bool = True) -> torch.Tensor:
         """Convolve a piece with its past before it."""
-        added = self.bias if bias else None
-        if joined.is_cuda:
-            return F.conv3d(joined, self.weight, added, self.stride, self.padding)
-        # As a 2D convolution of frames that carry their neighbours in their channels: PyTorch's 3D convolution
-        # on a CPU leaves oneDNN for a plain loop where features are small.
-        frames, step, taps = joined.shape[2] - self.kernel_size[0] + 1, self.stride[0], self.kernel_size[0]
-        seen = torch.cat([joined[:, :, k : k + frames : step] for k in range(taps)], dim=1)
-        kernel = self.weight.transpose(1, 2).flatten(1, 2)
-        return _video(F.conv2d(_frames(seen), kernel, added, padding=self.padding[1:]), joined.shape[0])
+        return kernels.convolve(joined, self.weight, self.bias if bias else None, self.stride[0])
 
 
 class RMSNorm(nn.Module):
@@ -131,7 +123,7 @@ def _norm_silu_conv(
     """``conv(silu(norm(x + before)))``, the activations written right behind the past, which saves joining them."""
     past = stream.past.get(conv)
     joined, stream.past[conv] = stream.kernels.norm_silu(x, before, norm.gamma, past, conv.reach)
-    return conv.convolve(joined, bias)
+    return conv.convolve(joined, stream.kernels, bias)
 
 
 class Head(nn.ModuleDict, Layer):
@@ -181,12 +173,12 @@ class AttentionBlock(Layer):
         self.proj = nn.Conv2d(dim, dim, 1)
 
     def forward(self, x: torch.Tensor, stream: Stream) -> torch.Tensor:
-        frames = _frames(x)
+        frames = frames_of(x)
         n, c, h, w = frames.shape
         qkv = self.to_qkv(self.norm(frames)).permute(0, 2, 3, 1).reshape(n, 1, h * w, 3 * c)
         attended = F.scaled_dot_product_attention(*qkv.chunk(3, dim=-1))
         attended = attended.reshape(n, h, w, c).permute(0, 3, 1, 2)
-        return _video(self.proj(attended).add_(frames), x.shape[0])
+        return video_of(self.proj(attended).add_(frames), x.shape[0])
 
 
 class Downsample(Layer):
@@ -200,8 +192,8 @@ class Downsample(Layer):
         self.reach = 0 if self.time_conv is None else self.time_conv.reach
 
     def forward(self, x: torch.Tensor, stream: Stream) -> torch.Tensor:
-        frames = F.pad(_frames(x), (0, 1, 0, 1))  # only right and below: the convolution's own padding is even
-        x = _video(self.resample["1"](frames), x.shape[0])
+        frames = F.pad(frames_of(x), (0, 1, 0, 1))  # only right and below: the convolution's own padding is even
+        x = video_of(self.resample["1"](frames), x.shape[0])
         if self.time_conv is None:
             return x
         if stream.first:
@@ -234,7 +226,7 @@ class Upsample(Layer):
             x, copies = self.time_conv(x, stream, bias=not late), 2
             bias = self.time_conv.bias if late else None
         frames = stream.kernels.double(x, bias, copies)
-        return _video(self.resample["1"](frames), x.shape[0])
+        return video_of(self.resample["1"](frames), x.shape[0])
 
     def covers(self, rows: Span) -> Span:
         return 2 * rows[0], 2 * rows[1]
@@ -264,13 +256,3 @@ def run(
             stream.settled = number + 1, age, x
     stream.first = False
     return x
-
-
-def _frames(x: torch.Tensor) -> torch.Tensor:
-    """``[b, c, t, h, w]`` as ``[b * t, c, h, w]`` (a view of channels-last memory)."""
-    return x.transpose(1, 2).flatten(0, 1)
-
-
-def _video(frames: torch.Tensor, batch: int) -> torch.Tensor:
-    """The inverse of ``_frames``."""
-    return frames.unflatten(0, (batch, -1)).transpose(1, 2)
