@@ -10,7 +10,7 @@ if [ -z "${PYTHON:-}" ]; then
 fi
 
 exec "$PYTHON" generate_infinitetalk.py \
-    --input_json assets/single_example_image.json \
+    --input_json examples/single_example_image.json \
     --task infinitetalk-14B \
     --ckpt_dir weights/Wan2.1-I2V-14B-480P \
     --infinitetalk_dir weights/InfiniteTalk/single/infinitetalk.safetensors \

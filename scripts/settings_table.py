@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..pipeline.settings.definition import NEGATIVE_PROMPT, Settings, setting_infos, setting_types
+from ..pipeline.settings.definition import NEGATIVE_PROMPT, PROMPT, Settings, setting_infos, setting_types
 from ..pipeline.settings.flags import describe_setting, value_to_text
 from ..pipeline.settings.presets import Preset, load_preset, preset_names
 from ..pipeline.settings.roles import SettingInfo, SettingType, Value
@@ -38,7 +38,10 @@ Rules for the command line:
 - The word `none` undoes what a preset sets, where none is a value: `--lora_dir none`. (A file of that name is
   `./none`.)
 - `--image`, `--video`, `--audio`, `--prompt` and `--negative_prompt` win over the JSON file. It is read for what they
-  leave open, and whenever `--input_json` names another file than the default.
+  leave open, and whenever `--input_json` names another file than the default. Without one, a picture and a sound are
+  enough; the prompt is then "{prompt}".
+- `--ckpt_dir`, `--infinitetalk_dir` and `--wav2vec_dir` may be left out where the models lie as `infinitetalk download`
+  puts them: under `weights/` of the current folder, or else of the clone.
 - Relative paths inside the JSON file are looked up in the current folder, then in the JSON file's folder, then in the
   folder above that.
 - Two defaults differ from upstream's, which cut a video without a word: `mode` (upstream: clip) and `max_frame_num`
@@ -114,7 +117,7 @@ def chinese_texts() -> dict[str, Any]:
 
 def settings_page(language: Language) -> str:
     """The whole page, as Markdown."""
-    parts = [language.head.format(negative_prompt=NEGATIVE_PROMPT)]
+    parts = [language.head.format(negative_prompt=NEGATIVE_PROMPT, prompt=PROMPT)]
     head = " | ".join(map(language.word, ("flag", "values", "what it does")))
     group = None
     for name, info in setting_infos().items():

@@ -16,7 +16,7 @@ from ..pipeline.settings.roles import Values
 ROOT = Path(__file__).parent.parent
 FOLDER = "run_configs"
 WEIGHTS = Path("weights")
-EXAMPLE = Path("assets/single_example_image.json")
+EXAMPLE = Path("examples/single_example_image.json")
 BEGIN = """\
 #!/usr/bin/env bash
 # {title_en} / {title_zh}

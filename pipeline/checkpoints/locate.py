@@ -13,14 +13,14 @@ from ..facts import downloads
 from ..settings.definition import Settings
 from .files import Tensors, has_header, open_tensors
 from .kinds import EMBEDDED_TOKENIZER, is_for
-from .lookup import TextFiles, audio_file, find_text_files, look_up
+from .lookup import TextFiles, audio_file, find_file, find_text_files, look_up, stand_in
 
 _BASE_MISSING = f"--ckpt_dir is missing: the folder of the Wan 2.1 base. Get it with: {downloads.BASE}"
 _GET_LORA = "or leave the LoRA out (--lora_dir none) and use about 40 steps"
 _SPEECH_FILES = ("model.safetensors", "pytorch_model.bin")
 
 # flag -> what it is, and its file names: the official one, Kijai's, Comfy-Org's, the most precise first
-_USUAL_NAMES = {
+USUAL_NAMES = {
     "text_encoder": (
         "the text encoder (umT5)",
         (
@@ -107,8 +107,23 @@ def find_transformer_files(settings: Settings) -> TransformerFiles:
     return TransformerFiles(
         base,
         settings.infinitetalk_dir and audio_file(settings.infinitetalk_dir),
-        tuple(look_up("--lora_dir", path, settings.ckpt_dir, _GET_LORA) for path in settings.lora_dir or ()),
+        tuple(_lora(path, settings.ckpt_dir) for path in settings.lora_dir or ()),
     )
+
+
+def _lora(path: Path, ckpt_dir: Path | None) -> Path:
+    """The file of a LoRA, or the one that stands in for it."""
+    if find_file(path, ckpt_dir) is None and (other := stand_in(path, ckpt_dir)) is not None:
+        return other
+    return look_up("--lora_dir", path, ckpt_dir, _how_to_get_lora(path))
+
+
+def _how_to_get_lora(path: Path) -> str:
+    if path.name not in downloads.LORAS:
+        return _GET_LORA
+    other = downloads.STAND_INS.get(path.name)
+    instead = "" if other is None else f" or, in its place, {downloads.line(downloads.part_of(other).name)}"
+    return f"get it with: {downloads.line(downloads.part_of(path.name).name)}{instead}, {_GET_LORA}"
 
 
 def find_model_files(settings: Settings) -> ModelFiles:
@@ -130,7 +145,7 @@ def find_encoder_files(settings: Settings, transformer: TransformerFiles) -> Enc
     Raises:
         InputError: one is missing; says which flag gives it and how to download it.
     """
-    quantised = settings.text_encoder or _quantised_text_encoder(settings, transformer.base)
+    quantised = settings.text_encoder or quantised_text_encoder(settings, transformer.base)
     text_encoder = _find("text_encoder", quantised, settings.ckpt_dir)
     clip_vision = _find("clip_vision", settings.clip_vision, settings.ckpt_dir)
     vae = _find("vae", settings.vae, settings.ckpt_dir)
@@ -150,7 +165,7 @@ def find_speech_encoder(path: Path | None) -> Path:
     return path
 
 
-def _quantised_text_encoder(settings: Settings, transformer: Path) -> Path | None:
+def quantised_text_encoder(settings: Settings, transformer: Path) -> Path | None:
     """MeiGen's quantised umT5 beside the quantised transformer, which upstream takes from there."""
     if settings.quant_dir is None:
         return None
@@ -160,7 +175,7 @@ def _quantised_text_encoder(settings: Settings, transformer: Path) -> Path | Non
 
 
 def _find(flag: str, given: Path | None, folder: Path | None) -> Path:
-    what, names = _USUAL_NAMES[flag]
+    what, names = USUAL_NAMES[flag]
     if given is not None:
         if not given.exists():
             raise InputError(f"--{flag}: {given} does not exist; give the file of {what}, or leave it to --ckpt_dir.")

@@ -1,7 +1,8 @@
 """Finding a file by its name: as a path, in the folder where the weights are, or beside another.
 
 The weights' folder is the one that --ckpt_dir lies in, as the guide lays it out (``weights/Wan2.1-I2V-14B-480P``
-beside ``weights/InfiniteTalk`` and the LoRAs), or ``weights`` in the current folder. Knows nothing about contents.
+beside ``weights/InfiniteTalk`` and the LoRAs), or ``weights`` in the current folder, or in the clone. Knows nothing
+about contents.
 """
 
 from __future__ import annotations
@@ -15,6 +16,31 @@ from ..facts import downloads
 TOKENIZER = "the tokenizer (--tokenizer)"
 _TOKENIZER_FILES = ("tokenizer.json", "spiece.model")
 _AUDIO_FILES = ("infinitetalk.safetensors", "single/infinitetalk.safetensors")
+_CLONE = Path(__file__).parents[2]
+
+
+def weights_folders() -> tuple[Path, ...]:
+    """Where weights lie that nobody names: in the current folder, then in the clone."""
+    here, clone = Path(downloads.WEIGHTS), _CLONE / downloads.WEIGHTS
+    return (here,) if here.absolute() == clone else (here, clone)
+
+
+def find_file(path: Path, ckpt_dir: Path | None) -> Path | None:
+    """The file or folder that ``path`` means, or None where it is nowhere."""
+    return next((place for folder in _folders(ckpt_dir) if (place := folder / path).exists()), None)
+
+
+def stand_in(path: Path, ckpt_dir: Path | None) -> Path | None:
+    """The LoRA that is there and may take the place of one that is not, where the guide or a preset names that one."""
+    other = downloads.STAND_INS.get(path.name)
+    if other is None or path.parent not in (Path(), Path(downloads.WEIGHTS)):
+        return None
+    return find_file(Path(other), ckpt_dir)
+
+
+def _folders(ckpt_dir: Path | None) -> tuple[Path, ...]:
+    beside = () if ckpt_dir is None else (ckpt_dir.absolute().parent,)
+    return Path(), *beside, *weights_folders()
 
 
 def look_up(flag: str, path: Path, ckpt_dir: Path | None, download: str) -> Path:
@@ -27,11 +53,10 @@ def look_up(flag: str, path: Path, ckpt_dir: Path | None, download: str) -> Path
     Raises:
         InputError: it is nowhere; says where it was looked for.
     """
-    folders = [Path(), *([ckpt_dir.absolute().parent] if ckpt_dir is not None else []), Path("weights")]
-    for place in (folder / path for folder in folders):
-        if place.exists():
-            return place
-    looked = ", ".join(str(folder) for folder in folders[1:])
+    found = find_file(path, ckpt_dir)
+    if found is not None:
+        return found
+    looked = ", ".join(str(folder) for folder in _folders(ckpt_dir)[1:])
     raise InputError(f"{flag}: {path} does not exist, nor is it in {looked}; check the name, {download}.")
 
 

@@ -9,6 +9,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from ..checkpoints.defaults import with_default_paths
 from ..checkpoints.locate import TransformerFiles, find_transformer_files
 from ..errors import InputError
 from ..job.output import check_output
@@ -51,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         InputError: see ``checked`` and ``converting.convert``.
     """
-    settings = validate(settings_from(args))
+    settings = with_default_paths(validate(settings_from(args)))
     path, files = checked(settings)
     from .converting import convert
 

@@ -19,6 +19,7 @@ from ..models.transformer.loading import store_matrix, with_lora
 from ..models.transformer.matrices import TransformerWeights
 from ..models.transformer.weights import open_weights
 from ..planning.machine import choose_device
+from ..planning.notices import stand_in_notices
 from ..quantisation.codes import pack
 from ..quantisation.matmul import WEIGHT_ONLY
 from ..run.progress import BlockLoaded, Finished, Loading, Notice, Progress
@@ -34,6 +35,8 @@ def convert(settings: Settings, files: TransformerFiles, path: Path, progress: P
         InputError: files do not fit, or the file cannot be written.
     """
     weights = open_weights(settings, files, WEIGHT_ONLY, FLOATS)
+    for notice in stand_in_notices(settings.lora_dir, files.loras):
+        progress(Notice(notice, warning=True))
     for notice in weights.notices:
         progress(Notice(notice))
     metadata = {"format": "pt", HEADS_METADATA: str(weights.config.num_heads)}

@@ -10,6 +10,7 @@ import os
 import sys
 from datetime import datetime
 
+from ..checkpoints.defaults import with_default_paths
 from ..errors import InputError
 from ..job.job import load_job
 from ..job.output import output_path
@@ -31,7 +32,7 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         InputError: settings or files are not right.
     """
-    settings = resolve(settings_from(args))
+    settings = with_default_paths(resolve(settings_from(args)))
     if os.environ.get("WORLD_SIZE", "1") != "1":
         raise InputError(f"torchrun started {os.environ['WORLD_SIZE']} processes, but {ONE_GPU}")
     if settings.resume and settings.save_file is None:

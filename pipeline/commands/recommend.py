@@ -94,6 +94,7 @@ def describe_recommendation(found: Recommendation) -> str:
             f"{preset.name}: {preset.about.title_en} / {preset.about.title_zh}",
             *(f"  {reason}" for reason in found.reasons),
             *(f"  {line}" for line in needs),
+            f"  what it needs and is not here yet: infinitetalk download --preset {preset.name}",
             "",
             command_for(preset),
             "",

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import InputError, in_short
 from ..facts.json_text import read_json
-from ..settings.definition import NEGATIVE_PROMPT, Settings
+from ..settings.definition import NEGATIVE_PROMPT, PROMPT, Settings
 
 if TYPE_CHECKING:
     from ..media.audio import Sound
@@ -36,7 +36,7 @@ class Job:
 
     reference: Path | Footage
     speech: Path | Sound | EncodedSpeech
-    prompt: str
+    prompt: str = PROMPT
     negative_prompt: str = NEGATIVE_PROMPT
 
     def __post_init__(self) -> None:
@@ -52,8 +52,9 @@ class Job:
 def load_job(settings: Settings) -> Job:
     """The job that the settings describe; --image, --video, --audio and the prompts win over the JSON.
 
-    The JSON is read unless flags give everything and ``input_json`` is its default. Relative paths in it
-    are looked up in the current folder (as upstream does), then in the JSON's folder, then in the parent of that.
+    The JSON is read unless flags give everything and ``input_json`` is its default; a picture and a sound are enough
+    where the default is not there. Relative paths in it are looked up in the current folder (as upstream does), then in
+    the JSON's folder, then in the parent of that.
 
     Raises:
         InputError: no JSON, not JSON, an entry missing or misspelt, two speakers, a file missing.
@@ -65,7 +66,10 @@ def load_job(settings: Settings) -> Job:
         _check_file(reference, "--image" if settings.image else "--video")
     if speech is not None:
         _check_file(speech, "--audio")
-    if reference is None or speech is None or prompt is None or settings.input_json != Settings().input_json:
+    usual = settings.input_json == Settings().input_json
+    if prompt is None and None not in (reference, speech) and usual and not settings.input_json.is_file():
+        prompt = PROMPT
+    if reference is None or speech is None or prompt is None or not usual:
         entries = _read_json(settings)
         path = settings.input_json
         reference = reference or _locate(_text(entries, "cond_video", path), "cond_video", path)
@@ -84,7 +88,7 @@ def _check_file(path: Path, what: str) -> None:
 def _read_json(settings: Settings) -> dict[str, object]:
     path = settings.input_json
     flags = {"--image or --video": settings.image or settings.video, "--audio": settings.audio}
-    missing = [flag for flag, value in {**flags, "--prompt": settings.prompt}.items() if value is None]
+    missing = [flag for flag, value in flags.items() if value is None]
     if not path.is_file():
         if path == Settings().input_json:
             raise InputError(f"Give {', '.join(missing)}, or --input_json FILE; there is no {path} here either.")

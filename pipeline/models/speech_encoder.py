@@ -25,12 +25,13 @@ from transformers import Wav2Vec2Config, Wav2Vec2Model
 from ..checkpoints.files import Tensors, open_tensors
 from ..checkpoints.load import fill
 from ..errors import InputError, in_short
+from ..facts import downloads
 from ..facts.json_text import read_json
 from ..media.audio import FPS, SAMPLE_RATE, frame_count
 from ..residency.slab import HostWeights
 
 WHAT = "wav2vec2 (--wav2vec_dir)"
-DOWNLOAD = "hf download TencentGameMate/chinese-wav2vec2-base --local-dir weights/chinese-wav2vec2-base"
+DOWNLOAD = downloads.SPEECH_ENCODER
 WINDOW = 5
 CACHED_CHUNKS = 3
 SILENCE_SECONDS = 8

@@ -21,6 +21,7 @@ from ..checkpoints.locate import (
     find_speech_encoder,
     find_transformer_files,
 )
+from ..checkpoints.missing import refuse_missing
 from ..facts.attention import ATTENTION
 from ..facts.solvers import SOLVERS
 from ..job.job import Job
@@ -56,8 +57,17 @@ def check_run(settings: Settings, job: Job) -> Checked:
     check_unfinished(path, settings, job.files())
     check_sampling(settings)
     check_job(job)
-    transformer, encoders = check_models(settings)
-    return Checked(settings, job, ModelFiles(transformer, encoders, check_speech(settings.wav2vec_dir)))
+    return Checked(settings, job, check_files(settings))
+
+
+def check_files(settings: Settings) -> ModelFiles:
+    """Look at the files of all models.
+
+    Raises:
+        InputError: see ``check_models`` and ``check_speech``; where several are missing, all of them are named.
+    """
+    refuse_missing(settings, speech=True)
+    return ModelFiles(*check_models(settings), check_speech(settings.wav2vec_dir))
 
 
 def check_models(settings: Settings) -> tuple[TransformerFiles, EncoderFiles]:
@@ -68,6 +78,7 @@ def check_models(settings: Settings) -> tuple[TransformerFiles, EncoderFiles]:
     """
     if settings.attention in ATTENTION and settings.device != "cpu":  # where few work, whatever is installed
         ATTENTION[settings.attention].check_package()
+    refuse_missing(settings, speech=False)
     transformer = find_transformer_files(settings)
     encoders = find_encoder_files(settings, transformer)
     check_encoder_files(encoders, headers_alone=True)

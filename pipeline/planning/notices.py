@@ -6,10 +6,12 @@ Knows decoded inputs; files that do not work at all are refused by those who rea
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..facts import downloads
 from ..media.audio import Audio, AudioFile, audible_track
 from ..media.speech import is_faint
 
@@ -120,6 +122,21 @@ def is_drawn(image: Image.Image) -> bool:
     middle = image.crop((width // 4, height // 4, width - width // 4, height - height // 4)).resize((96, 96))
     steps = np.abs(np.diff(np.asarray(middle, np.int16), axis=1)).max(axis=2)
     return float((steps <= 1).mean()) > FLAT
+
+
+def stand_in_notices(wanted: tuple[Path, ...] | None, used: tuple[Path, ...]) -> tuple[str, ...]:
+    """That a LoRA is another than the one that is named.
+
+    Args:
+        wanted: as the settings name them.
+        used: their files, in the same order.
+    """
+    return tuple(
+        f"--lora_dir: {name.name} is not there, so {file} takes its place, which was made for text to video: frames "
+        f"are not those of the right one. Get that with: {downloads.line(downloads.part_of(name.name).name)}"
+        for name, file in zip(wanted or (), used, strict=False)
+        if downloads.STAND_INS.get(name.name) == file.name
+    )
 
 
 def short_notice(spans: tuple[WindowSpan, ...], motion_frame: int) -> tuple[str, ...]:

@@ -31,7 +31,7 @@ from ..sampling.guidance import branches_of_steps
 from ..sampling.solvers import make_solver
 from ..settings.definition import Settings
 from ..settings.validation import shift_of, steps_of, warnings_for
-from .checked import check_models, check_speech
+from .checked import check_files
 from .machine import Machine, choose_machine, choose_vae, computes, free_memory
 from .memory import MARGIN, MemoryEstimate, Placement, VaePlan, host_bytes, plan_memory
 from .notices import (
@@ -41,6 +41,7 @@ from .notices import (
     picture_notices,
     short_notice,
     sound_notices,
+    stand_in_notices,
 )
 from .windows import WindowSpan, tokens_per_window, window_plan
 
@@ -164,7 +165,7 @@ def plan_models(settings: Settings, keep_models: bool = False) -> ModelsPlan:
         InputError: files are missing, of another kind or do not go together, or the settings ask for what this
             machine cannot give.
     """
-    files = ModelFiles(*check_models(settings), check_speech(settings.wav2vec_dir))
+    files = check_files(settings)
     machine = choose_machine(settings)
     _check_fit(files)
     weights = open_weights(settings, files.transformer, machine.operations.matmuls, machine.dtype)
@@ -218,6 +219,7 @@ def plan_run(models: ModelsPlan, settings: Settings, job: Job, loaded: bool = Fa
     placement, memory = models.place(settings, size, vae, free_memory(models.machine.device, settings.vram_limit))
     warnings = (
         *warnings_for(settings),
+        *stand_in_notices(models.settings.lora_dir, models.files.transformer.loras),
         *sound_notices(audio, speech),
         *picture_notices(job, reference, size, knows_drawn_faces_only(models.weights.config)),
         *cut_notice(frames / FPS, (spans[-1].start + spans[-1].keep_to) / FPS),

@@ -8,8 +8,8 @@
         ...
     generator.save(job, Path("hello.mp4"))     # or the whole video with its sound
 
-Models are loaded when they are first needed and kept. Settings that name files, device or memory
-belong to the generator; all others may change from video to video.
+Paths that are left out are looked up under ``weights``. Models are loaded when they are first needed and kept. Settings
+that name files, device or memory belong to the generator; all others may change from video to video.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from pathlib import Path
 
 import torch
 
+from ..checkpoints.defaults import with_default_paths
 from ..checkpoints.locate import find_model_files
 from ..errors import InputError
 from ..facts.sizes import GIB
@@ -103,7 +104,7 @@ class Generator:
         keep_models: bool = False,
         make_room: Callable[[int], None] = lambda wanted: None,
     ) -> None:
-        self.settings = resolve(settings)
+        self.settings = with_default_paths(resolve(settings))
         self.progress = progress
         if self.settings.threads is not None:
             torch.set_num_threads(self.settings.threads)  # of the process, as PyTorch has it
@@ -198,10 +199,11 @@ class Generator:
     def _for_video(self, settings: Settings | None) -> Settings:
         if settings is None:
             return self.settings
+        settings = with_default_paths(resolve(settings))
         for name in names_with(Role.MODELS):
             if getattr(settings, name) != getattr(self.settings, name):
                 raise InputError(f"{name} belongs to the generator, whose models are loaded: make another Generator.")
-        return resolve(settings)
+        return settings
 
     def _tell(self, plan: RunPlan) -> None:
         for notice in plan.notices:

@@ -40,6 +40,7 @@ from .roles import (
     setting,
 )
 
+PROMPT = "A person is talking to the camera."  # where picture and speech are given and nothing says what is to be seen
 PIXELS_480 = 640 * 960  # frames up to this size go with upstream's values for 480, larger ones with those for 720
 NEGATIVE_PROMPT = (  # what the models were tuned with: sample_neg_prompt in upstream's wan_multitalk_14B.py
     "bright tones, overexposed, static, blurred details, subtitles, style, works, paintings, images, static, "

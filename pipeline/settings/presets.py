@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..errors import InputError
+from ..facts.downloads import Part, needed
 from .definition import Settings, names_with
 from .roles import JOB, Values
 
@@ -52,6 +53,13 @@ class Preset:
     def as_settings(self) -> Settings:
         """Its settings alone; files are named as they are to be looked up."""
         return Settings.of(self.settings)
+
+    def parts(self, comfy: bool = False) -> tuple[Part, ...]:
+        """What is to be downloaded for it, for the command line or for ComfyUI; nothing where all comes with it."""
+        if self.bundled:
+            return ()
+        s = self.as_settings()
+        return needed(s.quant_dir and s.quant_dir.as_posix(), [lora.as_posix() for lora in s.lora_dir or ()], comfy)
 
     def bundled_paths(self) -> dict[str, Path | tuple[Path, ...]]:
         """The files that come with the program, by setting."""

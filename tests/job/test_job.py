@@ -13,7 +13,8 @@ from infinitetalk.pipeline.job.job import BUNDLED, Job, load_job
 from infinitetalk.pipeline.job.output import check_beside, output_path, path_to_write
 from infinitetalk.pipeline.media.audio import Sound
 from infinitetalk.pipeline.media.reference import Footage
-from infinitetalk.pipeline.settings.definition import NEGATIVE_PROMPT, Settings
+from infinitetalk.pipeline.settings.definition import NEGATIVE_PROMPT, PROMPT, Settings
+from infinitetalk.tests.support.places import ROOT
 
 ENTRIES = {"prompt": "Someone talks.", "cond_video": "face.png", "cond_audio": {"person1": "voice.wav"}}
 
@@ -63,6 +64,11 @@ def test_the_default_json_is_not_read_when_flags_say_everything(folder):
     assert "not JSON" in refusal(Settings(image="face.png", audio="voice.wav"))
 
 
+def test_a_picture_and_a_sound_are_enough(folder):
+    assert load_job(Settings(image="face.png", audio="voice.wav")).prompt == PROMPT
+    assert "Give --audio, or --input_json FILE" in refusal(Settings(image="face.png"))
+
+
 def test_a_named_json_is_read_even_then(folder):
     assert "does not exist" in refusal(Settings(input_json="no.json", image="face.png", audio="voice.wav", prompt="p"))
 
@@ -84,6 +90,11 @@ def test_the_bundled_example_is_complete_from_anywhere(folder):
     job = load_job(Settings(input_json=BUNDLED / "single_example_image.json"))
     assert job.reference.is_file() and job.speech.is_file() and job.prompt
     assert str(BUNDLED) in refusal(Settings(input_json="examples/single_example_image.json"))
+
+
+def test_the_guides_example_shows_a_drawn_person(folder):
+    job = load_job(Settings(input_json=ROOT / "examples" / "single_example_image.json"))
+    assert job.reference.resolve() == (BUNDLED / "drawn_portrait.png").resolve() and job.speech.is_file()
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from infinitetalk.pipeline.errors import InputError
+from infinitetalk.pipeline.facts import downloads
 from infinitetalk.pipeline.media.audio import SAMPLE_RATE, frame_count
 from infinitetalk.pipeline.models import speech_encoder
 from infinitetalk.pipeline.models.speech_encoder import (
@@ -167,12 +168,12 @@ def test_a_damaged_folder_gets_one_sentence(tmp_path, base, damage, message):
     with pytest.raises(InputError, match=message) as error:
         load_speech_encoder(folder, "cpu")
     assert str(folder) in str(error.value)
-    assert "hf download TencentGameMate/chinese-wav2vec2-base --local-dir" in str(error.value)
+    assert downloads.SPEECH_ENCODER in str(error.value)
 
 
 def test_other_bad_files_get_one_sentence(tmp_path, base):
     config, weights = base
-    with pytest.raises(InputError, match="does not exist; download the model: hf download"):
+    with pytest.raises(InputError, match="does not exist; download the model: infinitetalk download wav2vec"):
         load_speech_encoder(tmp_path / "nothing", "cpu")
     save_file({"blocks.0.weight": torch.zeros(2)}, tmp_path / "other.safetensors")
     with pytest.raises(InputError, match="not a wav2vec2 model; it holds blocks.0.weight"):

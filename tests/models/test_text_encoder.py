@@ -8,6 +8,7 @@ import tokenizers
 import torch
 from infinitetalk.pipeline.checkpoints.lookup import find_text_files, find_tokenizer
 from infinitetalk.pipeline.errors import InputError
+from infinitetalk.pipeline.facts import downloads
 from infinitetalk.pipeline.models.text.encoder import load_text_encoder
 from infinitetalk.pipeline.models.text.tokenizer import clean_prompt, load_tokenizer
 from infinitetalk.tests.golden.encoders import random_weights
@@ -184,7 +185,7 @@ def test_wrong_files_are_refused(weights, folder):
 
 def test_a_missing_tokenizer_is_told_how_to_get(weights, tmp_path):
     path = save(weights, tmp_path / "t5.pth")
-    command = 'hf download Wan-AI/Wan2.1-I2V-14B-480P --include "google/*" --local-dir weights/Wan2.1-I2V-14B-480P'
+    command = downloads.TOKENIZER
     refusal(path, "--tokenizer", command)
 
 

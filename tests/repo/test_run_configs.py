@@ -41,7 +41,7 @@ def test_bash_accepts_them(name):
 def clone(tmp_path_factory):
     """A clone in a folder with a space, with small files where the guide puts the real ones."""
     clone = tmp_path_factory.mktemp("a clone")
-    for name in ("generate_infinitetalk.py", "assets", "pipeline", "presets", "__init__.py"):
+    for name in ("generate_infinitetalk.py", "assets", "examples", "pipeline", "presets", "__init__.py"):
         (clone / name).symlink_to(ROOT / name)
     shutil.copytree(ROOT / "run_configs", clone / "run_configs")
     weights = random_checkpoint.write(clone / "weights", SIZES)
@@ -113,7 +113,7 @@ def test_a_script_spells_out_its_preset(name):
         else:
             expected = tuple(value) if isinstance(value, list) else value
             assert getattr(found, setting) == expected
-    assert found.preset is None and found.input_json == Path("assets/single_example_image.json")
+    assert found.preset is None and found.input_json == Path("examples/single_example_image.json")
 
 
 def called(done):
@@ -135,7 +135,7 @@ def test_menu_runs_what_was_chosen(clone, tmp_path, recorder):
 def test_menu_takes_the_example_where_nothing_is_answered(clone, tmp_path, recorder):
     argv = called(run(clone, "menu.sh", cwd=tmp_path, answers="02_comfyui_equivalent\n\n\n", python=recorder))
     settings = parse(argv[1:])
-    assert settings.input_json == Path("assets/single_example_image.json") and settings.image is None
+    assert settings.input_json == Path("examples/single_example_image.json") and settings.image is None
     assert settings.save_file == Path("infinitetalk_fast")
 
 

@@ -67,7 +67,6 @@ def test_the_good_flags_are_good(command, tmp_path):
         ({"mode": "stream"}, "--mode: 'stream' found, one of streaming, clip"),
         ({"crf": 60}, "--crf: 60 found, at most 51"),
         ({"color_correction_strength": 2}, "--color_correction_strength: 2.0 found, at most 1"),
-        ({"prompt": None}, "Give --prompt, or --input_json FILE"),
         ({"image": None}, "Give --image or --video, or --input_json FILE"),
         ({"audio": None}, "Give --audio, or --input_json FILE"),
         ({"video": "clip.mp4"}, "--image and --video are both given"),

@@ -11,6 +11,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from infinitetalk.pipeline.facts import downloads
 from infinitetalk.tests.support.other_layouts import comfy_quant, old_scaled_fp8, quanto
 from infinitetalk.tests.support.places import PORTRAIT
 from infinitetalk.tests.support.random_checkpoint import (
@@ -24,9 +25,7 @@ from infinitetalk.tests.support.random_checkpoint import (
 from safetensors.torch import load_file, save_file
 
 SHARD = "diffusion_pytorch_model-00003-of-00007.safetensors"
-GET_BASE = "hf download Wan-AI/Wan2.1-I2V-14B-480P --local-dir weights/Wan2.1-I2V-14B-480P"
-GET_SPEECH = "hf download TencentGameMate/chinese-wav2vec2-base --local-dir weights/chinese-wav2vec2-base"
-GET_AUDIO = 'hf download MeiGen-AI/InfiniteTalk --include "single/*" --local-dir weights/InfiniteTalk'
+GET_BASE, GET_SPEECH, GET_AUDIO = downloads.BASE, downloads.SPEECH_ENCODER, downloads.INFINITETALK
 
 
 @pytest.mark.parametrize(
@@ -96,7 +95,7 @@ def test_a_file_of_the_base_missing_or_damaged(refusal, base, name):
 def test_a_base_without_its_tokenizer(refusal, base):
     shutil.rmtree(base / "google")
     sentence = refusal(ckpt_dir=base)
-    assert "--tokenizer" in sentence and '--include "google/*"' in sentence
+    assert "--tokenizer" in sentence and downloads.TOKENIZER in sentence
 
 
 def test_a_base_in_the_layout_of_diffusers(refusal, tmp_path):
@@ -293,7 +292,7 @@ def test_meigens_files_without_their_maps(refusal, command, plain, weights, tmp_
     for path, name in ((t5, "t5_map_fp8.json"), (transformer, "infinitetalk_single_fp8.json")):
         sentence = refusal(**flags)
         assert f"{path} is a quanto file without its quantisation map" in sentence and name in sentence
-        assert 'hf download MeiGen-AI/InfiniteTalk --include "quant_models/*"' in sentence
+        assert downloads.QUANTISED in sentence
         (tmp_path / name).write_text("{")
         assert f"the quantisation map {tmp_path / name} is not valid JSON" in refusal(**flags)
         (tmp_path / name).write_text(json.dumps(t5_layers if path == t5 else layers))
