@@ -60,7 +60,8 @@ def refuse_missing(settings: Settings, speech: bool) -> None:
 def missing_files(settings: Settings, speech: bool = True) -> tuple[Missing, ...]:
     """What these settings name, or need and do not name, and is not there."""
     s = settings
-    whole = find_file(s.quant_dir or s.dit_path, s.ckpt_dir) if s.quant_dir or s.dit_path else None
+    named = s.quant_dir or s.dit_path
+    whole = None if named is None else find_file(named, s.ckpt_dir)
     found: list[Missing] = []
     if s.quant_dir is not None and whole is None:
         found.append(Missing(f"--quant_dir: {s.quant_dir}", _parts(s.quant_dir, "fp8")))

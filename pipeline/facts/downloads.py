@@ -229,7 +229,7 @@ _ROWS = (
         APACHE,
         19_500_000_000,
         "InfiniteTalk",
-        "diffusion_models",
+        "diffusion_models/InfiniteTalk",
     ),
     Part(
         "t5_fp8",
@@ -405,6 +405,7 @@ def needed(quantised: str | None, loras: Iterable[str], comfy: bool = False) -> 
     Raises:
         KeyError: a file is in no part.
     """
+    names: tuple[str, ...]
     if comfy:
         names = (
             ("transformer", "text_encoder", "clip_vision", "vae", "tokenizer", "infinitetalk", "wav2vec_fp16")

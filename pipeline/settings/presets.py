@@ -59,7 +59,11 @@ class Preset:
         if self.bundled:
             return ()
         s = self.as_settings()
-        return needed(s.quant_dir and s.quant_dir.as_posix(), [lora.as_posix() for lora in s.lora_dir or ()], comfy)
+        return needed(
+            None if s.quant_dir is None else s.quant_dir.as_posix(),
+            [lora.as_posix() for lora in s.lora_dir or ()],
+            comfy,
+        )
 
     def bundled_paths(self) -> dict[str, Path | tuple[Path, ...]]:
         """The files that come with the program, by setting."""
