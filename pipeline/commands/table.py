@@ -46,9 +46,9 @@ class Command:
 
 _ROWS = (
     Command("generate", "make a talking video; its name may be left out before flags", ".generate"),
-    Command("download", "the models of a preset, fetched, checked and put where they are looked for", ".download"),
     Command("presets", "the presets in a table", ".presets"),
     Command("recommend", "the preset for a purpose and a card, and its whole command", ".recommend"),
+    Command("download", "the models of a preset, fetched, checked and put where they are looked for", ".download"),
     Command("info", "the settings that a video was made with", ".info"),
     Command("export", "a ComfyUI graph as a command; or a video, once more what made it", ".export"),
     Command("inspect", "what a weights file or a LoRA is, where it fits, what would be refused", ".inspect"),

@@ -160,7 +160,7 @@ def test_bad_input_is_one_sentence_and_exit_code_2(inputs, capsys, argv, sentenc
 
 
 def test_no_input_says_what_to_give(inputs, capsys):
-    assert "Give --image or --video, --audio, --prompt, or --input_json" in error_of(capsys, ["generate"])
+    assert "Give --image or --video, --audio, or --input_json" in error_of(capsys, ["generate"])
 
 
 def test_several_processes_are_refused(inputs, capsys, monkeypatch):
