@@ -13,39 +13,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ..pipeline.facts.downloads import PARTS
 from ..pipeline.graphs.widgets import SAMPLER
 from ..pipeline.settings.presets import DEMO, load_preset
 from ..tests.support import browser, comfy_host
 from . import node_texts
 
 ROOT = Path(__file__).parent.parent
-HUGGING_FACE = "https://huggingface.co"
-KIJAI, COMFY = f"{HUGGING_FACE}/Kijai", f"{HUGGING_FACE}/Comfy-Org/Wan_2.1_ComfyUI_repackaged/resolve/main/split_files"
 URLS = {  # file -> its folder in models, where it is published
-    "Wan2_1-I2V-14B-480p_fp8_e4m3fn_scaled_KJ.safetensors": (
-        "diffusion_models",
-        f"{KIJAI}/WanVideo_comfy_fp8_scaled/resolve/main/I2V",
-    ),
-    "Wan2_1-InfiniTetalk-Single_fp16.safetensors": (
-        "diffusion_models",
-        f"{KIJAI}/WanVideo_comfy/resolve/main/InfiniteTalk",
-    ),
-    "infinitetalk_single_fp8.safetensors": (
-        "diffusion_models",
-        f"{HUGGING_FACE}/MeiGen-AI/InfiniteTalk/resolve/main/quant_models",
-    ),
-    "umt5_xxl_fp8_e4m3fn_scaled.safetensors": ("text_encoders", f"{COMFY}/text_encoders"),
-    "clip_vision_h.safetensors": ("clip_vision", f"{COMFY}/clip_vision"),
-    "wan_2.1_vae.safetensors": ("vae", f"{COMFY}/vae"),
-    "wav2vec2-chinese-base_fp16.safetensors": ("audio_encoders", f"{KIJAI}/wav2vec2_safetensors/resolve/main"),
-    "lightx2v_I2V_14B_480p_cfg_step_distill_rank128_bf16.safetensors": (
-        "loras",
-        f"{KIJAI}/WanVideo_comfy/resolve/main/Lightx2v",
-    ),
-    "Wan2.1_I2V_14B_FusionX_LoRA.safetensors": (
-        "loras",
-        f"{HUGGING_FACE}/vrgamedevgirl84/Wan14BT2VFusioniX/resolve/main/FusionX_LoRa",
-    ),
+    file.name: (part.comfy.partition("/")[0], part.url(file).rpartition("/")[0])
+    for part in PARTS.values()
+    if part.comfy is not None
+    for file in part.files
 }
 ENCODERS = {
     "text_encoder": "umt5_xxl_fp8_e4m3fn_scaled.safetensors",

@@ -8,7 +8,7 @@ about contents.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from ..errors import InputError
 from ..facts import downloads
@@ -25,7 +25,7 @@ def weights_folders() -> tuple[Path, ...]:
     return (here,) if here.absolute() == clone else (here, clone)
 
 
-def find_file(path: Path, ckpt_dir: Path | None) -> Path | None:
+def find_file(path: PurePath, ckpt_dir: Path | None) -> Path | None:
     """The file or folder that ``path`` means, or None where it is nowhere."""
     return next((place for folder in _folders(ckpt_dir) if (place := folder / path).exists()), None)
 

@@ -1,7 +1,7 @@
 """``infinitetalk doctor``: versions, the card, what is fast here and what is not, and why what is missing matters.
 
-What is installed is told without PyTorch; ``ways`` tells of the card, and tries each way of computing. Reads no
-weights and changes nothing.
+What is installed, and which models are where they are looked for, is told without PyTorch; ``ways`` tells of the card,
+and tries each way of computing. Reads no weights and changes nothing.
 """
 
 from __future__ import annotations
@@ -12,8 +12,11 @@ import shutil
 import sys
 import tempfile
 from dataclasses import dataclass
+from pathlib import Path
 
+from ..checkpoints.lookup import find_file
 from ..facts.attention import ATTENTION
+from ..facts.downloads import PARTS, STAND_INS, part_of
 from ..facts.packages import TRITON, Package
 from ..facts.sizes import GIB
 from ..facts.solvers import by_package
@@ -77,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
 
 def examine(quick: bool = False) -> list[Finding]:
     """Everything, in the order in which it is told; ``quick`` without what needs PyTorch."""
-    found = [*_software(), *_machine()]
+    found = [*_software(), *_machine(), *_models()]
     if quick or PYTORCH.installed() is None:
         return found
     from .ways import cards, ways
@@ -129,6 +132,26 @@ def _video_library() -> Finding:
     if "libx264" not in av.codecs_available:
         return Finding(BAD, "PyAV", f"{av.__version__}, built without libx264: install av from PyPI to write videos")
     return Finding(FINE, "PyAV", f"{av.__version__} with libx264")
+
+
+def _models() -> list[Finding]:
+    """Which parts of the presets' models lie where runs look for them, and which LoRA may stand in for which."""
+    parts = [part for part in PARTS.values() if part.place is not None]
+    here = [part.name for part in parts if all(find_file(part.path_in(part.place or "", f), None) for f in part.files)]
+    absent = [part.name for part in parts if part.name not in here]
+    there = f"here: {', '.join(here) or 'none'}"
+    if absent:
+        there += f"; not here: {', '.join(absent)} (infinitetalk download --list)"
+    found = [Finding(MISSING if absent else FINE, "models", there)]
+    for own, other in STAND_INS.items():
+        line, instead = f"infinitetalk download {part_of(own).name}", find_file(Path(other), None)
+        if find_file(Path(own), None) is not None:
+            found.append(Finding(FINE, "LoRA of 4 steps", f"{own}; without it {other} would take its place"))
+        elif instead is not None:
+            found.append(Finding(MISSING, "LoRA of 4 steps", f"{instead} takes the place of {own}: {line}"))
+        else:
+            found.append(Finding(MISSING, "LoRA of 4 steps", f"neither {own} nor {other}, which may stand in: {line}"))
+    return found
 
 
 def _machine() -> list[Finding]:

@@ -3,8 +3,10 @@
 import re
 
 import pytest
+from infinitetalk.pipeline.facts.downloads import PARTS
 from infinitetalk.pipeline.settings.definition import setting_infos
-from infinitetalk.scripts import architecture, formats_page, settings_table
+from infinitetalk.pipeline.settings.presets import load_preset, preset_names
+from infinitetalk.scripts import architecture, formats_page, models_page, settings_table
 
 
 @pytest.mark.parametrize(
@@ -15,6 +17,25 @@ def test_the_tables_of_settings_are_up_to_date(file, language):
     """A KeyError: a setting, a group or a word has no Chinese in pages_zh.toml."""
     page = settings_table.settings_page(language())
     assert file.read_text(encoding="utf-8") == page, "run: python -m infinitetalk.scripts.settings_table"
+
+
+@pytest.mark.parametrize(
+    "file, language", [(models_page.FILE, models_page.english), (models_page.CHINESE_FILE, models_page.chinese)]
+)
+def test_the_pages_of_models_are_up_to_date(file, language):
+    """A KeyError: a part or a word has no Chinese in pages_zh.toml."""
+    page = models_page.models_page(language())
+    assert file.read_text(encoding="utf-8") == page, "run: python -m infinitetalk.scripts.models_page"
+    assert set(language().parts) == set(PARTS)
+
+
+@pytest.mark.parametrize("page", ["README.md", "README.zh-CN.md"])
+def test_the_sizes_in_the_readme_are_those_of_the_table(page):
+    text = (architecture.ROOT / page).read_text(encoding="utf-8")
+    sizes = {name: sum(part.size for part in load_preset(name).parts()) / 1e9 for name in preset_names()}
+    fp8 = {round(size) for name, size in sizes.items() if load_preset(name).as_settings().quant}
+    assert {f"{max(fp8)} GB", f"{sizes['04_high_quality']:.0f} GB"} <= set(re.findall(r"\d+ GB", text))
+    assert "infinitetalk download --preset" in text
 
 
 def test_every_setting_is_told_in_chinese():

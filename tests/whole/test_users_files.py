@@ -19,6 +19,7 @@ from infinitetalk.pipeline.models.transformer.pointwise import choose_pointwise
 from infinitetalk.pipeline.settings.presets import preset_names
 from infinitetalk.tests.support import lora_files, random_checkpoint
 from infinitetalk.tests.support.gguf_files import write_gguf
+from infinitetalk.tests.support.guide import FUSIONX, GUIDE, LIGHTX2V
 from infinitetalk.tests.support.other_layouts import (
     cast,
     comfy_quant,
@@ -32,30 +33,7 @@ from safetensors.torch import save_file
 
 pytestmark = pytest.mark.usefixtures("own_cache")
 
-LIGHTX2V = "lightx2v_I2V_14B_480p_cfg_step_distill_rank128_bf16.safetensors"
-FUSIONX = "Wan2.1_I2V_14B_FusionX_LoRA.safetensors"
 QUANTISED = "InfiniteTalk/quant_models/infinitetalk_single_fp8.safetensors"
-# the guide's command line, but for the input
-GUIDE = """
-    --ckpt_dir weights/Wan2.1-I2V-14B-480P
-    --wav2vec_dir weights/chinese-wav2vec2-base
-    --infinitetalk_dir weights/InfiniteTalk/single/infinitetalk.safetensors
-    --lora_dir weights/lightx2v_I2V_14B_480p_cfg_step_distill_rank128_bf16.safetensors
-    --lora_scale 0.8
-    --quant fp8
-    --quant_dir weights/InfiniteTalk/quant_models/infinitetalk_single_fp8.safetensors
-    --input_json examples/single_example_image.json
-    --size infinitetalk-480
-    --sample_steps 4
-    --sample_shift 11.0
-    --sample_text_guide_scale 1.0
-    --sample_audio_guide_scale 2.0
-    --mode streaming
-    --frame_num 81
-    --motion_frame 9
-    --num_persistent_param_in_dit 0
-    --save_file output_fast
-"""
 BASE = "weights/Wan2.1-I2V-14B-480P"
 FLAGS = [*("--ckpt_dir", BASE), *("--wav2vec_dir", "weights/chinese-wav2vec2-base")]
 FLAGS += ["--infinitetalk_dir", "weights/InfiniteTalk/single/infinitetalk.safetensors"]
