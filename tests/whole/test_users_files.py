@@ -173,6 +173,11 @@ def test_a_presets_files_that_are_missing_are_named_with_what_to_do(folder, tmp_
         (tmp_path / "weights" / QUANTISED).unlink()
         assert main(words) == 2
         sentence = capsys.readouterr().err
+        assert f"--quant_dir: {QUANTISED}" in sentence and f"--lora_dir: {LIGHTX2V}" in sentence
+        assert "All of them: infinitetalk download --preset 02_comfyui_equivalent" in sentence
+        (tmp_path / "elsewhere").rename(tmp_path / "weights" / LIGHTX2V)
+        assert main(words) == 2
+        sentence = capsys.readouterr().err
         assert f"--quant_dir: {QUANTISED} does not exist" in sentence and "--quant_dir none" in sentence
     finally:
         monkey.rename("weights")
