@@ -8,7 +8,7 @@ from ..pipeline.graphs.widgets import LOADER, ruled_by_loader, setting_values
 from ..pipeline.settings.definition import Settings
 from ..pipeline.settings.presets import Preset
 from ..pipeline.settings.validation import validate
-from .comfy import inputs
+from .comfy import host, inputs
 from .comfy.files import FILES
 from .comfy.sockets import LoraChain, LoraSocket, ModelChoice, ModelSocket, PresetSocket
 
@@ -33,11 +33,16 @@ class InfiniteTalkModelLoader(io.ComfyNode):
     @classmethod
     def execute(cls, preset: Preset | None = None, lora: LoraChain | None = None, **widgets: object) -> io.NodeOutput:
         from ..pipeline.planning.checked import check_models
+        from ..pipeline.planning.notices import stand_in_notices
 
         values = setting_values(widgets, FILES)
         if lora is not None:
             values |= {"lora_dir": tuple(p for p, _ in lora.loras), "lora_scale": tuple(s for _, s in lora.loras)}
         if preset is not None:
             values |= ruled_by_loader(preset, lora is not None, FILES)
-        check_models(validate(Settings.of(values)))
+        settings = validate(Settings.of(values))
+        check_models(settings)
+        wanted = None if preset is None else preset.as_settings().lora_dir
+        for text in stand_in_notices(wanted, settings.lora_dir or ()):
+            host.warn(text)
         return io.NodeOutput(ModelChoice(values, None if preset is None else preset.name))

@@ -15,6 +15,7 @@ import comfy.latent_formats
 import comfy.model_management
 import comfy.utils
 import torch
+from comfy_execution.utils import get_executing_context
 from PIL import Image
 from server import PromptServer
 
@@ -88,6 +89,18 @@ def _usual_switches() -> Iterator[None]:
         torch.backends.cuda.allow_fp16_bf16_reduction_math_sdp(math)
 
 
+def warn(text: str, node: str | None = None) -> None:
+    """A sentence that must not go unseen: also as a message in the browser.
+
+    Args:
+        node: that it is about; None: the one that runs.
+    """
+    context = get_executing_context()
+    logging.warning("InfiniteTalk: %s", text)
+    notice = {"node": node or (context and context.node_id), "text": text}
+    PromptServer.instance.send_sync(NOTICE, notice, PromptServer.instance.client_id)
+
+
 class HostProgress:
     """Shows a run on its node: a bar over the whole video, a sentence, a picture. Cancelling is noticed at every event.
 
@@ -125,10 +138,7 @@ class HostProgress:
             (self.note if line.stays else self.say)(line.text)
 
     def warn(self, text: str) -> None:
-        """A sentence that must not go unseen: also as a message in the browser."""
-        logging.warning("InfiniteTalk: %s", text)
-        notice = {"node": self._node, "text": text}
-        PromptServer.instance.send_sync(NOTICE, notice, PromptServer.instance.client_id)
+        warn(text, self._node)
 
     def note(self, text: str) -> None:
         logging.info("InfiniteTalk: %s", text)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from ..errors import InputError
 from ..export.exported import Files
+from ..facts.downloads import STAND_INS
 from ..settings.definition import NEGATIVE_PROMPT, names_on, setting_infos, setting_types
 from ..settings.demo import demo_checkpoint
 from ..settings.presets import Preset
@@ -164,14 +165,18 @@ def ruled_by_loader(preset: Preset, lora_linked: bool, files: Files) -> Values:
 
 
 def _named(setting: str, file: Path, preset: Preset, files: Files) -> Path:
-    """The file that a preset names."""
-    found = files.preset_file(setting, file.as_posix())
-    if found is None:
-        raise InputError(
-            f"preset {preset.name} needs {file.name}, which is not in models/{FOLDERS[setting][0]}: "
-            "put it there and press R, or unlink the preset from the loader."
-        )
-    return found
+    """The file that a preset names, or the one that stands in for it."""
+    names = [file.as_posix(), *filter(None, [STAND_INS.get(file.name)])]
+    for name in names:
+        found = files.preset_file(setting, name)
+        if found is not None:
+            return found
+    instead = "" if len(names) == 1 else f" (nor is {names[1]}, which may take its place)"
+    raise InputError(
+        f"preset {preset.name} needs {file.name}, which is not in models/{FOLDERS[setting][0]}{instead}: put it there "
+        f"(infinitetalk download --preset {preset.name} --comfyui DIR) and press R, or unlink the preset from the "
+        "loader."
+    )
 
 
 def ruled_by_sampler(preset: Preset) -> Values:

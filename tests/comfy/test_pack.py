@@ -5,9 +5,11 @@ import subprocess
 import urllib.parse
 
 import pytest
+from infinitetalk.pipeline.commands.main import main
+from infinitetalk.pipeline.settings.presets import load_preset
 from infinitetalk.scripts import node_texts
 from infinitetalk.scripts.save_workflows import URLS, WORKFLOWS
-from infinitetalk.tests.support import comfy_models
+from infinitetalk.tests.support import comfy_models, local_hub
 from infinitetalk.tests.support.comfy_graphs import PACK, QUANTISED, SIZES
 from infinitetalk.tests.support.comfy_host import check_import
 from infinitetalk.tests.support.places import DATA, QUEUED, ROOT
@@ -257,3 +259,28 @@ def test_requirements_change_nothing_that_the_host_has(installed, tmp_path):
         assert done.returncode == 0, done.stderr
         would = {each["metadata"]["name"].lower() for each in json.loads(report.read_text())["install"]}
         assert line.split(">")[0] in would
+
+
+def test_downloads_go_where_the_nodes_list_them(host, base, tmp_path, monkeypatch):
+    parts = load_preset("03_balanced").parts(comfy=True)
+    for part in parts:
+        for file in part.files:
+            path = tmp_path / part.repo / file.path
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(file.path.encode() * 9)
+    before = set((base / "models").rglob("*"))
+    with local_hub.serving(tmp_path) as hub:
+        monkeypatch.setenv("HF_ENDPOINT", hub.url)
+        assert main(["download", "--preset", "03_balanced", "--comfyui", str(base), "--trust_hub"]) == 0
+    try:
+        everything = host.get_json("/object_info")
+        listed = {
+            name: json.dumps(everything[f"InfiniteTalk{name}"]) for name in ("ModelLoader", "AudioEncoder", "LoRA")
+        }
+        for part in parts:
+            owner = {"wav2vec_dir": "AudioEncoder", "lora_dir": "LoRA"}.get(part.flag, "ModelLoader")
+            assert part.files[0].name in listed[owner], part.name
+    finally:
+        for path in set((base / "models").rglob("*")) - before:
+            if path.is_file():
+                path.unlink()  # folders stay: ComfyUI remembers them

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import av
 import pytest
-from infinitetalk.tests.support.comfy_graphs import executed, texts
+from infinitetalk.pipeline.facts.downloads import STAND_INS
+from infinitetalk.tests.support.comfy_graphs import executed, node, texts
 from infinitetalk.tests.support.comfy_host import Refused
 
 
@@ -135,3 +136,18 @@ def test_reference_must_be_one(run, graph):
 def test_values_out_of_range_are_refused_before_anything_runs(host, graph):
     with pytest.raises(Refused, match="bigger than max"):
         host.queue(graph(crf=52))
+
+
+def test_a_presets_lora_is_stood_in_for_and_the_page_hears_of_it(run, graph, video_of, base):
+    own, other = next(iter(STAND_INS.items()))
+    loras = base / "models" / "loras"
+    (loras / own).rename(loras / other)
+    made = graph({"preset": node("InfiniteTalkPreset", preset="01_ultra_fast")}, base_seed=90)
+    made["model"]["inputs"]["preset"] = ["preset", 0]
+    try:
+        entry, seen = run(made)
+    finally:
+        (loras / other).rename(loras / own)
+    assert video_of(entry).is_file()
+    said = [message.data["text"] for message in seen if message.type == "infinitetalk.notice"]
+    assert any(f"{own} is not there" in text and f"{other} takes its place" in text for text in said), said

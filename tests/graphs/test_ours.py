@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from infinitetalk.pipeline.commands.main import main
 from infinitetalk.pipeline.errors import InputError
 from infinitetalk.pipeline.export.command import command
+from infinitetalk.pipeline.facts.downloads import STAND_INS
 from infinitetalk.pipeline.graphs import ours, widgets
 from infinitetalk.pipeline.graphs.graph import from_prompt, read_graph
 from infinitetalk.pipeline.graphs.orders import CONTROL
@@ -416,6 +417,21 @@ def test_a_presets_lora_is_found_and_missing_files_are_named(comfyui):
         exported(made, FolderFiles(comfyui))
     with pytest.raises(InputError, match="no folder models"):
         FolderFiles(comfyui / "models")
+
+
+def test_a_presets_lora_may_be_stood_in_for(comfyui):
+    (comfyui / "input/speech.wav").touch()
+    (comfyui / "models/diffusion_models/infinitetalk_single_fp8.safetensors").touch()
+    made = with_preset("01_ultra_fast", "4")
+    made["4"]["inputs"]["infinitetalk_dir"] = "sub/talk.safetensors"
+    own, other = next(iter(STAND_INS.items()))
+    (comfyui / "models/loras" / own).rename(comfyui / "elsewhere")
+    with pytest.raises(InputError, match=f"needs {own}.*nor is {other}, .*infinitetalk download --preset"):
+        exported(made, FolderFiles(comfyui))
+    (comfyui / "models/loras" / other).touch()
+    assert exported(made, FolderFiles(comfyui)).settings.lora_dir == (comfyui / "models/loras" / other,)
+    (comfyui / "elsewhere").rename(comfyui / "models/loras" / own)
+    assert exported(made, FolderFiles(comfyui)).settings.lora_dir == (comfyui / "models/loras" / own,)
 
 
 def test_the_demo_names_the_bundled_files():
