@@ -59,7 +59,8 @@ PRESETS_HEAD = """
 
 `--preset NAME` takes these settings from `presets/NAME.toml`. LoRA and quantised files are named as they lie under the
 weights folder, which is the one that `--ckpt_dir` lies in, or `weights`. `peak_vram_gb` and `speedup` (against 40 steps
-of three passes) are what the presets were published with, not measurements. `demo`, which is not in the table, takes
+of three passes) are what the presets were published with, for an RTX 4090; `measured_speedup` is this engine's on an
+H200, against upstream's code ([how](performance.md)). `demo`, which is not in the table, takes
 the small model, the portrait and the speech that come with the program.
 """
 

@@ -21,6 +21,8 @@ from .console import say
 if TYPE_CHECKING:
     from ..evaluation.measures import Evaluation
 
+ENOUGH_SEAMS = 5  # a mouth that opens, or a head that turns, changes one frame as much as a jump would
+
 
 def parser() -> Parser:
     """The flags of the command."""
@@ -106,7 +108,9 @@ def seams_of(video: Path, frames: int) -> tuple[int, ...]:
 def describe(result: Evaluation, about: dict[str, str]) -> str:
     """The numbers as text."""
     silence = "no silence in it" if result.silent_opening is None else f"{result.silent_opening:.3f} in silence"
-    seams = "no seams" if result.seam_ratio is None else f"{result.seam_ratio:.2f} times as much as elsewhere"
+    seams = f"{result.seams}, too few to tell a jump from a movement of the person" if result.seams else "none"
+    if result.seam_ratio is not None and result.seams >= ENOUGH_SEAMS:
+        seams = f"{result.seams}, with {result.seam_ratio:.2f} times as much change as elsewhere"
     lines = [
         f"mouth and speech   r {result.correlation:.3f} at lag 0 over {result.frames} frames",
         f"best lag           {result.best_lag} frames (r {result.best_correlation:.3f})",

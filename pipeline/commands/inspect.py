@@ -13,6 +13,7 @@ from pathlib import Path
 from ..checkpoints.files import Tensors, open_tensors
 from ..checkpoints.kinds import LORA_METADATA, kind_of
 from ..errors import InputError
+from ..facts.sizes import size_text
 from ..lora import is_lora, lora_summary
 from ..settings.flags import Parser
 from .console import say
@@ -45,7 +46,7 @@ def inspect(path: Path) -> list[tuple[str, str]]:
     """
     if not path.exists():
         raise InputError(f"{path} does not exist; check the path.")
-    lines = [("file", f"{path} ({_size(path) / 1e9:.2f} GB)")]
+    lines = [("file", f"{path} ({size_text(_size(path))})")]
     try:
         tensors = open_tensors(path, "inspect")
     except InputError as error:

@@ -7,6 +7,7 @@ before the flags are known to be right.
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from .table import COMMANDS, USUAL, near_command
 BAD_INPUT = 2
 INTERRUPTED = 130
 HELP = ("-h", "--help")
+VERSION = ("-V", "--version")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -26,6 +28,7 @@ def main(argv: list[str] | None = None) -> int:
     Args:
         argv: the words after the program's name; None takes those of this process.
     """
+    _let_threads_sleep()
     try:
         return _dispatch(sys.argv[1:] if argv is None else argv)
     except InputError as error:
@@ -39,17 +42,26 @@ def main(argv: list[str] | None = None) -> int:
         return INTERRUPTED
 
 
+def _let_threads_sleep() -> None:
+    """Let the threads of PyTorch, which is not imported yet, sleep while they wait for each other.
+
+    Those that spin take the time of a busy machine from the thread that they wait for. How many there are, and so every
+    bit of the result, stays the same.
+    """
+    if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"} & set(os.environ):
+        os.environ["OMP_WAIT_POLICY"] = "passive"
+
+
 def _dispatch(argv: list[str]) -> int:
     if not argv:
         from .help import overview
 
         say(overview())
         return 0
-    if argv[0] in ("-V", "--version"):
-        say(f"infinitetalk {__version__}")
-        return 0
     if argv[0] in HELP:
         return _run("help", [])
+    if argv[0] in VERSION:
+        return _version()
     if argv[0] in COMMANDS:
         return _run(argv[0], argv[1:])
     if argv[0][:1] in ("-", "\N{EN DASH}", "\N{EM DASH}", "\N{MINUS SIGN}"):
@@ -60,7 +72,9 @@ def _dispatch(argv: list[str]) -> int:
 def _run(name: str, argv: list[str]) -> int:
     command = COMMANDS[name].load()
     parser = command.parser()
-    if any(word in HELP for word in argv):
+    if any(word in VERSION for word in argv):
+        return _version()
+    if any(word in HELP for word in argv) or argv == ["help"] and not Path("help").exists():
         say(parser.format_help().rstrip())
         return 0
     try:
@@ -69,6 +83,11 @@ def _run(name: str, argv: list[str]) -> int:
         if name == USUAL or str(error).startswith(f"{name}: "):
             raise
         raise InputError(f"{name}: {error}") from error
+
+
+def _version() -> int:
+    say(f"infinitetalk {__version__}")
+    return 0
 
 
 def _no_command(word: str) -> str:

@@ -15,6 +15,15 @@ from typing import Protocol, cast
 from ..settings.flags import Parser
 
 NEAR = 0.7  # how alike a word must be to a command's name to be taken for a slip, from 0 to 1
+SHORTEST = 2  # letters that a command's beginning must have
+MEANT = {  # words of other programs
+    **dict.fromkeys(("run", "make", "create", "sample", "infer", "inference"), "generate"),
+    **dict.fromkeys(("list", "ls"), "presets"),
+    **dict.fromkeys(("check", "diagnose", "env"), "doctor"),
+    **dict.fromkeys(("quantize", "quantise"), "convert"),
+    **dict.fromkeys(("version", "v"), "--version"),
+    **dict.fromkeys(("h", "?", "/?", "commands"), "help"),
+}
 
 
 class CommandModule(Protocol):
@@ -64,6 +73,8 @@ USUAL = _ROWS[0].name
 
 def near_command(word: str) -> str | None:
     """The command that was probably meant by a word that is none."""
-    begun = [name for name in COMMANDS if word and name.startswith(word.lower())]
+    if word.lower() in MEANT:
+        return MEANT[word.lower()]
+    begun = [name for name in COMMANDS if len(word) >= SHORTEST and name.startswith(word.lower())]
     near = begun or difflib.get_close_matches(word.lower(), COMMANDS, n=1, cutoff=NEAR)
     return near[0] if near else None

@@ -38,7 +38,9 @@ class Evaluation:
         colour_drift: largest change of mean red, green or blue from the first second to the last, in levels of 255.
         identity_db: the upper face in the last second against the first, brought to one place; peak SNR in dB.
         background_db: the picture's upper corners against the first frame; peak SNR in dB.
-        seam_ratio: change between frames where a window follows another, against elsewhere; None without seams.
+        seams: windows that follow another.
+        seam_ratio: change between frames where a window follows another, against elsewhere; None without seams. Of a
+            few seams it tells how the person moves just there, and nothing of seams.
         smile, sorrow, brows, gaze: the face's mean expression; 0 is neutral, gaze -1 is to the picture's left.
         spoken, seen: the two openings, frame by frame.
     """
@@ -53,6 +55,7 @@ class Evaluation:
     colour_drift: float
     identity_db: float
     background_db: float
+    seams: int
     seam_ratio: float | None
     smile: float
     sorrow: float
@@ -97,6 +100,7 @@ def evaluate_frames(
         colour_drift=_colour_drift(frames),
         identity_db=_identity(pixels, curves),
         background_db=_background(frames),
+        seams=sum(0 < seam < count for seam in seams),
         seam_ratio=_seam_ratio(frames, seams),
         smile=float(curves["smile"][settled].mean()),
         sorrow=float(curves["sorrow"][settled].mean()),

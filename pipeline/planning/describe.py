@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ..facts.sizes import GIB
 from ..media.audio import FPS
+from ..settings.validation import preset_remarks
 from .machine import describe_computation
 from .run_plan import RunPlan
 
@@ -33,6 +34,7 @@ def describe(plan: RunPlan, windows_done: int = 0) -> str:
             f"a step {memory.activations / GIB:.1f}, the VAE {memory.vae / GIB:.1f}); {describe_placement(plan)}",
         ),
         *(("warning" if notice.warning else "note", notice.text) for notice in plan.notices),
+        *(("note", text) for text in preset_remarks(plan.settings)),
     ]
     return "\n".join(f"{name:<10}{text}" for name, text in lines)
 

@@ -22,6 +22,21 @@ from .roles import SettingInfo, SettingType, Single, Value, Values
 TRUE_WORDS = ("true", "yes", "on", "1", "t", "y")
 FALSE_WORDS = ("false", "no", "off", "0", "f", "n")
 NONE_WORD = "none"
+NEAR = 0.7  # how alike a word must be to a flag's name to be taken for a slip, from 0 to 1
+SHORTEST = 3  # letters
+MEANT = {  # words of other programs
+    **dict.fromkeys(("o", "out", "output", "output_path", "output_dir"), "save_file"),
+    **dict.fromkeys(("cfg", "cfg_scale", "guidance", "guidance_scale", "text_cfg"), "sample_text_guide_scale"),
+    **dict.fromkeys(("audio_cfg", "audio_cfg_scale"), "sample_audio_guide_scale"),
+    **dict.fromkeys(("width", "height", "resolution"), "size"),
+    **dict.fromkeys(("num_frames", "frames", "length"), "max_frame_num"),
+    **dict.fromkeys(("i", "img", "portrait", "reference"), "image"),
+    **dict.fromkeys(("a", "wav", "speech", "sound"), "audio"),
+    **dict.fromkeys(("p", "text"), "prompt"),
+    **dict.fromkeys(("n", "neg"), "negative_prompt"),
+    **dict.fromkeys(("q", "silent"), "quiet"),
+    **dict.fromkeys(("f", "y", "force"), "overwrite"),
+}
 WORDS = "--ckpt_dir DIR --infinitetalk_dir FILE --wav2vec_dir DIR [flags]"
 DESCRIPTION = "Makes a talking video of any length from a portrait or a video, and speech."
 EPILOG = """\
@@ -216,12 +231,20 @@ def _flag_to_argv(name: str, value: Value, expected: SettingType) -> list[str]:
     return [f"--{name}", *texts]
 
 
+def _alike(name: str, names: list[str]) -> list[str]:
+    """The flag whose name has this word in it, or is nearly it; a letter or two are like nothing."""
+    if len(name) < SHORTEST:
+        return []
+    within = sorted((known for known in names if name in known.split("_") or known.startswith(name)), key=len)
+    within = within or sorted((known for known in names if name in known), key=len)
+    return within or difflib.get_close_matches(name, names, n=1, cutoff=NEAR)
+
+
 def _unknown_sentence(argument: str, names: list[str], otherwise: str) -> str:
     flag = argument.split("=")[0]
     # Dashes of every kind, and - for _, come from copied text.
     name = flag.lstrip("-\N{EN DASH}\N{EM DASH}\N{MINUS SIGN}").replace("-", "_")
-    near = [known for known in names if name and name in known] or difflib.get_close_matches(name, names, n=1)
-    near.sort(key=len)
+    near = [MEANT[name]] if MEANT.get(name) in names else _alike(name, names)
     hint = f"did you mean --{near[0]}?" if near else otherwise
     if flag.startswith("--"):
         return f"{flag} is not a flag; {hint}"

@@ -30,7 +30,8 @@ class About:
     Attributes:
         output_name: of the video in its script.
         peak_vram_gb: memory of the card that it is meant for; 0 where it promises nothing.
-        speedup: against 40 steps with three passes.
+        speedup: against 40 steps with three passes, as the guide says for its card.
+        measured_speedup: the same of this engine on an H200 (docs/performance.md).
     """
 
     title_en: str
@@ -38,6 +39,7 @@ class About:
     output_name: str
     peak_vram_gb: float = 0
     speedup: float | None = None
+    measured_speedup: float | None = None
 
 
 @dataclass(frozen=True)

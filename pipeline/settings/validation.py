@@ -15,6 +15,7 @@ from ..errors import InputError
 from ..facts.buckets import target_size
 from ..facts.solvers import SOLVERS, USUAL_STEPS
 from .definition import PIXELS_480, Settings, setting_infos, setting_types
+from .presets import load_preset
 from .roles import SettingInfo, SettingType, Single, Value
 
 SHIFT_480, SHIFT_720 = 7.0, 11.0
@@ -140,10 +141,28 @@ def shift_of(settings: Settings) -> float:
 def warnings_for(settings: Settings) -> tuple[str, ...]:
     """Sentences about resolved settings that are allowed but will not do what they promise."""
     s, found = settings, []
-    if s.use_teacache and steps_of(s) <= TEACACHE_WARMUP_STEPS:
-        found.append(
-            f"--use_teacache cannot speed up {steps_of(s)} steps: it never skips in the first {TEACACHE_WARMUP_STEPS}."
-        )
+    if not _presets_own_teacache(s):
+        found.extend(_idle_teacache(s))
     if s.sample_audio_guide_steps is not None and math.isclose(s.sample_audio_guide_scale, 1):
         found.append("--sample_audio_guide_steps does nothing: --sample_audio_guide_scale is 1, which is off.")
     return tuple(found)
+
+
+def preset_remarks(settings: Settings) -> tuple[str, ...]:
+    """The same about what the preset chose, which a plan tells and a run need not repeat: nobody can mend it."""
+    return _idle_teacache(settings) if _presets_own_teacache(settings) else ()
+
+
+def _idle_teacache(s: Settings) -> tuple[str, ...]:
+    steps, first = steps_of(s), TEACACHE_WARMUP_STEPS
+    if not s.use_teacache or steps > first:
+        return ()
+    return (f"--use_teacache cannot speed up {steps} steps: it never skips in the first {first}.",)
+
+
+def _presets_own_teacache(s: Settings) -> bool:
+    """Whether the preset itself switches TeaCache on beside the steps that are asked for."""
+    if s.preset is None:
+        return False
+    own = load_preset(s.preset).as_settings()
+    return own.use_teacache and steps_of(own) == steps_of(s)

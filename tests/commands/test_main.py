@@ -31,6 +31,7 @@ from infinitetalk.pipeline.settings.definition import Settings, setting_infos, s
 from infinitetalk.pipeline.settings.demo import demo_checkpoint
 from infinitetalk.pipeline.settings.flags import build_parser, parse, to_argv
 from infinitetalk.pipeline.settings.presets import preset_names, settings_with_preset
+from infinitetalk.pipeline.version import __version__
 
 import generate_infinitetalk
 
@@ -121,6 +122,13 @@ def test_the_word_none_is_a_prompt_like_any_other():
         (["generat"], "'generat' is not a command; did you mean generate?"),
         (["rec"], "did you mean recommend?"),
         (["zebra"], "error: 'zebra' is not a command; infinitetalk help lists all."),
+        (["g"], "error: 'g' is not a command; infinitetalk help lists all."),
+        (["version"], "did you mean --version?"),
+        (["run"], "did you mean generate?"),
+        (["generate", "-v"], "'-v' stands where a flag was expected; --help lists all flags."),
+        (["--fps", "30"], "--fps is not a flag; --help lists all flags."),
+        (["--cfg", "1"], "did you mean --sample_text_guide_scale?"),
+        (["--output", "a.mp4"], "did you mean --save_file?"),
         (["help", "zebra"], "error: help: 'zebra' is not a command; there are generate, presets"),
         (["help", "preset"], "did you mean presets?"),
         (["portrait.png"], "name files by --image"),
@@ -157,6 +165,28 @@ def test_the_word_none_is_a_prompt_like_any_other():
 def test_bad_input_is_one_sentence_and_exit_code_2(inputs, capsys, argv, sentence):
     assert sentence in error_of(capsys, argv)
     assert inputs == []
+
+
+@pytest.mark.parametrize("words", [["-V"], ["generate", "--version"], ["info", "-V"]])
+def test_the_version_is_told_wherever_it_is_asked_for(capsys, words):
+    assert main(words) == 0
+    assert capsys.readouterr().out == f"infinitetalk {__version__}\n"
+
+
+def test_help_is_a_word_behind_a_command_too(capsys):
+    assert main(["doctor", "help"]) == 0 == main(["help", "doctor"])
+    first, second = capsys.readouterr().out.split("usage: ")[1:]
+    assert first == second
+
+
+@pytest.mark.parametrize("given", [{}, {"OMP_WAIT_POLICY": "active"}, {"GOMP_SPINCOUNT": "9"}, {"KMP_BLOCKTIME": "9"}])
+def test_threads_that_wait_sleep_unless_somebody_says_how(monkeypatch, capsys, given):
+    for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"):
+        monkeypatch.setenv(name, given.get(name, ""))
+        if name not in given:
+            monkeypatch.delenv(name)
+    main(["-V"])
+    assert os.environ.get("OMP_WAIT_POLICY") == (given.get("OMP_WAIT_POLICY") if given else "passive")
 
 
 def test_no_input_says_what_to_give(inputs, capsys):

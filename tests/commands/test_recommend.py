@@ -20,7 +20,9 @@ def test_the_table_has_every_preset_in_both_languages(capsys):
         (line,) = (line for line in out.splitlines() if line.startswith(name))
         assert preset.about.title_en in line and preset.about.title_zh in line
         assert f"{preset.settings['sample_steps']} {preset.settings['sample_solver']}" in line
+        assert preset.about.measured_speedup is None or f"  {preset.about.measured_speedup:g}x  " in line
         assert f"{preset.about.peak_vram_gb} GB" in line and preset.settings["size"].split("-")[1] in line
+    assert "the guide says for its RTX 4090" in out
     assert "lightx2v 0.8" in out and "FusionX 0.6" in out and "bf16" in out
     assert main(["presets", "01_ultra_fast"]) == 2
 

@@ -1,10 +1,12 @@
 """What is measured on a video: right on drawn frames whose truth is known, wrong where they are spoilt."""
 
+import dataclasses
 import json
 
 import numpy as np
 import pytest
 import torch
+from infinitetalk.pipeline.commands.evaluate import describe
 from infinitetalk.pipeline.commands.main import main
 from infinitetalk.pipeline.evaluation.measures import evaluate_frames
 from infinitetalk.pipeline.evaluation.opening import mouth_curves
@@ -63,6 +65,9 @@ def test_colours_background_and_seams_that_go_wrong_are_seen(frames, speech, rea
     assert 6 < result.colour_drift < 13
     assert result.background_db < 35
     assert result.seam_ratio > 2
+    assert "1, too few to tell" in describe(result, {})
+    many = dataclasses.replace(result, seams=5)
+    assert f"5, with {result.seam_ratio:.2f} times as much change" in describe(many, {})
 
 
 def test_silence_closes_the_mouth_and_level_does_not_matter():

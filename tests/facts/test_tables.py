@@ -11,6 +11,7 @@ from infinitetalk.pipeline.errors import InputError
 from infinitetalk.pipeline.facts import packages
 from infinitetalk.pipeline.facts.attention import ATTENTION, PLAIN, attention_help, automatic_attention, extra_vectors
 from infinitetalk.pipeline.facts.packages import Package
+from infinitetalk.pipeline.facts.sizes import size_text
 from infinitetalk.pipeline.facts.solvers import SOLVERS, solvers_help, steps_help
 from infinitetalk.pipeline.models.transformer.attention import BACKENDS
 from infinitetalk.pipeline.sampling.solvers import DISTILLED_LEVELS, MAKERS
@@ -23,6 +24,17 @@ def test_every_row_has_its_code_and_all_code_has_a_row():
     assert list(SOLVERS) == list(MAKERS) == [row.name for row in SOLVERS.values()]
     assert list(ATTENTION) == list(BACKENDS) == [row.name for row in ATTENTION.values()]
     assert SOLVERS["flowmatch_distill"].steps == len(DISTILLED_LEVELS)
+
+
+@pytest.mark.parametrize(
+    ("size", "text"),
+    [
+        *((0, "0 bytes"), (1, "1 byte"), (999, "999 bytes"), (1000, "1.0 KB"), (51_200, "51.2 KB")),
+        *((999_949, "999.9 KB"), (999_999, "1.0 MB"), (71_234_567, "71.2 MB"), (16_400_000_000, "16.40 GB")),
+    ],
+)
+def test_a_small_file_is_not_nothing(size, text):
+    assert size_text(size) == text
 
 
 def test_settings_offer_the_rows():

@@ -8,7 +8,7 @@ import pytest
 from infinitetalk.pipeline.errors import InputError
 from infinitetalk.pipeline.settings.definition import Settings, setting_infos, setting_types
 from infinitetalk.pipeline.settings.presets import load_preset, preset_names, settings_with_preset
-from infinitetalk.pipeline.settings.validation import resolve, validate, warnings_for
+from infinitetalk.pipeline.settings.validation import preset_remarks, resolve, validate, warnings_for
 
 # generate_infinitetalk.py of upstream, 2025-08-25
 UPSTREAM_DEFAULTS = {
@@ -199,6 +199,11 @@ def test_teacache_that_cannot_act_is_said():
 
 
 def test_steps_of_a_guidance_that_is_off_are_said():
+    # what a preset chose is told in the plan alone; changed steps are the user's, and so is a warning about them
+    chosen = resolve(settings_with_preset("01_ultra_fast"))
+    assert warnings_for(chosen) == () and "cannot speed up 4 steps" in preset_remarks(chosen)[0]
+    changed = resolve(settings_with_preset("01_ultra_fast", sample_steps=5))
+    assert preset_remarks(changed) == () and "cannot speed up 5 steps" in warnings_for(changed)[0]
     assert warnings_for(resolve(Settings(sample_audio_guide_steps=2))) == ()
     (said,) = warnings_for(resolve(Settings(sample_audio_guide_steps=2, sample_audio_guide_scale=1.0)))
     assert said.startswith("--sample_audio_guide_steps does nothing")
@@ -255,6 +260,7 @@ def test_a_preset_holds_what_was_published(name):
     )
     about = load_preset(name).about
     assert about.peak_vram_gb == vram and about.speedup == speed
+    assert (about.measured_speedup or 99) > (about.speedup or 1)
     assert about.title_en.isascii() and not about.title_zh.isascii() and about.output_name
 
 
