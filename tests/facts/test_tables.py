@@ -30,7 +30,7 @@ def test_every_row_has_its_code_and_all_code_has_a_row():
     ("size", "text"),
     [
         *((0, "0 bytes"), (1, "1 byte"), (999, "999 bytes"), (1000, "1.0 KB"), (51_200, "51.2 KB")),
-        *((999_949, "999.9 KB"), (999_999, "1.0 MB"), (71_234_567, "71.2 MB"), (16_400_000_000, "16.40 GB")),
+        *((999_449, "999.4 KB"), (999_999, "1.0 MB"), (71_234_567, "71.2 MB"), (16_400_000_000, "16.40 GB")),
     ],
 )
 def test_a_small_file_is_not_nothing(size, text):
