@@ -22,6 +22,7 @@ from ..planning.machine import choose_device
 from ..planning.notices import stand_in_notices
 from ..quantisation.codes import pack
 from ..quantisation.matmul import WEIGHT_ONLY
+from ..residency.staging import Staging
 from ..run.progress import BlockLoaded, Finished, Loading, Notice, Progress
 from ..settings.definition import Settings
 
@@ -59,10 +60,10 @@ def _specs(weights: TransformerWeights) -> Specs:
 def _tensors(
     weights: TransformerWeights, device: torch.device, progress: Progress
 ) -> Iterator[tuple[str, torch.Tensor]]:
-    blocks, done = weights.config.num_layers, 0
+    blocks, done, staging = weights.config.num_layers, 0, Staging(device)
     for name, plan in weights.plans.items():
         if plan.matrix:
-            packed, _ = store_matrix(name, weights, device)
+            packed, _ = store_matrix(name, weights, staging)
         else:
             packed = pack(plan.storage, with_lora(name, weights.tensors[name], weights.loras))
         yield from converted_parts(name, packed).items()

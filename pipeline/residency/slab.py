@@ -7,6 +7,7 @@ models.
 from __future__ import annotations
 
 import contextlib
+import mmap
 import weakref
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from torch import nn
 from .host_memory import HOST_RESERVE, available_host_memory
 
 _ALIGNMENT = 256
+_LARGE_PAGE = 2**21
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ class Slab:
         self.to_host()
 
     def _gathered(self, device: torch.device) -> torch.Tensor:
-        host = torch.empty(self.size, dtype=torch.uint8)
+        host = in_large_pages(self.size)
         on_card = [part for part in self._slices if part.tensor.device.type != "cpu"]
         on_host = [part for part in self._slices if part.tensor.device.type == "cpu"]
         # Both of these make pages by all cores; pinning and copies from the card would make them one by one.
@@ -131,6 +133,16 @@ class HostWeights:
             self._slab.to_host()
         else:
             self._slab.to_device(target)
+
+
+def in_large_pages(size: int) -> torch.Tensor:
+    """``[size]`` bytes of host memory, unset, in pages of 2 MB where the system has them: quicker to pin."""
+    if size >= _LARGE_PAGE:
+        with contextlib.suppress(AttributeError, OSError):  # not on every system
+            memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+            memory.madvise(mmap.MADV_HUGEPAGE)
+            return torch.frombuffer(memory, dtype=torch.uint8)
+    return torch.empty(size, dtype=torch.uint8)
 
 
 def pin(owner: object, host: torch.Tensor, device: torch.device) -> None:

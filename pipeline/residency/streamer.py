@@ -16,6 +16,7 @@ from torch import nn
 
 from ..facts.sizes import SLOTS
 from .slab import Slab, pin
+from .staging import Staging
 
 ALL = 2**31  # more blocks than there are
 
@@ -61,13 +62,22 @@ class BlockStreamer:
         offload: also give the resident blocks' device memory back on ``to_host`` (at the price of
             keeping them in host memory).
         again: whether one walk soon follows another, so that the slots stay and the first blocks are copied ahead.
+        staging: by which blocks that stay reach the device; one of its own unless given.
     """
 
-    def __init__(self, device: torch.device, resident: int, offload: bool = False, again: bool = True) -> None:
+    def __init__(
+        self,
+        device: torch.device,
+        resident: int,
+        offload: bool = False,
+        again: bool = True,
+        staging: Staging | None = None,
+    ) -> None:
         self.device = device
         self.resident = resident
         self.offload = offload
         self._again = again
+        self._staging = Staging(device) if staging is None else staging
         self._blocks: list[tuple[nn.Module, tuple[nn.Parameter, ...]]] = []
         self._slabs: dict[int, Slab] = {}
         self._slots: list[_Slot] = []
@@ -86,7 +96,7 @@ class BlockStreamer:
             self._take(index)
         else:
             for parameter in self._blocks[index][1]:
-                parameter.data = parameter.data.to(self.device)
+                parameter.data = self._staging.to_device(parameter.data)
 
     def _take(self, index: int) -> None:
         self._slabs[index] = Slab(self._blocks[index][1], self.device)

@@ -15,6 +15,7 @@ from infinitetalk.pipeline.models.transformer.loading import load_transformer, s
 from infinitetalk.pipeline.models.transformer.matrices import LoraPlace, StorageRequest, plan_weights
 from infinitetalk.pipeline.models.transformer.pointwise import choose_pointwise
 from infinitetalk.pipeline.quantisation.matmul import WEIGHT_ONLY
+from infinitetalk.pipeline.residency.staging import Staging
 from infinitetalk.tests.support.format_matrix import FORMATS, SIZES
 from infinitetalk.tests.support.random_checkpoint import infinitetalk_weights, transformer_weights
 from safetensors.torch import save_file
@@ -67,7 +68,7 @@ def test_every_matrix_is_kept_as_planned(written, loras):
                 weights = plan_weights(tensors, StorageRequest(torch.bfloat16, quant, mode), WEIGHT_ONLY, lora)
                 for layer in (FFN, QUERY, OTHER):
                     plan = weights.plans[f"{layer}.weight"]
-                    packed, branch = store_matrix(f"{layer}.weight", weights, CPU)
+                    packed, branch = store_matrix(f"{layer}.weight", weights, Staging(CPU))
                     taken = packed.nbytes + sum(factor.nbytes for factor in branch or ())
                     assert (packed.storage.facts, taken) == (plan.storage, plan.bytes), (quant, kind, mode, layer)
                     assert (branch is not None) == (plan.lora is LoraPlace.BESIDE)

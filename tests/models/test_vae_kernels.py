@@ -83,6 +83,18 @@ def test_the_finest_convolution_is_cudnns_on_the_card(dtype, bound):
     assert compare_convolutions("cuda", dtype) < bound
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA card")
+def test_attention_of_wide_heads_rounds_once_more_on_the_card(monkeypatch):
+    from infinitetalk.pipeline.models.vae import kernels_triton
+
+    monkeypatch.setattr(kernels_triton, "_QUERIES", 1000)  # in parts, the last one shorter
+    torch.manual_seed(0)
+    q, k, v = torch.randn(3, 2, 1, 1300, 384, device="cuda").bfloat16()
+    found = kernels_triton.attend_wide(q, k, v).float()
+    expected = torch.nn.functional.scaled_dot_product_attention(q.float(), k.float(), v.float())
+    assert found.shape == expected.shape and (found - expected).norm() / expected.norm() < 5e-3
+
+
 def test_choice_is_explained():
     for name in ("auto", "triton"):
         chosen = choose_vae_kernels(name, torch.device("cpu"))

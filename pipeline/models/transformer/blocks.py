@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 import torch
 
+from ...residency.staging import Staging
 from ...residency.streamer import ALL, BlockStreamer
 from .block import IMAGE_LAYERS, TEXT_LAYERS, Block
 
@@ -23,13 +24,19 @@ class TransformerBlocks:
         resident: how many of the first blocks stay on the device.
         contexts_stay: whether what makes keys and values of text and image stays there too.
         offload: give all device memory back on ``to_host``.
+
+    Attributes:
+        staging: brings weights to the device while blocks are added.
     """
 
     def __init__(self, device: torch.device, resident: int, contexts_stay: bool = True, offload: bool = False) -> None:
         self.device = device
-        self._steps = BlockStreamer(device, resident, offload)
+        self.staging = Staging(device)
+        self._steps = BlockStreamer(device, resident, offload, staging=self.staging)
         contexts = ALL if contexts_stay else 0
-        self.text, self.image = (BlockStreamer(device, contexts, offload, again=False) for _ in range(2))
+        self.text, self.image = (
+            BlockStreamer(device, contexts, offload, again=False, staging=self.staging) for _ in range(2)
+        )
 
     @property
     def _parts(self) -> tuple[BlockStreamer, BlockStreamer, BlockStreamer]:

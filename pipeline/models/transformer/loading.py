@@ -7,6 +7,7 @@ held beyond the weights themselves. Knows no settings and no file formats, and d
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import nn
@@ -16,6 +17,7 @@ from ...checkpoints.reading import torch_dtype
 from ...lora import Loras
 from ...quantisation.codes import CODES, pack
 from ...quantisation.storage import Packed
+from ...residency.staging import Staging
 from .block import Operations
 from .blocks import TransformerBlocks
 from .files import BASE
@@ -25,17 +27,19 @@ from .model import WanTransformer
 
 
 def store_matrix(
-    name: str, weights: TransformerWeights, device: torch.device
+    name: str, weights: TransformerWeights, staging: Staging
 ) -> tuple[Packed, tuple[torch.Tensor, torch.Tensor] | None]:
     """One matrix as it is to be kept, and the LoRA that runs beside it: ``down`` [r, in] and ``up`` [out, r].
 
     Args:
         name: of the parameter in the whole model.
-        device: where to compute what has to be computed.
+        staging: brings what has to be computed with to the device that computes.
     """
     plan, loras, packed = weights.plans[name], weights.loras, weights.tensors.packed(name)
+    device = staging.device
     if plan.made:
-        matrix = packed.to(device).unpacked()
+        on_device = {part: staging.to_device(tensor) for part, tensor in packed.parts.items()}
+        matrix = replace(packed, parts=on_device).unpacked()
         if loras is not None and plan.lora is LoraPlace.FUSED:
             matrix = matrix.float() + loras.delta(name, device)
         packed = pack(plan.storage, matrix)
@@ -89,11 +93,12 @@ def load_transformer(
             change=lambda name, tensor: changed(prefix + name, tensor),
         )
         for name, layer in layers.items():
-            packed, branch = store_matrix(prefix + name, weights, device)
+            packed, branch = store_matrix(prefix + name, weights, blocks.staging)
             layer.store(packed, operations.matmuls.of(CODES[plans[prefix + name].storage]), branch)
 
     for index, block in enumerate(model.blocks):
         fill_block(block, f"blocks.{index}.")
         blocks.add(block)
         loaded(index + 1, config.num_layers)
+    blocks.staging.free()
     return model.eval().requires_grad_(False)

@@ -63,6 +63,10 @@ class VaeKernels(Protocol):
         """``h + bias + x``; ``h`` may be overwritten."""
         ...
 
+    def attend(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        """Attention among the pixels of each frame: [frames, 1, pixels, c] each, and so is what comes."""
+        ...
+
     def double(self, x: torch.Tensor, bias: torch.Tensor | None, copies: int) -> torch.Tensor:
         """``x + bias`` with every pixel as a 2x2 square (nearest neighbour).
 
@@ -87,8 +91,17 @@ def choose_vae_kernels(name: str, device: torch.device) -> VaeKernels:
         return PlainVaeKernels(fused.reason)
     from .kernels_triton import TritonVaeKernels
 
-    hopper = torch.cuda.get_device_capability(device)[0] == 9
-    return TritonVaeKernels("asked for" if name == "triton" else "a CUDA card with Triton", own_convolution=hopper)
+    reason = "asked for" if name == "triton" else "a CUDA card with Triton"
+    return TritonVaeKernels(reason, torch.cuda.get_device_capability(device)[0] == 9, _accurate_products(device))
+
+
+def _accurate_products(device: torch.device) -> bool:
+    """Whether PyTorch has products of 16 bits with float32 results here (it has had them since 2.8)."""
+    try:
+        x = torch.ones(1, 16, 16, dtype=torch.float16, device=device)
+        return bool(torch.bmm(x, x, out_dtype=torch.float32)[0, 0, 0] == 16)
+    except (TypeError, RuntimeError):
+        return False
 
 
 class PlainVaeKernels:
@@ -115,6 +128,9 @@ class PlainVaeKernels:
 
     def add(self, h: torch.Tensor, bias: torch.Tensor | None, x: torch.Tensor) -> torch.Tensor:
         return (h if bias is None else h.add_(channels(bias))).add_(x)
+
+    def attend(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        return F.scaled_dot_product_attention(q, k, v)
 
     def double(self, x: torch.Tensor, bias: torch.Tensor | None, copies: int) -> torch.Tensor:
         x = x if bias is None else x + channels(bias)

@@ -6,6 +6,7 @@ Import only where Triton is installed. Chosen and explained in ``kernels``.
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 import triton
 import triton.language as tl
 
@@ -14,6 +15,7 @@ from .kernels import EPS, convolve
 _NUMBERS = 4096  # that a program holds
 _WARPS = 4
 _FINEST = (96, 96, 3, 3, 3)  # the weight that is most of a decoding's arithmetic
+_QUERIES = 8192  # that attend at a time: at most half a GB of scores up to 1280x720
 _PATCH = 4, 32  # rows and columns of pixels of a program that convolves
 
 
@@ -136,14 +138,16 @@ class TritonVaeKernels:
     Args:
         own_convolution: whether the 3x3x3 convolutions of the finest features are Triton's. On an H200 they reach 440
             TFLOP/s, cuDNN's 290, which work with instructions of older cards; other cards were not measured.
+        accurate_products: whether PyTorch has products of 16 bits with float32 results here.
     """
 
     name = "triton"
     adds_bias = True
 
-    def __init__(self, reason: str, own_convolution: bool = False) -> None:
+    def __init__(self, reason: str, own_convolution: bool = False, accurate_products: bool = False) -> None:
         self.reason = reason
         self._own_convolution = own_convolution
+        self._accurate_products = accurate_products
 
     def norm_silu(
         self, x: torch.Tensor, bias: torch.Tensor | None, gamma: torch.Tensor, past: torch.Tensor | None, reach: int
@@ -174,6 +178,11 @@ class TritonVaeKernels:
             BIAS=bias is not None, DIM=c, BLOCK=block, PIXELS=pixels, num_warps=_WARPS,
         )  # fmt: skip
         return h
+
+    def attend(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        if q.itemsize == 2 and self._accurate_products:
+            return attend_wide(q, k, v)
+        return F.scaled_dot_product_attention(q, k, v)
 
     def double(self, x: torch.Tensor, bias: torch.Tensor | None, copies: int) -> torch.Tensor:
         x = _channels_last(x)
@@ -209,6 +218,20 @@ def convolve_finest(joined: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
         MOST=64, REST=32, TAPS=3, ROWS=rows, COLUMNS=columns, num_warps=8, num_stages=2,
     )  # fmt: skip
     return out
+
+
+def attend_wide(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    """``kernels.attend`` by products of 16 bits with scores in float32, some thousand queries at a time.
+
+    The one head has 384 channels, more than PyTorch's fused kernels take: its own way is float32 without tensor cores,
+    5 times as slow.
+    """
+    attended = torch.empty(q.shape, dtype=q.dtype, device=q.device)
+    for start in range(0, q.shape[2], _QUERIES):
+        rows = slice(start, start + _QUERIES)
+        scores = torch.bmm(q[:, 0, rows], k[:, 0].mT, out_dtype=torch.float32).mul_(q.shape[-1] ** -0.5)
+        torch.bmm(scores.softmax(-1).to(v.dtype), v[:, 0], out=attended[:, 0, rows])
+    return attended
 
 
 def _empty(like: torch.Tensor, *shape: int) -> torch.Tensor:

@@ -176,7 +176,7 @@ class AttentionBlock(Layer):
         frames = frames_of(x)
         n, c, h, w = frames.shape
         qkv = self.to_qkv(self.norm(frames)).permute(0, 2, 3, 1).reshape(n, 1, h * w, 3 * c)
-        attended = F.scaled_dot_product_attention(*qkv.chunk(3, dim=-1))
+        attended = stream.kernels.attend(*qkv.chunk(3, dim=-1))
         attended = attended.reshape(n, h, w, c).permute(0, 3, 1, 2)
         return video_of(self.proj(attended).add_(frames), x.shape[0])
 
