@@ -28,6 +28,7 @@ class InfiniteTalkModelLoader(io.ComfyNode):
                 *(inputs.widget(name) for name in LOADER),
             ],
             outputs=[ModelSocket.Output(display_name="model", tooltip="For the sampler.")],
+            hidden=[io.Hidden.dynprompt],
         )
 
     @classmethod
@@ -39,7 +40,7 @@ class InfiniteTalkModelLoader(io.ComfyNode):
         if lora is not None:
             values |= {"lora_dir": tuple(p for p, _ in lora.loras), "lora_scale": tuple(s for _, s in lora.loras)}
         if preset is not None:
-            values |= ruled_by_loader(preset, lora is not None, FILES)
+            values |= ruled_by_loader(preset, inputs.linked_now(cls.hidden.dynprompt), FILES)
         settings = validate(Settings.of(values))
         check_models(settings)
         wanted = None if preset is None else preset.as_settings().lora_dir

@@ -17,7 +17,7 @@ class InfiniteTalkPreset(io.ComfyNode):
             display_name="Preset (InfiniteTalk)",
             category="InfiniteTalk",
             description="Rules the settings that it names in the loader and the sampler it is linked to; they show its "
-            "values, greyed. Unlink it and they keep the values, free to be changed.",
+            "values, greyed. Without it, or with another, they show their own again. The seed stays free.",
             inputs=[
                 io.Combo.Input(
                     "preset",

@@ -66,7 +66,7 @@ class InfiniteTalkSampler(io.ComfyNode):
                 *(inputs.widget(name) for name in LATER),
             ],
             outputs=[io.Video.Output(display_name="video", tooltip="The finished video, with its sound.")],
-            hidden=[io.Hidden.prompt, io.Hidden.extra_pnginfo],
+            hidden=[io.Hidden.prompt, io.Hidden.dynprompt, io.Hidden.extra_pnginfo],
             is_output_node=True,
         )
 
@@ -108,7 +108,7 @@ class InfiniteTalkSampler(io.ComfyNode):
         if len(names) > 1:
             raise InputError(f"loader and sampler are linked to different presets ({', '.join(sorted(names))}).")
         if preset is not None:
-            values |= ruled_by_sampler(preset)
+            values |= ruled_by_sampler(preset, inputs.linked_now(cls.hidden.dynprompt))
         values |= {**model.settings, "wav2vec_dir": speech.wav2vec_dir, "device": host.device()}
         return resolve(Settings.of(values))
 

@@ -1,4 +1,4 @@
-"""Widgets made from the engine's settings.
+"""Widgets made from the engine's settings, and which of them are linked.
 
 Names, ranges, defaults and help are the engine's; what their values mean is in ``pipeline.graphs.widgets``.
 """
@@ -6,13 +6,18 @@ Names, ranges, defaults and help are the engine's; what their values mean is in 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from comfy_api.latest import io
+from comfy_execution.utils import get_executing_context
 
-from ...pipeline.graphs.widgets import DEMO, NONE, SWITCH, unset
+from ...pipeline.graphs.widgets import DEMO, NONE, SWITCH, linked_names, unset
 from ...pipeline.settings.definition import NEGATIVE_PROMPT, Settings, setting_infos, setting_types
 from ...pipeline.settings.roles import SettingInfo
 from . import files
+
+if TYPE_CHECKING:
+    from comfy_execution.graph import DynamicPrompt
 
 _WORDS = {"dit_path": (DEMO, NONE), "infinitetalk_dir": (NONE, DEMO), "wav2vec_dir": (DEMO,), "lora_dir": ()}
 _LARGEST_INT = 2**31 - 1
@@ -44,6 +49,12 @@ def widget(name: str, id: str | None = None, help: str | None = None) -> io.Inpu
     if name == "negative_prompt":
         default = NEGATIVE_PROMPT
     return io.String.Input(id, default=default or "", multiline=info.free_text, tooltip=help)
+
+
+def linked_now(prompt: DynamicPrompt) -> frozenset[str]:
+    """The inputs of the node that runs now whose values come by a link."""
+    context = get_executing_context()
+    return frozenset() if context is None else linked_names(prompt.get_node(context.node_id)["inputs"])
 
 
 def _help(info: SettingInfo) -> str:

@@ -6,20 +6,21 @@ from pathlib import Path
 
 
 class Results:
-    """Remembers the video that was made last for each set of widget values."""
+    """Remembers the videos that were made for each set of widget values: with other presets, several."""
 
     def __init__(self) -> None:
-        self._paths: dict[tuple, Path] = {}
+        self._paths: dict[tuple, set[Path]] = {}
         self._lost: dict[tuple, int] = {}
 
     def made(self, widgets: tuple, path: Path) -> None:
-        self._paths[widgets] = path
+        self._paths.setdefault(widgets, set()).add(path)
 
     def fingerprint(self, widgets: tuple) -> int:
-        """Changes whenever the video is found to be gone."""
-        path = self._paths.get(widgets)
-        if path is not None and not path.exists():
-            del self._paths[widgets]
+        """Changes whenever one of the videos is found to be gone."""
+        paths = self._paths.get(widgets, set())
+        lost = {path for path in paths if not path.exists()}
+        if lost:
+            paths -= lost
             self._lost[widgets] = self._lost.get(widgets, 0) + 1
         return self._lost.get(widgets, 0)
 

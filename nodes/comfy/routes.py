@@ -14,8 +14,9 @@ from aiohttp import web
 from server import PromptServer
 
 from ...pipeline.errors import InputError
-from ...pipeline.graphs.widgets import LOADER, SAMPLER, widget_value
+from ...pipeline.graphs.widgets import LOADER, SAMPLER, SEED, widget_value
 from ...pipeline.settings.presets import load_preset, preset_names
+from ...pipeline.settings.roles import Values
 from . import commands, files, requests
 
 PACK = Path(__file__).parents[2]
@@ -42,8 +43,8 @@ async def export(request: web.Request) -> web.Response:
     return web.json_response({"command": command.text, "notes": command.notes, "file": command.file})
 
 
-def preset_widgets(name: str) -> dict[str, object]:
-    """What a preset writes into widgets, by node; and the LoRA that it brings, for which there is no widget."""
+def preset_widgets(name: str) -> dict[str, Values]:
+    """What the widgets show that a preset rules, by node."""
     preset = load_preset(name)
     settings, wanted = dict(preset.settings), preset.as_settings()
     if wanted.quant_dir is not None:
@@ -51,9 +52,7 @@ def preset_widgets(name: str) -> dict[str, object]:
         settings["quant_dir"] = files.find("quant_dir", file) or file
     shown = {setting: widget_value(setting, value) for setting, value in settings.items()}
     nodes = {"InfiniteTalkModelLoader": LOADER, "InfiniteTalkSampler": SAMPLER}
-    by_node = {node: {w: shown[w] for w in widgets if w in shown} for node, widgets in nodes.items()}
-    loras = zip(wanted.lora_dir, wanted.lora_scale, strict=True) if wanted.lora_dir else ()
-    return {**by_node, "lora": ", ".join(f"{lora.as_posix()} ({scale})" for lora, scale in loras)}
+    return {node: {w: shown[w] for w in widgets if w in shown and w != SEED} for node, widgets in nodes.items()}
 
 
 def _serve(address: str, folder: Path) -> None:

@@ -7,7 +7,7 @@ nodes and ComfyUI's Load nodes.
 from __future__ import annotations
 
 import re
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from ..errors import InputError
@@ -43,7 +43,7 @@ def read(graph: Graph, sampler: str, files: Files) -> Exported:
         loras = _loras(graph, model, files)
         if loras:
             values |= {"lora_dir": tuple(path for path, _ in loras), "lora_scale": tuple(scale for _, scale in loras)}
-        values |= _ruled(_preset(graph, model), _preset(graph, owner), bool(loras), files)
+        values |= _ruled(_Presetting.of(graph, model), _Presetting.of(graph, owner), files)
     ruled = {name: values[name] for name in widgets.SAMPLER if name in values}
     values |= {**_values(graph, owner, widgets.SAMPLER, files, notes), **ruled}
     with notes.part():
@@ -110,25 +110,35 @@ def _source(graph: Graph, owner: Node, slot: str, bundled: Path, files: Files) -
     return files.source(name)
 
 
-def _ruled(for_loader: Preset | None, for_sampler: Preset | None, lora_linked: bool, files: Files) -> Values:
+@dataclass(frozen=True)
+class _Presetting:
+    """The preset that is linked to a node, and that node's other linked inputs, which it leaves alone."""
+
+    preset: Preset | None
+    linked: frozenset[str]
+
+    @classmethod
+    def of(cls, graph: Graph, owner: Node) -> _Presetting:
+        linked_now = widgets.linked_names(owner.values, owner.links)
+        if "preset" not in owner.links:
+            return cls(None, linked_now)
+        node = _linked(graph, owner, "preset", "InfiniteTalkPreset")
+        return cls(load_preset(str(value(graph, node, "preset"))), linked_now)
+
+
+def _ruled(loader: _Presetting, sampler: _Presetting, files: Files) -> Values:
     """What linked presets rule, and the preset's name where one rules both."""
     values: Values = {}
-    if for_loader is not None:
-        values |= widgets.ruled_by_loader(for_loader, lora_linked, files)
-    if for_sampler is not None:
-        values |= widgets.ruled_by_sampler(for_sampler)
-    if for_loader is None or for_sampler is None:
+    if loader.preset is not None:
+        values |= widgets.ruled_by_loader(loader.preset, loader.linked, files)
+    if sampler.preset is not None:
+        values |= widgets.ruled_by_sampler(sampler.preset, sampler.linked)
+    if loader.preset is None or sampler.preset is None:
         return values
-    if for_loader.name != for_sampler.name:
-        names = f"{for_loader.name}, {for_sampler.name}"
+    if loader.preset.name != sampler.preset.name:
+        names = f"{loader.preset.name}, {sampler.preset.name}"
         raise InputError(f"loader and sampler are linked to different presets ({names}); link them to one.")
-    return {**values, "preset": for_sampler.name}
-
-
-def _preset(graph: Graph, owner: Node) -> Preset | None:
-    if "preset" not in owner.links:
-        return None
-    return load_preset(str(value(graph, _linked(graph, owner, "preset", "InfiniteTalkPreset"), "preset")))
+    return {**values, "preset": sampler.preset.name}
 
 
 def _loras(graph: Graph, model: Node, files: Files) -> list[tuple[Path, float]]:

@@ -6,7 +6,7 @@ their widgets from it, and for the export, which reads them back. Knows nothing 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 from ..errors import InputError
@@ -27,6 +27,8 @@ LOADER, SAMPLER = names_on(Node.LOADER), names_on(Node.SAMPLER)
 TEXTS = tuple(name for name in SAMPLER if setting_infos()[name].free_text)
 NUMBERS = tuple(name for name in SAMPLER if name not in TEXTS)
 PREFIX, PREFIX_DEFAULT = "filename_prefix", "video/InfiniteTalk"
+SEED = "base_seed"  # which no preset rules: it is the graph's, or comes from a list of seeds
+BY_LINK = "linked_widgets"  # an input of the prompt alone: widgets whose value the page has taken from a link
 _PREFIX_PLACE = 21  # among the values that ComfyUI saves for the sampler
 LATER = tuple(name for name in SAMPLER if setting_infos()[name].widgets[Node.SAMPLER] > _PREFIX_PLACE)
 _NAMES = {"lora_dir": "lora", "lora_scale": "scale"}  # of widgets, where they are not the setting's
@@ -44,7 +46,7 @@ def _saved_order(node: Node) -> Order:
     infos = setting_infos()
     order = {infos[name].widgets[node]: (_NAMES.get(name, name), _saved_type(name)) for name in names_on(node)}
     if node is Node.SAMPLER:
-        order |= {infos["base_seed"].widgets[node] + 1: (CONTROL, str), _PREFIX_PLACE: (PREFIX, str)}
+        order |= {infos[SEED].widgets[node] + 1: (CONTROL, str), _PREFIX_PLACE: (PREFIX, str)}
     return dict(order[place] for place in sorted(order))
 
 
@@ -145,22 +147,40 @@ def widget_value(name: str, value: Value) -> Value:
     return value
 
 
-def ruled_by_loader(preset: Preset, lora_linked: bool, files: Files) -> Values:
+def linked_names(inputs: Mapping[str, object], links: Iterable[str] = ()) -> frozenset[str]:
+    """The widgets of a node whose values come by a link, which no preset rules.
+
+    Args:
+        inputs: the node's, as a prompt has them.
+        links: those that are known to be linked.
+    """
+    linked = (name for name, given in inputs.items() if isinstance(given, list))
+    by_page = inputs.get(BY_LINK)
+    return frozenset((*links, *linked, *(by_page.split() if isinstance(by_page, str) else ())))
+
+
+def ruled_by_loader(preset: Preset, linked: Collection[str], files: Files) -> Values:
     """What a preset that is linked to the loader sets.
+
+    Args:
+        linked: inputs that something is linked to; the preset leaves these widgets alone.
 
     Raises:
         InputError: it brings a LoRA beside a linked one, or names files that are not there.
     """
-    ruled = {*LOADER, *names_on(Node.LORA)}
+    ruled = {*LOADER, *names_on(Node.LORA)} - {*linked}
     values = {name: value for name, value in preset.settings.items() if name in ruled}
     wanted = preset.as_settings()
     if wanted.lora_dir is not None:
-        if lora_linked:
+        if "lora" in linked:
             raise InputError(f"preset {preset.name} brings its own LoRA; unlink the LoRA node, or the preset.")
         values["lora_dir"] = tuple(_named("lora_dir", file, preset, files) for file in wanted.lora_dir)
         values["lora_scale"] = tuple(float(scale) for scale in wanted.lora_scale)
-    if wanted.quant_dir is not None:
-        values["quant_dir"] = _named("quant_dir", wanted.quant_dir, preset, files)
+    if wanted.quant_dir is not None and "quant_dir" in ruled:
+        if "quant" in linked:  # a file of one storage says nothing about another
+            del values["quant_dir"]
+        else:
+            values["quant_dir"] = _named("quant_dir", wanted.quant_dir, preset, files)
     return values
 
 
@@ -179,6 +199,7 @@ def _named(setting: str, file: Path, preset: Preset, files: Files) -> Path:
     )
 
 
-def ruled_by_sampler(preset: Preset) -> Values:
-    """What a preset that is linked to the sampler sets."""
-    return {name: value for name, value in preset.settings.items() if name in SAMPLER}
+def ruled_by_sampler(preset: Preset, linked: Collection[str] = ()) -> Values:
+    """What a preset that is linked to the sampler sets; ``linked`` as for the loader."""
+    free = {SEED, *linked}
+    return {name: value for name, value in preset.settings.items() if name in SAMPLER and name not in free}

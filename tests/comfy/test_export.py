@@ -71,6 +71,29 @@ def test_the_node_saves_and_chooses_by_its_link(host, graph):
     assert saved.read_text(encoding="utf-8-sig").strip() == text and saved.read_bytes()[:3] == b"\xef\xbb\xbf"
 
 
+def test_what_cannot_be_exported_is_the_nodes_text_and_ends_no_run(host, run, graph):
+    made = exporting(graph(size="64x64", base_seed=21))
+    made["demo"] = node("InfiniteTalkDemo")
+    made["cut"] = node("TrimAudioDuration", audio=["demo", 1], start_index=0.0, duration=0.5)
+    made["speech"]["inputs"]["audio"] = ["cut", 0]
+    made["seen"] = node("PreviewAny", source=["export", 0])
+    entry, _ = run(made)
+    assert entry["status"]["status_str"] == "success" and entry["outputs"]["sampler"]["images"]
+    (text,) = entry["outputs"]["export"]["text"]
+    assert text.startswith("# No command: ") and "TrimAudioDuration" in text and "\n" not in text
+    assert entry["outputs"]["seen"]["text"] == [text]
+
+
+def test_the_samplers_mistakes_are_the_samplers(host, run, graph):
+    made = exporting(graph(size="50x50", base_seed=22), save_file="\\..\\..\\outside")
+    entry, seen = run(made)
+    (error,) = (message.data for message in seen if message.type == "execution_error")
+    assert error["node_id"] == "sampler"
+    ours = [message.data["output"]["text"] for message in seen if message.type == "executed"]
+    assert not ours or ours[0][0].startswith("# No command: ")
+    assert entry["status"]["status_str"] == "error"
+
+
 def frames(path):
     with av.open(str(path)) as video:
         return [frame.to_ndarray(format="rgb24").tobytes() for frame in video.decode(video=0)]

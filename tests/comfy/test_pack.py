@@ -6,6 +6,7 @@ import urllib.parse
 
 import pytest
 from infinitetalk.pipeline.commands.main import main
+from infinitetalk.pipeline.graphs.widgets import BY_LINK
 from infinitetalk.pipeline.settings.presets import load_preset
 from infinitetalk.scripts import node_texts
 from infinitetalk.scripts.save_workflows import URLS, WORKFLOWS
@@ -192,8 +193,7 @@ def test_bundled_workflows_run(host, base, tmp_path_factory, name):
     graph = json.loads((QUEUED / f"{name}.json").read_text(encoding="utf-8"))
     (sampler,) = (node for node in graph.values() if node["class_type"] == "InfiniteTalkSampler")
     if name != "infinitetalk_demo":
-        sampler["inputs"].pop("preset")  # unlinked, it leaves its values behind
-        sampler["inputs"] |= {"size": "64x64", "frame_num": 17}
+        sampler["inputs"] |= {"size": "64x64", "frame_num": 17, BY_LINK: "size frame_num"}  # the preset rules the rest
     entry = host.run(graph)
     assert entry["status"]["status_str"] == "success", json.dumps(entry["status"])[-3000:]
     videos = [saved["filename"] for output in entry["outputs"].values() for saved in output.get("images", [])]

@@ -170,7 +170,7 @@ def with_preset(name, *owners):
 def test_a_preset_that_rules_both_is_named(name):
     found = exported(with_preset(name, "4", "5"))
     for setting, value in load_preset(name).settings.items():
-        if setting not in ("task", "lora_dir", "quant_dir"):
+        if setting not in ("task", "lora_dir", "quant_dir", "base_seed"):
             assert getattr(found.settings, setting) == (tuple(value) if isinstance(value, list) else value)
     text = command(found, "sh").text
     assert f"--preset {name}" in text and "--crf 0" in text and "--sample_steps" not in text
@@ -445,3 +445,54 @@ def test_the_demo_names_the_bundled_files():
 @pytest.mark.parametrize("prefix, name", [("a/b", "b"), ("x\\y:z", "y_z"), ("", "InfiniteTalk"), ("videos/", "videos")])
 def test_the_videos_name_is_the_prefix_without_its_folder(prefix, name):
     assert exported(graph(filename_prefix=prefix)).settings.save_file == Path(name)
+
+
+# Presets, the seed, and values that come by links
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_no_preset_rules_the_seed(name):
+    made = with_preset(name, "4", "5")
+    made["5"]["inputs"]["base_seed"] = 77
+    found = exported(made)
+    assert found.settings.base_seed == 77 and parse(words(command(found, "sh").text)).base_seed == 77
+
+
+def words(text):
+    import shlex
+
+    return shlex.split(text.replace("\\\n", " "))[2:]
+
+
+LINKED = {
+    "by a node": (["20", 0], {}),
+    "by the page": (12, {widgets.BY_LINK: "crf sample_steps"}),  # which resolves what its own nodes hold
+}
+
+
+@pytest.mark.parametrize("way", LINKED)
+def test_a_value_that_comes_by_a_link_wins_over_a_preset(way):
+    given, more = LINKED[way]
+    made = with_preset("04_high_quality", "4", "5")
+    made["20"] = node("PrimitiveInt", value=12)
+    made["5"]["inputs"] |= {"sample_steps": given, **more}
+    found = exported(made)
+    assert (found.settings.sample_steps, found.settings.sample_shift, found.settings.use_apg) == (12, 7.0, True)
+    assert parse(words(command(found, "sh").text)).sample_steps == 12
+
+
+def test_a_storage_that_comes_by_a_link_takes_no_file_of_the_preset():
+    made = with_preset("02_comfyui_equivalent", "4", "5")
+    made["20"] = node("PrimitiveString", value="none")
+    made["4"]["inputs"]["quant"] = ["20", 0]
+    found = exported(made).settings
+    assert (found.quant, found.quant_dir) == (None, None) and found.lora_dir is not None
+
+
+def test_what_a_widget_holds_itself_counts_as_soon_as_another_preset_is_linked():
+    """A prompt has the widgets' own values: what one preset rules is not left behind for the next."""
+    made = with_preset("02_comfyui_equivalent", "4", "5")
+    assert exported(made).settings.max_frame_num == 1000
+    made["9"]["inputs"]["preset"] = "04_high_quality"
+    found = exported(made).settings
+    assert (found.max_frame_num, found.quant, found.use_teacache, found.sample_steps) == (None, None, False, 40)

@@ -2,7 +2,7 @@
 // node, menu commands.
 import { app } from "../../../scripts/app.js"
 import { api } from "../../../scripts/api.js"
-import { presetOf } from "./presets.js"
+import { isFed, rulesOf } from "./presets.js"
 
 const PRESET = "InfiniteTalkPreset"
 const LOADER = "InfiniteTalkModelLoader"
@@ -11,8 +11,15 @@ const EXPORT = "InfiniteTalkExport"
 const RULED = [LOADER, SAMPLER]
 const COMMAND = "infinitetalk-command" // the widget that shows it
 
-let presets = {}
-const ruled = new WeakMap() // widget that a preset rules -> its own label
+const OWN = "widgets_hold" // property of a saved node with a preset: its widgets' values are its own, not the preset's
+const BY_LINK = "linked_widgets" // input of a queued node: widgets whose value came by a link, which the page resolved
+
+// A ruled widget shows the preset's value and keeps its own, which is what is saved, queued and undone: what it shows
+// follows from that and the graph, and needs no memory. The server lets the preset rule as well.
+let presets // name -> kind of node -> widget -> value; until they are here, nothing is ruled
+const own = new WeakMap() // ruled widget -> what it holds itself: value, label and how it is queued
+const marked = new WeakMap() // widget that is ruled in some places only -> its label
+const earlier = new WeakSet() // nodes that were saved when widgets did not keep their own values
 
 function toast(severity, summary, detail, life = 8000) {
   app.extensionManager.toast.add({ severity, summary, detail, life })
@@ -27,13 +34,11 @@ const TEXTS = {
     copied: "Command copied",
     saved: "Command saved as a file; the clipboard cannot be written here",
     failed: "No command for this graph",
-    lora: "The preset's LoRA went with it: link a LoRA node with",
   },
   zh: {
     copied: "命令已复制",
     saved: "命令已保存为文件；此处无法写入剪贴板",
     failed: "无法为此工作流生成命令",
-    lora: "预设的 LoRA 已随之移除，请连接 LoRA 节点：",
   },
 }
 
@@ -41,47 +46,147 @@ function text(name) {
   return TEXTS[language()][name]
 }
 
-function allNodes(graph, seen = new Set()) {
-  if (!graph || seen.has(graph)) return []
-  seen.add(graph)
-  return graph.nodes.flatMap((node) => [node, ...(node.subgraph ? allNodes(node.subgraph, seen) : [])])
+function rootGraph() {
+  return app.graph?.rootGraph ?? app.graph
+}
+
+function kindOf(node) {
+  return node.comfyClass ?? node.type
+}
+
+// Every node with the ways to it, as ids from the outermost graph inwards; one for each place of a subgraph.
+function allNodes(graph, way = [], seen = []) {
+  if (!graph || seen.includes(graph)) return []
+  return graph.nodes.flatMap((node) => {
+    const here = [...way, node.id]
+    return [{ node, way: here }, ...(node.subgraph ? allNodes(node.subgraph, here, [...seen, graph]) : [])]
+  })
 }
 
 function applyPresets() {
-  const root = app.graph?.rootGraph ?? app.graph
-  if (!root) return
-  for (const node of allNodes(root)) {
-    if (RULED.includes(node.comfyClass ?? node.type)) applyPreset(node, root)
+  const root = rootGraph()
+  if (!root || !presets) return
+  for (const node of new Set(allNodes(root).map((each) => each.node))) {
+    if (RULED.includes(kindOf(node))) applyPreset(node, root)
   }
 }
 
 function applyPreset(node, root) {
-  const kind = node.comfyClass ?? node.type
-  const name = presetOf(node, root, PRESET)
-  const values = { ...presets[name]?.[kind] }
-  if ("base_seed" in values) values.control_after_generate = "fixed"
-  const lora = kind === LOADER && name ? presets[name]?.lora : undefined
-  if (node.infinitetalkLora && !name) toast("info", "InfiniteTalk", `${text("lora")} ${node.infinitetalkLora}`)
-  node.infinitetalkLora = lora
+  const rules = rulesOf(node, root, (name) => presets[name]?.[kindOf(node)], PRESET)
+  if (isFed(node, "quant", root)) delete rules.quant_dir // a file of one storage says nothing about another
+  const usual = earlier.delete(node) ? LiteGraph.createNode(node.type) : undefined
   for (const widget of node.widgets ?? []) {
-    if (widget.name in values) rule(widget, values[widget.name])
-    else if (ruled.has(widget)) release(widget)
+    const values = rules[widget.name]
+    if (!values) {
+      release(widget)
+    } else if (values.length === 1) {
+      if (marked.has(widget)) release(widget)
+      const before = usual?.widgets.find((each) => each.name === widget.name)
+      rule(widget, values[0], before && widget.value === values[0] ? before.value : widget.value)
+    } else {
+      release(widget)
+      mark(widget, values.map((value) => shown(value ?? widget.value)).join(" / "))
+    }
   }
 }
 
-function rule(widget, value) {
-  if (!ruled.has(widget)) ruled.set(widget, widget.label)
+function rule(widget, value, before) {
+  if (!own.has(widget)) {
+    own.set(widget, { value: before, label: widget.label, serializeValue: widget.serializeValue })
+    widget.serializeValue = () => own.get(widget)?.value ?? widget.value
+  }
   widget.value = value
   grey(widget, true)
   // the canvas hides the value of a grey widget; nodes drawn by Vue show it
-  const label = ruled.get(widget)
-  widget.label = LiteGraph.vueNodesMode ? label : `${label ?? widget.name}: ${String(value).split("/").at(-1)}`
+  const { label } = own.get(widget)
+  widget.label = LiteGraph.vueNodesMode ? label : `${label ?? widget.name}: ${shown(value)}`
+}
+
+function mark(widget, text) {
+  // a widget of a subgraph that stands in several places, under presets that differ
+  marked.set(widget, widget.label)
+  widget.label = `${widget.label ?? widget.name} (${text})`
 }
 
 function release(widget) {
-  widget.label = ruled.get(widget)
-  ruled.delete(widget)
+  if (marked.has(widget)) widget.label = marked.get(widget)
+  marked.delete(widget)
+  const before = own.get(widget)
+  if (!before) return
+  own.delete(widget)
+  widget.label = before.label
+  widget.value = before.value
+  if (before.serializeValue) widget.serializeValue = before.serializeValue
+  else delete widget.serializeValue
   grey(widget, false)
+}
+
+function shown(value) {
+  return String(value).split("/").at(-1)
+}
+
+function after(object, name, more) {
+  // call `more` after what the page or another extension does
+  const before = object[name]
+  object[name] = function (...given) {
+    const found = before?.apply(this, given)
+    return more.call(this, given, found) ?? found
+  }
+}
+
+function keepOwnValues(node) {
+  after(node, "onConnectionsChange", () => queueMicrotask(applyPresets))
+  after(node, "onConnectInput", function ([slot], allowed) {
+    // before the link is made: what copies the widget then, a subgraph or a primitive, copies its own value
+    const widget = this.widgets?.find((each) => each.name === this.inputs[slot]?.widget?.name)
+    if (widget && allowed !== false) release(widget)
+    queueMicrotask(applyPresets)
+  })
+  after(node, "onSerialize", function ([saved]) {
+    for (const [index, widget] of (this.widgets ?? []).entries()) {
+      if (own.has(widget) && saved.widgets_values) saved.widgets_values[index] = own.get(widget).value
+    }
+    saved.properties = { ...saved.properties }
+    delete saved.properties[OWN]
+    if (hasPreset(this)) saved.properties[OWN] = "own"
+  })
+  after(node, "onConfigure", function ([saved]) {
+    for (const widget of this.widgets ?? []) forget(widget)
+    if (hasPreset(this) && !saved.properties?.[OWN]) earlier.add(this)
+  })
+  for (const widget of node.widgets ?? []) {
+    after(widget, "callback", () => void (own.has(widget) && queueMicrotask(applyPresets)))
+  }
+}
+
+function forget(widget) {
+  // it has just been given its own value
+  const { value } = widget
+  release(widget)
+  widget.value = value
+}
+
+function hasPreset(node) {
+  return node.inputs?.some((each) => each.name === "preset" && each.link != null)
+}
+
+function tellLinks(output) {
+  // the page puts the values of its own primitives and of subgraphs' widgets in the place of links
+  for (const [id, { class_type: kind, inputs }] of Object.entries(output)) {
+    if (!RULED.includes(kind) || !Array.isArray(inputs.preset)) continue
+    const way = []
+    let graph = rootGraph()
+    let node
+    for (const part of id.split(":")) {
+      if (node) way.push({ node, outer: graph })
+      graph = node?.subgraph ?? graph
+      node = graph?.getNodeById(part)
+    }
+    const linked = (node?.inputs ?? [])
+      .map((each) => each.name)
+      .filter((name) => name in inputs && !Array.isArray(inputs[name]) && isFed(node, name, rootGraph(), way))
+    if (linked.length) inputs[BY_LINK] = linked.join(" ")
+  }
 }
 
 function grey(widget, on) {
@@ -90,12 +195,12 @@ function grey(widget, on) {
 
 function forgetPreview(executionId) {
   // The finished video takes the place of the last preview, which the page would go on showing.
-  let graph = app.graph?.rootGraph ?? app.graph
+  let graph = rootGraph()
   const keys = []
   let node
   for (const id of String(executionId).split(":")) {
     node = graph?.getNodeById(id)
-    keys.push(graph === (app.graph?.rootGraph ?? app.graph) ? id : `${graph.id}:${id}`)
+    keys.push(locator(graph, id))
     graph = node?.subgraph
   }
   if (node?.comfyClass !== SAMPLER) return
@@ -106,6 +211,10 @@ function forgetPreview(executionId) {
   const picture = node.widgets?.find((each) => each.name === "$$canvas-image-preview")
   if (picture) node.widgets.splice(node.widgets.indexOf(picture), 1)
   node.imgs = undefined
+}
+
+function locator(graph, id) {
+  return graph === rootGraph() ? String(id) : `${graph.id}:${id}`
 }
 
 function forgetInStore(key) {
@@ -128,6 +237,15 @@ function showCommand(node, command) {
     widget.serialize = false // it belongs neither to what is queued nor to what is saved
   }
   widget.value = command
+}
+
+function showKeptCommands() {
+  // a workflow's tab keeps what its nodes said, under the one name or the other
+  for (const { node, way } of allNodes(rootGraph())) {
+    if (kindOf(node) !== EXPORT) continue
+    const said = app.nodeOutputs?.[locator(node.graph, node.id)] ?? app.nodeOutputs?.[way.join(":")]
+    if (said?.text?.length) showCommand(node, said.text[0])
+  }
 }
 
 async function exportCommand() {
@@ -179,34 +297,32 @@ app.registerExtension({
     api.addEventListener("infinitetalk.notice", ({ detail }) => toast("warn", "InfiniteTalk", detail.text, 15000))
     api.addEventListener("executed", ({ detail }) => forgetPreview(detail.display_node ?? detail.node))
     api.addEventListener("graphChanged", applyPresets)
+    const { graphToPrompt, loadGraphData } = app
+    app.graphToPrompt = async function (...given) {
+      applyPresets()
+      const made = await graphToPrompt.apply(this, given)
+      tellLinks(made.output)
+      return made
+    }
+    app.loadGraphData = async function (...given) {
+      const done = await loadGraphData.apply(this, given)
+      showKeptCommands()
+      return done
+    }
     presets = await (await api.fetchApi("/infinitetalk/presets")).json()
     applyPresets()
   },
   afterConfigureGraph: applyPresets,
   nodeCreated(node) {
-    if (RULED.includes(node.comfyClass)) {
-      const connected = node.onConnectionsChange
-      node.onConnectionsChange = function (...changes) {
-        connected?.apply(this, changes)
-        queueMicrotask(applyPresets)
-      }
-    }
+    if (RULED.includes(node.comfyClass)) keepOwnValues(node)
     if (node.comfyClass === EXPORT) {
-      const executed = node.onExecuted
-      node.onExecuted = function (output) {
-        executed?.call(this, output)
+      after(node, "onExecuted", function ([output]) {
         showCommand(this, output.text?.[0] ?? "")
-      }
+      })
     }
     if (node.comfyClass === PRESET) {
-      const widget = node.widgets?.find((each) => each.name === "preset")
-      const changed = widget?.callback
-      if (widget) {
-        widget.callback = function (...values) {
-          changed?.apply(this, values)
-          queueMicrotask(applyPresets)
-        }
-      }
+      after(node, "onConnectionsChange", () => queueMicrotask(applyPresets))
+      for (const widget of node.widgets ?? []) after(widget, "callback", () => queueMicrotask(applyPresets))
     }
   },
 })
