@@ -42,7 +42,7 @@ class InfiniteTalkModelLoader(io.ComfyNode):
         if preset is not None:
             values |= ruled_by_loader(preset, inputs.linked_now(cls.hidden.dynprompt), FILES)
         settings = validate(Settings.of(values))
-        check_models(settings)
+        check_models(settings, comfy=True)
         wanted = None if preset is None else preset.as_settings().lora_dir
         for text in stand_in_notices(wanted, settings.lora_dir or ()):
             host.warn(text)

@@ -147,7 +147,7 @@ def file_kind(path: Path, what: str) -> FileKind:
         return FileKind.PICKLE
     if start.startswith(_LFS_POINTER):
         raise InputError(
-            f"{what}: {path} is a Git LFS pointer, not the weights. Get them with hf download or git lfs pull."
+            f"{what}: {path} is a Git LFS pointer, not the weights; get them with infinitetalk download or git lfs."
         )
     raise InputError(
         f"{what}: {path} is neither a safetensors nor a PyTorch file nor GGUF (it begins with "

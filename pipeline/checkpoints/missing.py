@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ..errors import InputError
 from ..facts import downloads
-from ..facts.downloads import DEFAULTS, WEIGHTS
+from ..facts.downloads import DEFAULTS, PARTS, WEIGHTS
 from ..settings.definition import Settings
 from ..settings.presets import DEMO, load_preset
 from .files import has_header, open_tensors
@@ -20,6 +20,8 @@ from .kinds import EMBEDDED_TOKENIZER
 from .locate import USUAL_NAMES, quantised_text_encoder
 from .lookup import find_file, find_tokenizer, stand_in
 
+# part -> the one that ComfyUI's folders get instead; umT5's file has its tokenizer inside
+_IN_COMFY = {"text_encoder": "umt5_fp8", "tokenizer": "umt5_fp8", "clip_vision": "clip_vision_h", "vae": "wan_vae"}
 _SHARD = re.compile(r"diffusion_pytorch_model-\d+-of-(\d+)")
 
 
@@ -40,21 +42,33 @@ class Missing:
         return f"{self.what}: {downloads.line(*self.parts) if self.parts else 'check the name'}"
 
 
-def refuse_missing(settings: Settings, speech: bool) -> None:
+def refuse_missing(settings: Settings, speech: bool, comfy: bool = False) -> None:
     """Refuse where more than one thing is missing.
 
     Args:
         speech: whether the speech encoder is looked for too.
+        comfy: whether the settings are what ComfyUI's loader chooses; then parts for ComfyUI are named, by widgets.
 
     Raises:
         InputError: a line for each, and one that gets all.
     """
     found = missing_files(settings, speech)
+    if comfy:
+        found = tuple(each for missing in found for each in _by_widgets(missing))
     if len(found) < 2:
         return
     parts = list(dict.fromkeys(part for missing in found for part in missing.parts))
-    ends = [f"All of them: {_command(settings, parts)}"] if parts else []
+    ends = [f"All of them: {_command(settings, parts)}{' --comfyui DIR' if comfy else ''}"] if parts else []
     raise InputError("\n  ".join([f"{len(found)} things are missing:", *(missing.line for missing in found), *ends]))
+
+
+def _by_widgets(missing: Missing) -> list[Missing]:
+    """The same as ComfyUI's loader has it, a line for each widget."""
+    parts = [_IN_COMFY.get(part, part) for part in missing.parts if PARTS[_IN_COMFY.get(part, part)].comfy is not None]
+    what = missing.what.removeprefix("--")
+    if what != _nothing_at("ckpt_dir").removeprefix("--"):
+        return [Missing(what.partition(", or ")[0], tuple(parts))]
+    return [Missing(f"{PARTS[part].flag}: none is chosen", (part,)) for part in dict.fromkeys(parts)]
 
 
 def missing_files(settings: Settings, speech: bool = True) -> tuple[Missing, ...]:
@@ -62,9 +76,10 @@ def missing_files(settings: Settings, speech: bool = True) -> tuple[Missing, ...
     s = settings
     named = s.quant_dir or s.dit_path
     whole = None if named is None else find_file(named, s.ckpt_dir)
+    has_text = s.text_encoder is not None or _first(s.ckpt_dir, "text_encoder") is not None
     found: list[Missing] = []
     if s.quant_dir is not None and whole is None:
-        found.append(Missing(f"--quant_dir: {s.quant_dir}", _parts(s.quant_dir, "fp8")))
+        found.append(Missing(f"--quant_dir: {s.quant_dir}", _parts(s.quant_dir, has_text)))
     elif s.quant_dir is None and s.dit_path is not None and not s.dit_path.exists():
         found.append(Missing(f"--dit_path: {s.dit_path}", _parts(s.dit_path)))
     found += _of_the_base(s, whole)
@@ -86,13 +101,13 @@ def _nothing_at(setting: str) -> str:
     return f"--{setting}, or {WEIGHTS}/{DEFAULTS[setting]}"
 
 
-def _parts(path: Path, besides: str | None = None) -> tuple[str, ...]:
-    """The part of a file that is known by its name, and umT5's where it is MeiGen's transformer."""
+def _parts(path: Path, has_text: bool = True) -> tuple[str, ...]:
+    """The part of a file that is known by its name, and umT5's where that is missing and goes with MeiGen's file."""
     try:
         part = downloads.part_of(path.name)
     except KeyError:
         return ()
-    return (part.name, "t5_fp8") if part.name == besides else (part.name,)
+    return (part.name,) if has_text or part.name != "fp8" else (part.name, "t5_fp8")
 
 
 def _of_the_base(s: Settings, whole: Path | None) -> list[Missing]:
@@ -101,7 +116,7 @@ def _of_the_base(s: Settings, whole: Path | None) -> list[Missing]:
     found = [Missing(f"--{name}: {path}") for name, path in given.items() if path is not None and not path.exists()]
     wanted = [name for name in USUAL_NAMES if given[name] is None]
     text = s.text_encoder or (None if whole is None else quantised_text_encoder(s, whole))
-    if text is not None or s.quant_dir is not None and whole is None and _parts(s.quant_dir, "fp8")[1:]:
+    if text is not None or s.quant_dir is not None and whole is None and _parts(s.quant_dir, False)[1:]:
         wanted = [name for name in wanted if name != "text_encoder"]  # it lies, or will lie, beside the transformer
     if s.dit_path is None and s.quant_dir is None:
         wanted.insert(0, "transformer")

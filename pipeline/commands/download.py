@@ -18,7 +18,7 @@ from ..graphs.places import FolderFiles
 from ..settings.flags import Parser
 from ..settings.presets import load_preset, preset_names
 from .console import note, say
-from .fetching import Told, Wanted, ask_hub, check_disk, clear, fetch, require_modelscope, told_by_table
+from .fetching import Told, Wanted, alone, ask_hub, check_disk, clear, fetch, require_modelscope, told_by_table
 
 
 @dataclass(frozen=True)
@@ -108,14 +108,17 @@ def run(args: argparse.Namespace) -> int:
 def _fetch_all(missing: list[Wanted], layout: Layout, args: argparse.Namespace) -> None:
     if args.modelscope:
         require_modelscope()
+    if not missing:
+        return
     _quiet_bars()
     told: list[Told] = [told_by_table(file) if args.modelscope else ask_hub(file, args.trust_hub) for file in missing]
     check_disk(layout.root, sum(known.size or 0 for known in told))
-    for number, (file, known) in enumerate(zip(missing, told, strict=True), 1):
-        size = "" if known.size is None else f" ({readable(known.size)})"
-        note(f"{number}/{len(missing)} {file.path}{size}")
-        fetch(file, known, layout.root, args.modelscope)
-    clear(layout.root, list(dict.fromkeys(file.part for file in missing)))
+    with alone(layout.root):
+        for number, (file, known) in enumerate(zip(missing, told, strict=True), 1):
+            size = "" if known.size is None else f" ({readable(known.size)})"
+            note(f"{number}/{len(missing)} {file.path}{size}")
+            fetch(file, known, layout.root, args.modelscope)
+        clear(layout.root, list(dict.fromkeys(file.part for file in missing)))
 
 
 def _quiet_bars() -> None:
@@ -152,6 +155,8 @@ def _parts(args: argparse.Namespace, layout: Layout) -> list[Part]:
     of_preset = () if args.preset is None else load_preset(args.preset).parts(layout.comfy is not None)
     if args.preset is not None and not of_preset:
         raise InputError(f"--preset {args.preset}: its models come with the program; there is nothing to fetch.")
+    if layout.comfy is None and _state(PARTS["text_encoder"], layout) == "yes":  # it serves as well, and gives the
+        of_preset = tuple(part for part in of_preset if part.name != "t5_fp8")  # frames of before
     return list(dict.fromkeys([*of_preset, *(PARTS[name] for name in names)]))
 
 

@@ -11,7 +11,10 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import re
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -19,10 +22,12 @@ from urllib.parse import urlsplit
 from ..errors import InputError, in_short
 from ..facts.downloads import HUB, File, Part, readable
 from ..facts.packages import Package
+from ..media.file_lock import try_lock
 
 PARTIAL = ".partial"  # the folder of unfinished files, in the one that they go to
 _HUB_PACKAGE, _MODELSCOPE = Package("huggingface_hub", "huggingface_hub"), Package("modelscope", "modelscope", "1.20")
-_DISK = errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR
+_FULL = errno.ENOSPC, errno.EDQUOT, errno.EFBIG
+_DISK = *_FULL, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG
 _SHA256, _GIT = 64, 40  # digits of a hash: of a large file, and of a small one as git has it
 
 
@@ -63,13 +68,13 @@ def ask_hub(wanted: Wanted, trust_hub: bool) -> Told:
         InputError: it cannot be asked, does not give the file, or has another one than the table knows.
     """
     _HUB_PACKAGE.require("download", "a browser: docs/models.md has every address")
-    from huggingface_hub import get_hf_file_metadata, hf_hub_url
-
-    url = hf_hub_url(wanted.part.repo, wanted.file.path, endpoint=endpoint())
     try:
-        found = get_hf_file_metadata(url, timeout=_seconds())
+        from huggingface_hub import get_hf_file_metadata, hf_hub_url
+
+        url = hf_hub_url(wanted.part.repo, wanted.file.path, endpoint=endpoint())
+        found = get_hf_file_metadata(url)
     except Exception as error:  # of any kind: its network library is another in each version
-        raise _refused(error, wanted) from error
+        raise _refused(error, wanted, endpoint()) from error
     table = wanted.file
     if trust_hub:
         return Told(found.size, found.etag)
@@ -127,16 +132,35 @@ def fetch(wanted: Wanted, told: Told, root: Path, modelscope: bool = False) -> N
     except InputError:
         raise
     except Exception as error:  # see ``ask_hub``
-        raise _refused(error, wanted) from error
+        raise _refused(error, wanted, "modelscope.cn" if modelscope else endpoint()) from error
+
+
+@contextmanager
+def alone(root: Path) -> Iterator[None]:
+    """While files are fetched into a folder; two at once would spoil each other's unfinished files.
+
+    Raises:
+        InputError: another process is at it, or nothing can be written there.
+    """
+    lock = root / PARTIAL / "lock"
+    try:
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        file = lock.open("ab")
+    except OSError as error:
+        raise InputError(f"{root} cannot be written ({error.strerror}); choose another folder with --to.") from error
+    with file:
+        if not try_lock(file):
+            raise InputError(f"another download into {root} is running; wait for its end, or stop it.")
+        yield
+    lock.unlink(missing_ok=True)
+    if not any(lock.parent.iterdir()):
+        lock.parent.rmdir()
 
 
 def clear(root: Path, parts: list[Part]) -> None:
     """Take away what fetching these parts left behind, once all of it is done."""
     for part in parts:
         shutil.rmtree(root / PARTIAL / part.repo.replace("/", "--"), ignore_errors=True)
-    folder = root / PARTIAL
-    if folder.is_dir() and not any(folder.iterdir()):
-        folder.rmdir()
 
 
 def _hub_file(wanted: Wanted, stage: Path) -> Path:
@@ -146,10 +170,11 @@ def _hub_file(wanted: Wanted, stage: Path) -> Path:
     from huggingface_hub.utils import build_hf_headers
 
     url = hf_hub_url(wanted.part.repo, wanted.file.path, endpoint=endpoint())
-    found, headers = get_hf_file_metadata(url, timeout=_seconds()), build_hf_headers()
+    found, headers = get_hf_file_metadata(url), build_hf_headers()
     if urlsplit(found.location).netloc != urlsplit(url).netloc:
         headers.pop("authorization", None)  # is for the hub alone
-    staged = stage / f"{wanted.file.path.replace('/', '--')}.{(found.etag or '')[:8]}"
+    version = re.sub(r"[^0-9A-Za-z]", "", found.etag or "")[:8]
+    staged = stage / f"{wanted.file.path.replace('/', '--')}.{version}"
     with staged.open("r+b" if staged.exists() else "w+b") as file:
         begun = file.seek(0, os.SEEK_END)
         if found.size is None or begun > found.size:
@@ -176,11 +201,6 @@ def _modelscope_file(wanted: Wanted, stage: Path) -> Path:
 def require_modelscope() -> None:
     """Refuse --modelscope where its package is not installed."""
     _MODELSCOPE.require("--modelscope", "the hub or a mirror of it (HF_ENDPOINT)")
-
-
-def _seconds() -> float:
-    """How long the hub may take to answer."""
-    return float(os.environ.get("HF_HUB_ETAG_TIMEOUT", "10"))
 
 
 def _check(path: Path, wanted: Wanted, told: Told) -> None:
@@ -214,16 +234,15 @@ def _wrong(wanted: Wanted, what: str, found: str, expected: str) -> InputError:
     )
 
 
-def _refused(error: Exception, wanted: Wanted) -> InputError:
-    """Why a file could not be had, in words."""
+def _refused(error: Exception, wanted: Wanted, where: str) -> InputError:
+    """Why a file could not be had from ``where``, in words."""
     if isinstance(error, OSError) and error.errno in _DISK:
-        full = error.errno in _DISK[:3]
-        advice = "make room and run it again, it goes on" if full else "choose another folder with --to"
+        advice = "make room and run it again, it goes on" if error.errno in _FULL else "choose another folder with --to"
         return InputError(f"{wanted.path} cannot be written ({error.strerror}); {advice}.")
     kinds = {kind.__name__ for kind in type(error).__mro__}
     cause = error.__cause__ if "LocalEntryNotFoundError" in kinds and error.__cause__ is not None else error
     status = getattr(getattr(error, "response", None), "status_code", None)
-    repo, file, where = wanted.part.repo, wanted.file.path, endpoint()
+    repo, file = wanted.part.repo, wanted.file.path
     if "OfflineModeIsEnabled" in kinds:
         return InputError("HF_HUB_OFFLINE is set, so nothing is fetched; unset it.")
     if "GatedRepoError" in kinds or status == 403:

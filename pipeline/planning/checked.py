@@ -70,15 +70,18 @@ def check_files(settings: Settings) -> ModelFiles:
     return ModelFiles(*check_models(settings), check_speech(settings.wav2vec_dir))
 
 
-def check_models(settings: Settings) -> tuple[TransformerFiles, EncoderFiles]:
+def check_models(settings: Settings, comfy: bool = False) -> tuple[TransformerFiles, EncoderFiles]:
     """Look at what ComfyUI's loader chooses: how the transformer computes, its files, and those of all models but one.
+
+    Args:
+        comfy: whether it is the loader that asks, so that what is missing is named by its widgets.
 
     Raises:
         InputError: a package or a file is missing, or a file is of another kind.
     """
     if settings.attention in ATTENTION and settings.device != "cpu":  # where few work, whatever is installed
         ATTENTION[settings.attention].check_package()
-    refuse_missing(settings, speech=False)
+    refuse_missing(settings, speech=False, comfy=comfy)
     transformer = find_transformer_files(settings)
     encoders = find_encoder_files(settings, transformer)
     check_encoder_files(encoders, headers_alone=True)

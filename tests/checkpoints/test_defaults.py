@@ -91,3 +91,16 @@ def test_the_guides_other_lora_stands_in(here, weights):
         find_transformer_files(named.replace(lora_dir=(here / "mine" / LIGHTX2V,)))
     (here / "weights" / LIGHTX2V).touch()
     assert find_transformer_files(named).loras[0].name == LIGHTX2V
+
+
+def test_in_comfyui_parts_for_its_folders_are_named_by_widgets(here, weights):
+    shard = weights.ckpt_dir / "diffusion_pytorch_model-00001-of-00007.safetensors"
+    with pytest.raises(InputError) as error:
+        refuse_missing(Settings(dit_path=shard, infinitetalk_dir=weights.infinitetalk), speech=False, comfy=True)
+    lines = str(error.value).splitlines()
+    assert [line.split(": infinitetalk")[0].strip() for line in lines[1:4]] == [
+        "text_encoder: none is chosen",
+        "clip_vision: none is chosen",
+        "vae: none is chosen",
+    ]
+    assert lines[-1].strip() == "All of them: infinitetalk download umt5_fp8 clip_vision_h wan_vae --comfyui DIR"

@@ -98,6 +98,19 @@ def test_only_what_is_missing_is_fetched_and_the_rest_is_told(hub, tmp_path, cap
     assert "kijai_fp8" not in rows
 
 
+def test_the_text_encoder_that_is_here_serves_in_fp8_too(hub, tmp_path):
+    assert main(["download", "text_encoder"]) == 0
+    assert main(["download", "--preset", "01_ultra_fast"]) == 0
+    assert not any("t5_fp8" in path for _, path, _ in hub.asked)
+    assert main(["download", "t5_fp8"]) == 0 and any("t5_fp8" in path for _, path, _ in hub.asked)
+
+
+def test_two_at_once(hub, refused, tmp_path):
+    with fetching.alone(tmp_path / "weights"):
+        assert "another download into weights is running" in refused("vae")
+    assert main(["download", "vae"]) == 0 and not (tmp_path / "weights" / fetching.PARTIAL).exists()
+
+
 def test_weights_of_the_clone_are_gone_on_with(hub, tmp_path):
     (tmp_path / "clone" / "weights").mkdir(parents=True)
     assert main(["download", "vae"]) == 0
@@ -205,6 +218,7 @@ def test_no_room_and_no_right(hub, refused, tmp_path, monkeypatch):
         (["--preset", "demo"], "its models come with the program"),
         (["vae", "--to", "file"], "--to: file is a file"),
         (["vae", "--to", "file/weights"], "--to: "),
+        (["vae", "--to", "in_the_way"], "in_the_way/Wan2.1-I2V-14B-480P/Wan2.1_VAE.pth cannot be written"),
         (["vae", "--comfyui", "."], "has no folder models"),
         (["vae", "--comfyui", ".", "--to", "."], "both say where files go"),
         (["kijai_fp8"], "goes only into ComfyUI"),
@@ -214,6 +228,8 @@ def test_no_room_and_no_right(hub, refused, tmp_path, monkeypatch):
 )
 def test_wrong_words(hub, refused, tmp_path, monkeypatch, words, said):
     (tmp_path / "file").touch()
+    (tmp_path / "in_the_way").mkdir()
+    (tmp_path / "in_the_way" / "Wan2.1-I2V-14B-480P").touch()
     monkeypatch.setattr(fetching, "_MODELSCOPE", fetching.Package("no_such_module", "modelscope", "1.20"))
     assert said in refused(*words)
 
