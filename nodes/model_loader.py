@@ -8,7 +8,7 @@ from ..pipeline.graphs.widgets import LOADER, ruled_by_loader, setting_values
 from ..pipeline.settings.definition import Settings
 from ..pipeline.settings.presets import Preset
 from ..pipeline.settings.validation import validate
-from .comfy import host, inputs
+from .comfy import inputs
 from .comfy.files import FILES
 from .comfy.sockets import LoraChain, LoraSocket, ModelChoice, ModelSocket, PresetSocket
 
@@ -45,5 +45,7 @@ class InfiniteTalkModelLoader(io.ComfyNode):
         check_models(settings, comfy=True)
         wanted = None if preset is None else preset.as_settings().lora_dir
         for text in stand_in_notices(wanted, settings.lora_dir or ()):
+            from .comfy import host
+
             host.warn(text)
         return io.NodeOutput(ModelChoice(values, None if preset is None else preset.name))

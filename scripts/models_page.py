@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..pipeline.facts.downloads import PARTS, UNSAID, Part, readable
+from ..pipeline.facts.downloads import PARTS, UNSAID, Part
+from ..pipeline.facts.sizes import size_text
 from ..pipeline.settings.presets import load_preset, preset_names
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -90,7 +91,7 @@ def models_page(language: Language) -> str:
         (
             f"`{part.name}`",
             language.parts[part.name],
-            readable(part.size),
+            size_text(part.size),
             _folder("weights", part.place),
             _folder("models", part.comfy),
             language.word(part.licence) if part.licence == UNSAID else part.licence,
@@ -125,7 +126,7 @@ def models_page(language: Language) -> str:
 
 
 def _size(parts: tuple[Part, ...]) -> str:
-    return readable(sum(part.size for part in parts))
+    return size_text(sum(part.size for part in parts))
 
 
 def _names(parts: tuple[Part, ...]) -> str:

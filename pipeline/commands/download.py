@@ -13,7 +13,8 @@ from pathlib import Path
 
 from ..checkpoints.lookup import weights_folders
 from ..errors import InputError
-from ..facts.downloads import DEFAULTS, GROUPS, PARTS, Part, readable
+from ..facts.downloads import DEFAULTS, GROUPS, PARTS, Part
+from ..facts.sizes import size_text
 from ..graphs.places import FolderFiles
 from ..settings.flags import Parser
 from ..settings.presets import load_preset, preset_names
@@ -115,7 +116,7 @@ def _fetch_all(missing: list[Wanted], layout: Layout, args: argparse.Namespace) 
     check_disk(layout.root, sum(known.size or 0 for known in told))
     with alone(layout.root):
         for number, (file, known) in enumerate(zip(missing, told, strict=True), 1):
-            size = "" if known.size is None else f" ({readable(known.size)})"
+            size = "" if known.size is None else f" ({size_text(known.size)})"
             note(f"{number}/{len(missing)} {file.path}{size}")
             fetch(file, known, layout.root, args.modelscope)
         clear(layout.root, list(dict.fromkeys(file.part for file in missing)))
@@ -183,13 +184,13 @@ def listing(parts: list[Part], layout: Layout) -> str:
     """Parts with what they are, sizes and licences, whether they are here, and what presets need."""
     rows = [("part", "what", "size", "here", "licence", "from")]
     rows += [
-        (part.name, part.what, readable(part.size), _state(part, layout), part.licence, part.address) for part in parts
+        (part.name, part.what, size_text(part.size), _state(part, layout), part.licence, part.address) for part in parts
     ]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]) - 1)]
     lines = ["  ".join([*(f"{text:<{w}}" for text, w in zip(row, widths, strict=False)), row[-1]]) for row in rows]
     for name in preset_names():
         needed = load_preset(name).parts(layout.comfy is not None)
-        lines.append(f"\n{name}, {readable(sum(part.size for part in needed))}: {' '.join(p.name for p in needed)}")
+        lines.append(f"\n{name}, {size_text(sum(part.size for part in needed))}: {' '.join(p.name for p in needed)}")
     return "\n".join(lines)
 
 
@@ -202,12 +203,12 @@ def described(wanted: list[Wanted], missing: list[Wanted], layout: Layout) -> st
     """What would be fetched, and what is here."""
     lines = [f"here   {file.path}" for file in wanted if file not in missing]
     for file in missing:
-        size = "" if file.file.size is None else f", {readable(file.file.size)}"
+        size = "" if file.file.size is None else f", {size_text(file.file.size)}"
         lines.append(f"fetch  {file.path}{size}, from {file.part.url(file.file)}")
     parts = dict.fromkeys(file.part for file in missing)
     whole = [part for part in parts if all(file in missing for file in layout.wanted(part))]
     total = sum(part.size for part in whole) + sum(file.file.size or 0 for file in missing if file.part not in whole)
-    return "\n".join([*lines, "", f"about {readable(total)} to fetch into {layout.root}"])
+    return "\n".join([*lines, "", f"about {size_text(total)} to fetch into {layout.root}"])
 
 
 def _end(wanted: int, fetched: int, layout: Layout, preset: str | None) -> str:

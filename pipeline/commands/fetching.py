@@ -20,8 +20,9 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from ..errors import InputError, in_short
-from ..facts.downloads import HUB, File, Part, readable
+from ..facts.downloads import HUB, File, Part
 from ..facts.packages import Package
+from ..facts.sizes import size_text
 from ..media.file_lock import try_lock
 
 PARTIAL = ".partial"  # the folder of unfinished files, in the one that they go to
@@ -108,7 +109,7 @@ def check_disk(folder: Path, needed: int) -> None:
     free = shutil.disk_usage(above).free
     if needed - staged > free:
         raise InputError(
-            f"{folder}: {readable(needed - staged)} are to be fetched, but the disk has {readable(free)} free; make "
+            f"{folder}: {size_text(needed - staged)} are to be fetched, but the disk has {size_text(free)} free; make "
             "room, or choose another disk with --to."
         )
 

@@ -13,7 +13,7 @@ from .console import say
 from .table import COMMANDS, near_command
 
 _ABOUT = "InfiniteTalk makes a talking video of any length from a portrait or a video, and speech."
-_MOST_USED = "generate", "recommend", "doctor"
+_MOST_USED = "generate", "recommend", "download", "doctor"
 
 
 def parser() -> Parser:

@@ -16,7 +16,6 @@ from pathlib import PurePosixPath
 HUB = "https://huggingface.co"
 APACHE = "Apache-2.0"
 UNSAID = "none stated"  # by the publisher; the models that it was made from are under Apache-2.0
-GB = 10**9
 
 
 @dataclass(frozen=True)
@@ -437,14 +436,6 @@ def line(*names: str) -> str:
     parts = [PARTS[single] for name in names for single in GROUPS.get(name, (name,))]
     addresses = dict.fromkeys(part.address for part in parts)
     return f"infinitetalk download {' '.join(names)} ({', '.join(addresses)})"
-
-
-def readable(size: float) -> str:
-    """Bytes for people: 4.8 GB, 380 MB, 7 kB."""
-    for unit, bytes_ in (("GB", GB), ("MB", 10**6), ("kB", 10**3)):
-        if size >= bytes_:
-            return f"{size / bytes_:.{1 if unit == 'GB' else 0}f} {unit}"
-    return f"{int(size)} bytes"
 
 
 BASE, TOKENIZER, INFINITETALK, SPEECH_ENCODER = (

@@ -40,10 +40,9 @@ MEANT = {  # words of other programs
 WORDS = "--ckpt_dir DIR --infinitetalk_dir FILE --wav2vec_dir DIR [flags]"
 DESCRIPTION = "Makes a talking video of any length from a portrait or a video, and speech."
 EPILOG = """\
-A picture and a voice, without a JSON file:
-  infinitetalk --ckpt_dir weights/Wan2.1-I2V-14B-480P --wav2vec_dir weights/chinese-wav2vec2-base \\
-    --infinitetalk_dir weights/InfiniteTalk/single/infinitetalk.safetensors \\
-    --image me.png --audio speech.wav --prompt "A woman is talking." --save_file talking
+A picture and a voice, with the models of a preset, which are looked for under weights/:
+  infinitetalk download --preset 02_comfyui_equivalent
+  infinitetalk --preset 02_comfyui_equivalent --image me.png --audio speech.wav --save_file talking
 
 Presets: {presets}; {demo} is for the small model that is inside.
 Switches take an optional true or false. A flag whose default is none takes the word none, which undoes

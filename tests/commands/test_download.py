@@ -196,7 +196,7 @@ def test_no_hub(hub, refused, monkeypatch, address):
 def test_no_room_and_no_right(hub, refused, tmp_path, monkeypatch):
     usage = types.SimpleNamespace(free=len(BIG) - 1)
     monkeypatch.setattr(fetching.shutil, "disk_usage", lambda path: usage)
-    assert "1 MB are to be fetched, but the disk has 1 MB free" in refused("vae")
+    assert "1.0 MB are to be fetched, but the disk has 1.0 MB free" in refused("vae")
     assert not any(method == "GET" for method, _, _ in hub.asked)
     usage.free = 10 * len(BIG)
 

@@ -99,9 +99,10 @@ def values(words):
 
 
 def assert_sentence(error):
-    """One sentence, which is not about the words of the command."""
-    sentence = error.splitlines()[-1]
-    assert sentence.startswith("error: ") and "Traceback" not in error
+    """One sentence, or a line for each file that is missing, which is not about the words of the command."""
+    sentence = error[error.index("error: ") :]
+    assert "\nerror: " not in error and "Traceback" not in error
+    assert sentence.count("\n") == 1 or "things are missing:" in sentence.splitlines()[0]
     for complaint in ("is not a flag", "stands where", "invalid choice", " expected", "not available", "unknown"):
         assert complaint not in sentence
 
