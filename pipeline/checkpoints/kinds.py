@@ -9,6 +9,7 @@ from dataclasses import dataclass
 WAN_MARK = "head.modulation"
 IMAGE_MARK = "blocks.0.cross_attn.k_img.weight"
 AUDIO_MARK = "audio_proj.proj1.weight"
+DEMUCS_MARK = "freq_emb.embedding.weight"
 EMBEDDED_TOKENIZER = "spiece_model"  # ComfyUI's text encoders carry the bytes of spiece.model under this name
 # in the header of a converted file: the LoRAs that are fused into it
 LORA_METADATA = "infinitetalk_loras"
@@ -86,6 +87,18 @@ KINDS = (
     ),
     Kind("a Wan VAE", ("decoder.middle.0.residual.0.gamma",), "vae", "--vae"),
     Kind("a wav2vec2 speech encoder", ("feature_extractor.conv_layers.0.conv.weight",), "wav2vec_dir", "--wav2vec_dir"),
+    Kind(
+        "a voice separator (torchaudio's Hybrid Demucs)",
+        (DEMUCS_MARK, "freq_encoder.0.conv.weight"),
+        "separate_voice",
+        "--separate_voice",
+    ),
+    Kind(
+        "a voice separator (Mel-Band RoFormer)",
+        ("band_split.to_features.0.1.weight", "mask_estimators.0.to_freqs.0.0.0.weight"),
+        "separate_voice",
+        "--separate_voice",
+    ),
 )
 
 

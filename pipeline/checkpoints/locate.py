@@ -10,10 +10,16 @@ from pathlib import Path
 
 from ..errors import InputError
 from ..facts import downloads
+from ..facts.packages import TORCHAUDIO
 from ..settings.definition import Settings
 from .files import Tensors, has_header, open_tensors
+<<<<<<< HEAD
 from .kinds import EMBEDDED_TOKENIZER, is_for
 from .lookup import TextFiles, audio_file, find_file, find_text_files, look_up, stand_in
+=======
+from .kinds import DEMUCS_MARK, EMBEDDED_TOKENIZER, is_for
+from .lookup import TextFiles, audio_file, find_text_files, look_up
+>>>>>>> d533f72 (--separate_voice: the voice is taken out of music by Hybrid Demucs or Mel-Band RoFormer, as ComfyUI's graphs do)
 
 _BASE_MISSING = f"--ckpt_dir is missing: the folder of the Wan 2.1 base. Get it with: {downloads.BASE}"
 _GET_LORA = "or leave the LoRA out (--lora_dir none) and use about 40 steps"
@@ -75,6 +81,7 @@ class ModelFiles:
     transformer: TransformerFiles
     encoders: EncoderFiles
     speech_encoder: Path
+    voice_separator: Path | None = None
 
     def by_name(self) -> dict[str, Path]:
         """All of them, by what they are."""
@@ -88,6 +95,7 @@ class ModelFiles:
             "clip_vision": encoders.clip_vision,
             "vae": encoders.vae,
             "speech_encoder": self.speech_encoder,
+            "voice_separator": self.voice_separator,
         }
         return {name: path for name, path in paths.items() if path is not None}
 
@@ -133,7 +141,8 @@ def find_model_files(settings: Settings) -> ModelFiles:
         InputError: one is missing; says which flag gives it and how to download it.
     """
     transformer = find_transformer_files(settings)
-    return ModelFiles(transformer, find_encoder_files(settings, transformer), find_speech_encoder(settings.wav2vec_dir))
+    encoders, speech = find_encoder_files(settings, transformer), find_speech_encoder(settings.wav2vec_dir)
+    return ModelFiles(transformer, encoders, speech, find_voice_separator(settings.separate_voice))
 
 
 def find_encoder_files(settings: Settings, transformer: TransformerFiles) -> EncoderFiles:
@@ -165,7 +174,23 @@ def find_speech_encoder(path: Path | None) -> Path:
     return path
 
 
+<<<<<<< HEAD
 def quantised_text_encoder(settings: Settings, transformer: Path) -> Path | None:
+=======
+def find_voice_separator(path: Path | None) -> Path | None:
+    """The file of the network that separates the voice, if one is wanted.
+
+    Raises:
+        InputError: it is no file; says how to download one.
+    """
+    if path is not None and not path.is_file():
+        found = "is a folder" if path.is_dir() else "does not exist"
+        raise InputError(f"--separate_voice: {path} {found}; give a file, get one with: {downloads.VOICE_SEPARATOR}")
+    return path
+
+
+def _quantised_text_encoder(settings: Settings, transformer: Path) -> Path | None:
+>>>>>>> d533f72 (--separate_voice: the voice is taken out of music by Hybrid Demucs or Mel-Band RoFormer, as ComfyUI's graphs do)
     """MeiGen's quantised umT5 beside the quantised transformer, which upstream takes from there."""
     if settings.quant_dir is None:
         return None
@@ -233,6 +258,17 @@ def check_encoder_files(files: EncoderFiles, headers_alone: bool = False) -> Non
 def check_speech_encoder(path: Path, headers_alone: bool = False) -> None:
     """The same for the speech encoder."""
     _check_marks("wav2vec_dir", _speech_weights(path), headers_alone)
+
+
+def check_voice_separator(path: Path, headers_alone: bool = False) -> None:
+    """The same for the voice separator, whose network may need a package.
+
+    Raises:
+        InputError: see ``check_encoder_files``; or the package is missing.
+    """
+    tensors = _check_marks("separate_voice", path, headers_alone)
+    if tensors is not None and DEMUCS_MARK in tensors:
+        TORCHAUDIO.require("--separate_voice with Hybrid Demucs", "a Mel-Band RoFormer file")
 
 
 def _check_marks(flag: str, path: Path, headers_alone: bool) -> Tensors | None:

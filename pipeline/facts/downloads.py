@@ -442,3 +442,7 @@ BASE, TOKENIZER, INFINITETALK, SPEECH_ENCODER = (
     line(name) for name in ("base", "tokenizer", "infinitetalk", "wav2vec")
 )
 QUANTISED = line("fp8", "t5_fp8")
+VOICE_SEPARATOR = (
+    "curl -LO https://download.pytorch.org/torchaudio/models/hdemucs_high_trained.pt (or MelBandRoformer_fp16.safetensors "
+    "from https://huggingface.co/Kijai/MelBandRoFormer_comfy)"
+)

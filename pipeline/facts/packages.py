@@ -72,3 +72,4 @@ def _numbers(text: str) -> tuple[int, ...]:
 
 
 TRITON = Package("triton", "triton")
+TORCHAUDIO = Package("torchaudio", "torchaudio")

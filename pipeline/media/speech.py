@@ -42,7 +42,7 @@ def speech_for_model(audio: Audio) -> np.ndarray:
         InputError: a package that this needs is not installed, the file cannot be decoded any more,
             or there is no space for temporary files.
     """
-    length = math.ceil(audio.num_samples * (float(SAMPLE_RATE) / audio.sample_rate))
+    length = speech_length(audio)
     try:
         with tempfile.TemporaryFile() as resampled, tempfile.TemporaryFile() as speech:
             _store_resampled(audio, length, resampled)
@@ -56,6 +56,11 @@ def speech_for_model(audio: Audio) -> np.ndarray:
             f"The speech cannot be stored in the folder for temporary files ({in_short(error)}); free some space "
             "there, or name another folder in the environment variable TMPDIR."
         ) from error
+
+
+def speech_length(audio: Audio) -> int:
+    """Samples of ``speech_for_model``'s speech."""
+    return math.ceil(audio.num_samples * (float(SAMPLE_RATE) / audio.sample_rate))
 
 
 def is_faint(speech: np.ndarray) -> bool:

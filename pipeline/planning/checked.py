@@ -17,9 +17,11 @@ from ..checkpoints.locate import (
     TransformerFiles,
     check_encoder_files,
     check_speech_encoder,
+    check_voice_separator,
     find_encoder_files,
     find_speech_encoder,
     find_transformer_files,
+    find_voice_separator,
 )
 from ..checkpoints.missing import refuse_missing
 from ..facts.attention import ATTENTION
@@ -57,6 +59,7 @@ def check_run(settings: Settings, job: Job) -> Checked:
     check_unfinished(path, settings, job.files())
     check_sampling(settings)
     check_job(job)
+<<<<<<< HEAD
     return Checked(settings, job, check_files(settings))
 
 
@@ -68,6 +71,11 @@ def check_files(settings: Settings) -> ModelFiles:
     """
     refuse_missing(settings, speech=True)
     return ModelFiles(*check_models(settings), check_speech(settings.wav2vec_dir))
+=======
+    transformer, encoders = check_models(settings)
+    speech, voice = check_speech(settings.wav2vec_dir), check_voice(settings.separate_voice)
+    return Checked(settings, job, ModelFiles(transformer, encoders, speech, voice))
+>>>>>>> d533f72 (--separate_voice: the voice is taken out of music by Hybrid Demucs or Mel-Band RoFormer, as ComfyUI's graphs do)
 
 
 def check_models(settings: Settings, comfy: bool = False) -> tuple[TransformerFiles, EncoderFiles]:
@@ -109,6 +117,18 @@ def check_speech(path: Path | None) -> Path:
     """
     path = find_speech_encoder(path)
     check_speech_encoder(path, headers_alone=True)
+    return path
+
+
+def check_voice(path: Path | None) -> Path | None:
+    """Look at the voice separator, if there is one.
+
+    Raises:
+        InputError: it is missing or of another kind, or a package that it needs is missing.
+    """
+    path = find_voice_separator(path)
+    if path is not None:
+        check_voice_separator(path, headers_alone=True)
     return path
 
 

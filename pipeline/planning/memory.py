@@ -34,6 +34,7 @@ VAE_BORDER = 13  # pixels: how much larger a tile is for each neighbour, on the 
 VAE_TILES = (1, 2, 4, 6, 9, 12, 16, 20, 25)
 MARGIN = GIB
 TEXT_ENCODER_ROOM = 2 * GIB  # of one block of umT5 at a time
+SEPARATOR_ROOM = 3 * GIB  # of eight to eleven seconds of sound
 
 
 @dataclass(frozen=True)

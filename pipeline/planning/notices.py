@@ -39,11 +39,11 @@ class Notice:
     warning: bool = field(default=False, compare=False)
 
 
-def sound_notices(audio: Audio, speech: np.ndarray) -> tuple[str, ...]:
+def sound_notices(audio: Audio, speech: np.ndarray | None) -> tuple[str, ...]:
     """What the user should know about the sound before the work begins.
 
     Args:
-        speech: as the model hears it, float32 [samples].
+        speech: as the model hears it, float32 [samples]; None where that is not known yet.
     """
     heard = audio.heard
     notices = []
@@ -60,9 +60,19 @@ def sound_notices(audio: Audio, speech: np.ndarray) -> tuple[str, ...]:
             f"The channels of {audio} are in opposite phase and cancel each other when they are mixed, so next to "
             "nothing of the speech is heard; give one channel alone (ffmpeg: -af pan=mono|c0=c0)."
         )
-    elif is_faint(speech):
+    elif speech is not None and is_faint(speech):
         notices.append(_silence(audio, speech))
     return tuple(notices)
+
+
+def voice_notice(audio: Audio, speech: np.ndarray) -> tuple[str, ...]:
+    """What to tell when no voice was found in a mix."""
+    if not is_faint(speech):
+        return ()
+    return (
+        f"--separate_voice found no voice in {audio}, so nothing will be said in the video; check that it is the right "
+        "file, or leave the flag out.",
+    )
 
 
 def _silence(audio: Audio, speech: np.ndarray) -> str:

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
 
-from ..checkpoints.locate import ModelFiles, check_encoder_files, check_speech_encoder
+from ..checkpoints.locate import ModelFiles, check_encoder_files, check_speech_encoder, check_voice_separator
 from ..facts.buckets import target_size
 from ..facts.sizes import GIB
 from ..job.job import Job
-from ..media.audio import FPS, Audio, frame_count, open_audio
+from ..media.audio import FPS, SAMPLE_RATE, Audio, Sound, frame_count, open_audio
+from ..media.later import LateSound
 from ..media.reference import Reference, open_reference
-from ..media.speech import speech_for_model
+from ..media.speech import speech_for_model, speech_length
 from ..models.image_encoder import load_image_encoder
 from ..models.speech import EncodedSpeech
 from ..models.speech_encoder import load_speech_encoder
@@ -26,12 +26,17 @@ from ..models.text.encoder import load_text_encoder
 from ..models.transformer.matrices import TransformerWeights
 from ..models.transformer.weights import open_weights
 from ..models.vae.model import load_vae
+from ..models.voice.separator import load_separator, voice_in
 from ..residency.host_memory import host_memory_notice
 from ..sampling.guidance import branches_of_steps
 from ..sampling.solvers import make_solver
 from ..settings.definition import Settings
 from ..settings.validation import shift_of, steps_of, warnings_for
+<<<<<<< HEAD
 from .checked import check_files
+=======
+from .checked import check_models, check_speech, check_voice
+>>>>>>> d533f72 (--separate_voice: the voice is taken out of music by Hybrid Demucs or Mel-Band RoFormer, as ComfyUI's graphs do)
 from .machine import Machine, choose_machine, choose_vae, computes, free_memory
 from .memory import MARGIN, MemoryEstimate, Placement, VaePlan, host_bytes, plan_memory
 from .notices import (
@@ -104,7 +109,8 @@ class RunPlan:
     Attributes:
         settings: of this video, resolved, with the number of threads that compute it.
         audio: the sound as it was recorded.
-        speech: as the model hears it, float32 [samples], mono, 16 kHz, -23 LUFS.
+        voice: the voice in it, where it is separated.
+        speech: as the model hears it, mono, 16 kHz, -23 LUFS.
         size: of the video, (height, width) in pixels.
         prompts: that are encoded: the prompt, and the negative one where it matters.
         passes: through the transformer, in each step.
@@ -116,7 +122,8 @@ class RunPlan:
     job: Job
     reference: Reference
     audio: Audio
-    speech: np.ndarray
+    voice: LateSound | None
+    speech: LateSound
     prompts: tuple[str, ...]
     size: tuple[int, int]
     spans: tuple[WindowSpan, ...]
@@ -125,6 +132,13 @@ class RunPlan:
     placement: Placement
     memory: MemoryEstimate
     notices: tuple[Notice, ...]
+
+    @property
+    def soundtrack(self) -> Audio:
+        """The sound of the finished video."""
+        return {"original": self.audio, "voice": self.voice or self.audio, "speech": self.speech}[
+            self.settings.output_sound
+        ]
 
     @property
     def frames(self) -> int:
@@ -165,7 +179,12 @@ def plan_models(settings: Settings, keep_models: bool = False) -> ModelsPlan:
         InputError: files are missing, of another kind or do not go together, or the settings ask for what this
             machine cannot give.
     """
+<<<<<<< HEAD
     files = check_files(settings)
+=======
+    speech, voice = check_speech(settings.wav2vec_dir), check_voice(settings.separate_voice)
+    files = ModelFiles(*check_models(settings), speech, voice)
+>>>>>>> d533f72 (--separate_voice: the voice is taken out of music by Hybrid Demucs or Mel-Band RoFormer, as ComfyUI's graphs do)
     machine = choose_machine(settings)
     _check_fit(files)
     weights = open_weights(settings, files.transformer, machine.operations.matmuls, machine.dtype)
@@ -191,6 +210,9 @@ def _check_fit(files: ModelFiles) -> None:
     load_vae(files.encoders.vae, "meta")
     load_image_encoder(files.encoders.clip_vision, "meta", torch.float32)
     load_speech_encoder(files.speech_encoder, "meta")
+    if files.voice_separator is not None:
+        check_voice_separator(files.voice_separator)
+        load_separator(files.voice_separator, "meta")
 
 
 def plan_run(models: ModelsPlan, settings: Settings, job: Job, loaded: bool = False) -> RunPlan:
@@ -206,8 +228,8 @@ def plan_run(models: ModelsPlan, settings: Settings, job: Job, loaded: bool = Fa
     """
     make_solver(settings.sample_solver, steps_of(settings), shift_of(settings), torch.Generator())
     reference = open_reference(job.reference)
-    audio, speech = _speech(job)
-    frames = frame_count(len(speech))
+    audio, voice, speech = _speech(models, job)
+    frames = frame_count(speech.num_samples)
     spans = window_plan(frames, settings.frame_num, settings.motion_frame, settings.max_frame_num)
     size = target_size(settings.size, reference.height, reference.width)
     scales = settings.sample_text_guide_scale, settings.sample_audio_guide_scale
@@ -219,8 +241,12 @@ def plan_run(models: ModelsPlan, settings: Settings, job: Job, loaded: bool = Fa
     placement, memory = models.place(settings, size, vae, free_memory(models.machine.device, settings.vram_limit))
     warnings = (
         *warnings_for(settings),
+<<<<<<< HEAD
         *stand_in_notices(models.settings.lora_dir, models.files.transformer.loras),
         *sound_notices(audio, speech),
+=======
+        *sound_notices(audio, speech.sound().samples[0] if speech.is_made else None),
+>>>>>>> d533f72 (--separate_voice: the voice is taken out of music by Hybrid Demucs or Mel-Band RoFormer, as ComfyUI's graphs do)
         *picture_notices(job, reference, size, knows_drawn_faces_only(models.weights.config)),
         *cut_notice(frames / FPS, (spans[-1].start + spans[-1].keep_to) / FPS),
     )
@@ -230,6 +256,7 @@ def plan_run(models: ModelsPlan, settings: Settings, job: Job, loaded: bool = Fa
         job=job,
         reference=reference,
         audio=audio,
+        voice=voice,
         speech=speech,
         prompts=prompts,
         size=size,
@@ -246,12 +273,21 @@ def plan_run(models: ModelsPlan, settings: Settings, job: Job, loaded: bool = Fa
     )
 
 
-def _speech(job: Job) -> tuple[Audio, np.ndarray]:
-    """The sound as it was recorded, and as the model hears it."""
+def _speech(models: ModelsPlan, job: Job) -> tuple[Audio, LateSound | None, LateSound]:
+    """The sound as it was recorded, the voice in it if that is to be separated, and what the model hears."""
     if isinstance(job.speech, EncodedSpeech):
-        return job.speech.audio, job.speech.samples
+        name = f"the speech in {job.speech}"
+        return job.speech.audio, None, LateSound.of(Sound(job.speech.samples[None], SAMPLE_RATE, name))
     audio = open_audio(job.speech)
-    return audio, speech_for_model(audio)
+    name, separator = f"the speech in {audio}", models.files.voice_separator
+    if separator is None:
+        return audio, None, LateSound.of(Sound(speech_for_model(audio)[None], SAMPLE_RATE, name))
+    voice = voice_in(audio, separator, models.machine.device)
+
+    def heard() -> Sound:
+        return Sound(speech_for_model(voice)[None], SAMPLE_RATE, name)
+
+    return audio, voice, LateSound(SAMPLE_RATE, 1, speech_length(voice), audio.heard, name, heard)
 
 
 def _loading_notices(models: ModelsPlan, placement: Placement) -> tuple[Notice, ...]:

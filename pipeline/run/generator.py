@@ -160,7 +160,7 @@ class Generator:
         begin_state(path, prepared.identity)
         try:
             writer = VideoWriter(
-                path, *plan.size, FPS, settings.crf, plan.audio, metadata, written, tags, settings.overwrite
+                path, *plan.size, FPS, settings.crf, plan.soundtrack, metadata, written, tags, settings.overwrite
             )
         except InputError:
             remove_state(path)

@@ -20,7 +20,8 @@ from ..models.transformer.model import WanTransformer
 from ..models.vae.model import WanVAE, load_vae
 from ..planning.describe import describe_machine, describe_placement
 from ..planning.machine import free_memory
-from ..planning.memory import TEXT_ENCODER_ROOM
+from ..planning.memory import SEPARATOR_ROOM, TEXT_ENCODER_ROOM
+from ..planning.notices import Notice, voice_notice
 from ..planning.run_plan import ModelsPlan, RunPlan
 from .progress import BlockLoaded, Fact, Loading, Progress
 from .streaming import Inputs, Models
@@ -74,12 +75,17 @@ class LoadedModels:
         if isinstance(plan.job.speech, EncodedSpeech):
             plan.job.speech.move_to(device)
             return plan.job.speech.features
+        if not plan.speech.is_made:
+            self._make_room(SEPARATOR_ROOM)
+            tell(Loading("separating the voice"))
+            for text in voice_notice(plan.audio, plan.speech.sound().samples[0]):
+                tell(Notice(text, warning=True))
         if self.speech_encoder is None:
             tell(Loading("loading the speech encoder"))
             self.speech_encoder = load_speech_encoder(self._plan.files.speech_encoder, device)
         self.speech_encoder.move_to(device)
         tell(Loading("encoding the speech"))
-        return self.speech_encoder.encode(plan.speech)
+        return self.speech_encoder.encode(plan.speech.sound().samples[0])
 
     def for_video(self, plan: RunPlan, tell: Progress) -> tuple[Models, RunPlan]:
         """All models for a video; the transformer as far on the card as it fits there now.

@@ -110,6 +110,12 @@ class Settings:
     wav2vec_dir: Path | None = weights_setting(
         None, "chinese-wav2vec2-base: its folder or a single file", MODELS | CONTENT | UPSTREAM, speech=0
     )
+    separate_voice: Path | None = weights_setting(
+        None,
+        "voice separator, for speech with music: a file of Hybrid Demucs (torchaudio's) or Mel-Band RoFormer",
+        MODELS | CONTENT,
+        voice=0,
+    )
     dit_path: Path | None = weights_setting(
         None,
         "transformer file (the Wan 2.1 base, or everything in one), where it is not in --ckpt_dir",
@@ -371,6 +377,13 @@ class Settings:
     )
     crf: int = output_setting(
         18, "H.264 quality: 0 is lossless, 51 the worst", VIDEO | FRAMES | UNSAID, sampler=20, min=0, max=51
+    )
+    output_sound: str = output_setting(
+        "original",
+        "sound of the finished video: the original, the voice that --separate_voice gives, or the speech as the model "
+        "hears it (mono, 16 kHz, -23 LUFS)",
+        VIDEO | FRAMES,
+        choices=("original", "voice", "speech"),
     )
     overwrite: bool = output_setting(False, "replace the video if it exists", RUN | NEUTRAL)
     resume: bool = output_setting(

@@ -55,6 +55,7 @@ class Node(StrEnum):
     LOADER = "InfiniteTalkModelLoader"
     LORA = "InfiniteTalkLoRA"
     SPEECH = "InfiniteTalkAudioEncoder"
+    VOICE = "InfiniteTalkVoice"
     SAMPLER = "InfiniteTalkSampler"
 
 
@@ -129,6 +130,7 @@ def setting(
     loader: int | None = None,
     lora: int | None = None,
     speech: int | None = None,
+    voice: int | None = None,
     sampler: int | None = None,
     upstream_default: Value = None,
 ) -> typing.Any:
@@ -141,12 +143,12 @@ def setting(
         unit: what the number counts.
         free_text: any text is a value, the word "none" too.
         refusal: why any value but the default is refused.
-        loader, lora, speech, sampler: its place among the values that ComfyUI saves for that node. Saved graphs hold
-            values by position, so a place is for ever, and a new widget comes behind all others.
+        loader, lora, speech, voice, sampler: its place among the values that ComfyUI saves for that node. Saved graphs
+            hold values by position, so a place is for ever, and a new widget comes behind all others.
         upstream_default: what upstream's script takes where the flag is left out, if that is not ``default``.
     """
     theirs = default if upstream_default is None else upstream_default
-    places = {Node.LOADER: loader, Node.LORA: lora, Node.SPEECH: speech, Node.SAMPLER: sampler}
+    places = {Node.LOADER: loader, Node.LORA: lora, Node.SPEECH: speech, Node.VOICE: voice, Node.SAMPLER: sampler}
     widgets = {node: place for node, place in places.items() if place is not None}
     about = SettingInfo(help, roles, group, choices, min, max, unit, free_text, refusal, widgets, theirs)
     return dataclasses.field(default=default, metadata={"info": about})

@@ -94,6 +94,8 @@ def _check_combinations(s: Settings) -> None:
         raise InputError(
             f"--lora_scale: {len(s.lora_scale)} found, one for each file of --lora_dir ({len(s.lora_dir)}) expected."
         )
+    if s.output_sound == "voice" and s.separate_voice is None:
+        raise InputError("--output_sound voice needs --separate_voice: say which network separates it.")
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", s.device):
         raise InputError(f"--device: {s.device!r} found, auto, cpu, cuda or cuda:N expected.")
     if s.image is not None and s.video is not None:

@@ -1,0 +1,1 @@
+"""Networks that take a voice out of a mix."""
