@@ -13,13 +13,8 @@ from ..facts import downloads
 from ..facts.packages import TORCHAUDIO
 from ..settings.definition import Settings
 from .files import Tensors, has_header, open_tensors
-<<<<<<< HEAD
-from .kinds import EMBEDDED_TOKENIZER, is_for
-from .lookup import TextFiles, audio_file, find_file, find_text_files, look_up, stand_in
-=======
 from .kinds import DEMUCS_MARK, EMBEDDED_TOKENIZER, is_for
-from .lookup import TextFiles, audio_file, find_text_files, look_up
->>>>>>> d533f72 (--separate_voice: the voice is taken out of music by Hybrid Demucs or Mel-Band RoFormer, as ComfyUI's graphs do)
+from .lookup import TextFiles, audio_file, find_file, find_text_files, look_up, stand_in
 
 _BASE_MISSING = f"--ckpt_dir is missing: the folder of the Wan 2.1 base. Get it with: {downloads.BASE}"
 _GET_LORA = "or leave the LoRA out (--lora_dir none) and use about 40 steps"
@@ -174,9 +169,6 @@ def find_speech_encoder(path: Path | None) -> Path:
     return path
 
 
-<<<<<<< HEAD
-def quantised_text_encoder(settings: Settings, transformer: Path) -> Path | None:
-=======
 def find_voice_separator(path: Path | None) -> Path | None:
     """The file of the network that separates the voice, if one is wanted.
 
@@ -189,8 +181,7 @@ def find_voice_separator(path: Path | None) -> Path | None:
     return path
 
 
-def _quantised_text_encoder(settings: Settings, transformer: Path) -> Path | None:
->>>>>>> d533f72 (--separate_voice: the voice is taken out of music by Hybrid Demucs or Mel-Band RoFormer, as ComfyUI's graphs do)
+def quantised_text_encoder(settings: Settings, transformer: Path) -> Path | None:
     """MeiGen's quantised umT5 beside the quantised transformer, which upstream takes from there."""
     if settings.quant_dir is None:
         return None

@@ -59,7 +59,6 @@ def check_run(settings: Settings, job: Job) -> Checked:
     check_unfinished(path, settings, job.files())
     check_sampling(settings)
     check_job(job)
-<<<<<<< HEAD
     return Checked(settings, job, check_files(settings))
 
 
@@ -70,12 +69,8 @@ def check_files(settings: Settings) -> ModelFiles:
         InputError: see ``check_models`` and ``check_speech``; where several are missing, all of them are named.
     """
     refuse_missing(settings, speech=True)
-    return ModelFiles(*check_models(settings), check_speech(settings.wav2vec_dir))
-=======
-    transformer, encoders = check_models(settings)
     speech, voice = check_speech(settings.wav2vec_dir), check_voice(settings.separate_voice)
-    return Checked(settings, job, ModelFiles(transformer, encoders, speech, voice))
->>>>>>> d533f72 (--separate_voice: the voice is taken out of music by Hybrid Demucs or Mel-Band RoFormer, as ComfyUI's graphs do)
+    return ModelFiles(*check_models(settings), speech, voice)
 
 
 def check_models(settings: Settings, comfy: bool = False) -> tuple[TransformerFiles, EncoderFiles]:

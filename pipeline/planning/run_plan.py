@@ -32,11 +32,7 @@ from ..sampling.guidance import branches_of_steps
 from ..sampling.solvers import make_solver
 from ..settings.definition import Settings
 from ..settings.validation import shift_of, steps_of, warnings_for
-<<<<<<< HEAD
 from .checked import check_files
-=======
-from .checked import check_models, check_speech, check_voice
->>>>>>> d533f72 (--separate_voice: the voice is taken out of music by Hybrid Demucs or Mel-Band RoFormer, as ComfyUI's graphs do)
 from .machine import Machine, choose_machine, choose_vae, computes, free_memory
 from .memory import MARGIN, MemoryEstimate, Placement, VaePlan, host_bytes, plan_memory
 from .notices import (
@@ -179,12 +175,7 @@ def plan_models(settings: Settings, keep_models: bool = False) -> ModelsPlan:
         InputError: files are missing, of another kind or do not go together, or the settings ask for what this
             machine cannot give.
     """
-<<<<<<< HEAD
     files = check_files(settings)
-=======
-    speech, voice = check_speech(settings.wav2vec_dir), check_voice(settings.separate_voice)
-    files = ModelFiles(*check_models(settings), speech, voice)
->>>>>>> d533f72 (--separate_voice: the voice is taken out of music by Hybrid Demucs or Mel-Band RoFormer, as ComfyUI's graphs do)
     machine = choose_machine(settings)
     _check_fit(files)
     weights = open_weights(settings, files.transformer, machine.operations.matmuls, machine.dtype)
@@ -241,12 +232,8 @@ def plan_run(models: ModelsPlan, settings: Settings, job: Job, loaded: bool = Fa
     placement, memory = models.place(settings, size, vae, free_memory(models.machine.device, settings.vram_limit))
     warnings = (
         *warnings_for(settings),
-<<<<<<< HEAD
         *stand_in_notices(models.settings.lora_dir, models.files.transformer.loras),
-        *sound_notices(audio, speech),
-=======
         *sound_notices(audio, speech.sound().samples[0] if speech.is_made else None),
->>>>>>> d533f72 (--separate_voice: the voice is taken out of music by Hybrid Demucs or Mel-Band RoFormer, as ComfyUI's graphs do)
         *picture_notices(job, reference, size, knows_drawn_faces_only(models.weights.config)),
         *cut_notice(frames / FPS, (spans[-1].start + spans[-1].keep_to) / FPS),
     )

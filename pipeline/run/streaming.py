@@ -16,7 +16,9 @@ import torch
 from ..errors import InputError
 from ..facts.buckets import target_size
 from ..media.audio import FPS
-from ..media.colour import LabStatistics, lab_statistics, match_colour
+from ..facts.colours import COLOURS
+from ..media.colour import lab_statistics, match_colour
+from ..media.colour_transfer import colour_transfer
 from ..media.crop import resize_and_crop
 from ..media.reference import Reference
 from ..models.image_encoder import ImageEncoder
@@ -135,6 +137,7 @@ class NotFinite(InputError):
         self.index = index
 
 
+Colours = Callable[[torch.Tensor], torch.Tensor]  # of frames [3, T, H, W] in [-1, 1]
 NoiseSource = Callable[[int, tuple[int, ...]], torch.Tensor]
 
 
@@ -171,7 +174,7 @@ class Streamer:
         )
         self._encoded: _EncodedReference | None = None
         self._cropped: tuple[int, torch.Tensor] | None = None
-        self._colours: LabStatistics | None = None
+        self._colours: Colours | None = None
         self._constants: dict[str, torch.Tensor] = {}
 
     @torch.no_grad()
@@ -188,8 +191,8 @@ class Streamer:
             NotFinite: it holds NaN or infinite numbers.
         """
         self.progress(WindowStarted(span.index, len(self.spans)))
-        if self._colours is None:  # of the first reference frame, as upstream
-            self._colours = lab_statistics(self._pixels(self.inputs.reference.frame_index(0)))
+        if self._colours is None and COLOURS[self.settings.color_method].first:
+            self._colours = self._colours_of(self.inputs.reference.frame_index(0))
         encoded = self._encode_reference(span.start / FPS)
         if motion is None:
             held = encoded.latents[:, :1]
@@ -198,7 +201,18 @@ class Streamer:
                 held = self.models.vae.encode(motion, self.models.vae_plan.tiles)
         latents = self._denoise(span, encoded, held)
         self.progress(Decoding(span.index))
-        return self._decode(span, latents, self._colours, None if motion is None else motion[:, -1])
+        colours = self._colours or self._colours_of(encoded.index)
+        return self._decode(span, latents, colours, None if motion is None else motion[:, -1])
+
+    def _colours_of(self, index: int) -> Colours:
+        """What pulls the colours of frames to those of the reference frame of that number."""
+        strength, method = self.settings.color_correction_strength, self.settings.color_method
+        pixels = self._pixels(index)
+        if method == "lab":
+            statistics = lab_statistics(pixels)
+            return lambda frames: match_colour(frames, statistics, strength)
+        matched = colour_transfer(method, pixels)
+        return lambda frames: torch.lerp(frames, matched(frames), strength) if strength else frames
 
     def _encode_reference(self, seconds: float) -> _EncodedReference:
         """Encode the reference frame for this time, unless it is the one that was encoded last."""
@@ -281,7 +295,7 @@ class Streamer:
         return TeaCache(self.settings.teacache_thresh, COEFFICIENTS_480 if small else COEFFICIENTS_720)
 
     def _decode(
-        self, span: WindowSpan, latents: torch.Tensor, colours: LabStatistics, last: torch.Tensor | None
+        self, span: WindowSpan, latents: torch.Tensor, colours: Colours, last: torch.Tensor | None
     ) -> tuple[Window, torch.Tensor]:
         """Decode, correct colours, even the seam after ``last`` and convert, piece by piece; keep the end."""
         vae, plan, on_card = self.models.vae, self.models.vae_plan, self.models.device.type == "cuda"
@@ -308,12 +322,11 @@ class Streamer:
         return Window(span.index, len(self.spans), span.start + span.keep_from, new_frames), motion
 
     def _evened(
-        self, decoded: Iterable[torch.Tensor], colours: LabStatistics, last: torch.Tensor | None
+        self, decoded: Iterable[torch.Tensor], colours: Colours, last: torch.Tensor | None
     ) -> Iterator[torch.Tensor]:
         """What the VAE decodes as it is to be shown, after ``last``, the frame before."""
         s = self.settings
-        matched = (match_colour(piece, colours, s.color_correction_strength) for piece in decoded)
-        return even_seam(matched, last, s.motion_frame, min(s.seam_frames, s.frame_num - s.motion_frame))
+        return even_seam(map(colours, decoded), last, s.motion_frame, min(s.seam_frames, s.frame_num - s.motion_frame))
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from ..facts import storages
 from ..facts.attention import ATTENTION, attention_help
+from ..facts.colours import COLOURS, colours_help
 from ..facts.solvers import SOLVERS, solvers_help, steps_help
 from .roles import (
     CONTENT,
@@ -216,6 +217,13 @@ class Settings:
         sampler=7,
         min=0,
         max=1,
+    )
+    color_method: str = video_setting(
+        "lab",
+        colours_help(),
+        VIDEO | FRAMES,
+        sampler=24,
+        choices=tuple(COLOURS),
     )
     seam_frames: int = video_setting(
         0,

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-OTHERS = {"voice": "kijai/ComfyUI-MelBandRoFormer"}  # components of other packs, made on request
+OTHERS = ("voice", "colour_transfer")  # of other packs and packages, made on request
 COMPONENTS = ("transformer", "sampling", "streaming", "vae", "speech", "encoders", "media", "quanto")
 FOLDER = Path(__file__).parent
 
@@ -22,7 +22,12 @@ def main() -> None:
     available = [name for name in COMPONENTS if (FOLDER / f"{name}.py").is_file()]
     parser = argparse.ArgumentParser(prog="python -m infinitetalk.tests.golden", description=__doc__.splitlines()[0])
     parser.add_argument("components", nargs="*", metavar="component", help=f"of {', '.join(available)}; default all")
-    parser.add_argument("--upstream", type=Path, required=True, help="a clone of MeiGen-AI/InfiniteTalk, or of the pack that a component is of")
+    parser.add_argument(
+        "--upstream",
+        type=Path,
+        required=True,
+        help="a clone of MeiGen-AI/InfiniteTalk, or of the pack that a component is of",
+    )
     parser.add_argument("--out", type=Path, default=FOLDER.parents[1] / "tests" / "data", help="default: tests/data")
     arguments = parser.parse_args()
     for name in arguments.components:

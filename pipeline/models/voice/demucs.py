@@ -128,7 +128,7 @@ def _network() -> Callable[..., nn.Module]:
         from torchaudio.models import HDemucs
     except (ImportError, OSError) as error:  # made for another PyTorch
         raise InputError(
-            "--separate_voice with Hybrid Demucs needs torchaudio, of the same version as the PyTorch that is installed "
+            "--separate_voice with Hybrid Demucs needs torchaudio, of the version that goes with this PyTorch "
             f"({torch.__version__}); install it with: pip install torchaudio, or use a Mel-Band RoFormer file."
         ) from error
     return HDemucs

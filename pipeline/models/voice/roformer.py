@@ -79,7 +79,7 @@ class _Transformer(nn.Module):
         self.norm = RMSNorm(dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        for attention, feed_forward in self.layers:  # type: ignore[attr-defined]
+        for attention, feed_forward in self.layers:
             x = attention(x) + x
             x = feed_forward(x) + x
         return self.norm(x)
@@ -145,7 +145,7 @@ class MelBandRoformer(nn.Module):
         bins = torch.from_numpy(self._bins).to(sound.device)
         banded = torch.view_as_real(spectrum[:, bins])  # [2, members, frames, 2]
         x = self.band_split(banded.permute(2, 1, 0, 3).flatten(1))  # [frames, bands, dim]
-        for along_time, along_bands in self.layers:  # type: ignore[attr-defined]
+        for along_time, along_bands in self.layers:
             x = along_time(x.transpose(0, 1)).transpose(0, 1)
             x = along_bands(x)
         masks = self.mask_estimators[0](x).unflatten(1, (-1, 2, 2)).permute(2, 1, 0, 3)  # [2, members, frames, 2]
