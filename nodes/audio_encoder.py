@@ -10,7 +10,7 @@ from ..pipeline.errors import InputError
 from ..pipeline.graphs.widgets import chosen_file
 from .comfy import inputs
 from .comfy.files import FILES
-from .comfy.sockets import Speech, SpeechSocket
+from .comfy.sockets import Speech, SpeechSocket, sound_of
 
 
 class InfiniteTalkAudioEncoder(io.ComfyNode):
@@ -21,10 +21,13 @@ class InfiniteTalkAudioEncoder(io.ComfyNode):
             display_name="Audio Encoder (InfiniteTalk)",
             category="InfiniteTalk",
             description="What the speaker will say: the sound is mixed to mono, brought to 16 kHz and -23 LUFS, and "
-            "encoded by wav2vec2. The finished video carries the sound as it was.",
+            "encoded by wav2vec2. The finished video carries the sound as it was, or the soundtrack that is linked.",
             inputs=[
                 io.Audio.Input("audio", tooltip="The speech, of any length, rate and number of channels."),
                 inputs.widget("wav2vec_dir"),
+                io.Audio.Input(
+                    "soundtrack", optional=True, tooltip="What the finished video carries. Left out: the audio."
+                ),
             ],
             outputs=[
                 SpeechSocket.Output(display_name="speech", tooltip="For the sampler."),
@@ -34,17 +37,14 @@ class InfiniteTalkAudioEncoder(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, audio: dict, wav2vec_dir: str) -> io.NodeOutput:
-        from ..pipeline.media.audio import SAMPLE_RATE, Sound
+    def execute(cls, audio: dict, wav2vec_dir: str, soundtrack: dict | None = None) -> io.NodeOutput:
+        from ..pipeline.media.audio import SAMPLE_RATE
         from ..pipeline.models.speech import encode_speech
         from ..pipeline.models.speech_encoder import load_speech_encoder
         from ..pipeline.planning.checked import check_speech
         from .comfy import host
 
-        waveform = audio["waveform"]
-        if waveform.shape[0] != 1:
-            raise InputError(f"audio: a batch of {waveform.shape[0]} sounds found; InfiniteTalk animates one speaker.")
-        sound = Sound(np.ascontiguousarray(waveform[0].float().cpu().numpy()), int(audio["sample_rate"]))
+        sound, carried = sound_of(audio), None if soundtrack is None else sound_of(soundtrack)
         folder = chosen_file("wav2vec_dir", wav2vec_dir, FILES)
         if folder is None:
             raise InputError("wav2vec_dir: none found; choose the speech encoder.")
@@ -53,7 +53,7 @@ class InfiniteTalkAudioEncoder(io.ComfyNode):
         with host.guest():
             host.make_room(host.GIB)  # for a model of 0.4 GB and what it computes
             encoder = load_speech_encoder(folder, device)
-            encoded = encode_speech(sound, encoder)
+            encoded = encode_speech(sound, encoder, carried)
             encoded.move_to("cpu")  # encodes more later where the speech is long
         normalised = {"waveform": torch.from_numpy(np.array(encoded.samples))[None, None], "sample_rate": SAMPLE_RATE}
         return io.NodeOutput(Speech(encoded, folder), normalised, encoded.num_frames)

@@ -12,6 +12,7 @@ from .lora import InfiniteTalkLoRA
 from .model_loader import InfiniteTalkModelLoader
 from .preset import InfiniteTalkPreset
 from .sampler import InfiniteTalkSampler
+from .voice import InfiniteTalkVoice
 
 
 class InfiniteTalkExtension(ComfyExtension):
@@ -20,6 +21,7 @@ class InfiniteTalkExtension(ComfyExtension):
             InfiniteTalkPreset,
             InfiniteTalkModelLoader,
             InfiniteTalkLoRA,
+            InfiniteTalkVoice,
             InfiniteTalkAudioEncoder,
             InfiniteTalkSampler,
             InfiniteTalkDemo,

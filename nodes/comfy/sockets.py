@@ -10,17 +10,34 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 from comfy_api.latest import io
 
+from ...pipeline.errors import InputError
 from ...pipeline.settings.roles import Values
 
 if TYPE_CHECKING:
+    from ...pipeline.media.audio import Sound
     from ...pipeline.models.speech import EncodedSpeech
 
 PresetSocket = io.Custom("INFINITETALK_PRESET")
 LoraSocket = io.Custom("INFINITETALK_LORA")
 ModelSocket = io.Custom("INFINITETALK_MODEL")
 SpeechSocket = io.Custom("INFINITETALK_SPEECH")
+
+
+def sound_of(audio: dict) -> Sound:
+    """ComfyUI's AUDIO as the engine's sound.
+
+    Raises:
+        InputError: it is a batch of several.
+    """
+    from ...pipeline.media.audio import Sound
+
+    waveform = audio["waveform"]
+    if waveform.shape[0] != 1:
+        raise InputError(f"audio: a batch of {waveform.shape[0]} sounds found; InfiniteTalk animates one speaker.")
+    return Sound(np.ascontiguousarray(waveform[0].float().cpu().numpy()), int(audio["sample_rate"]))
 
 
 @dataclass(frozen=True)

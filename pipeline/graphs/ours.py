@@ -13,8 +13,9 @@ from pathlib import Path, PurePosixPath
 from ..errors import InputError
 from ..export.exported import Exported, Files
 from ..job.job import BUNDLED
-from ..settings.definition import Settings
+from ..settings.definition import Settings, names_on
 from ..settings.presets import Preset, load_preset
+from ..settings.roles import Node as Slots
 from ..settings.roles import Values
 from ..settings.validation import validate
 from . import widgets
@@ -49,6 +50,7 @@ def read(graph: Graph, sampler: str, files: Files) -> Exported:
     with notes.part():
         speech = _linked(graph, owner, "speech", "InfiniteTalkAudioEncoder")
         values |= _values(graph, speech, ("wav2vec_dir",), files, notes)
+        values |= _voice(graph, speech, files, notes)
     with notes.part():
         values["save_file"] = save_name(str(value(graph, owner, widgets.PREFIX, widgets.PREFIX_DEFAULT)))
     with notes.part():
@@ -93,7 +95,30 @@ def sources(graph: Graph, sampler: str, files: Files) -> dict[str, Path]:
         raise refusal(graph, owner, f"it needs an image or a video, one of them; {linked_now} linked")
     (slot,) = references
     found: dict[str, Path] = {slot: _source(graph, owner, slot, PORTRAIT, files)}
-    return {**found, "audio": _source(graph, speech, "audio", SPEECH, files)}
+    heard = _mix(graph, speech) or speech
+    return {**found, "audio": _source(graph, heard, "audio", SPEECH, files)}
+
+
+def _mix(graph: Graph, speech: Node) -> Node | None:
+    """The node that takes the voice out of a mix for this encoder, if there is one."""
+    voice = linked(graph, speech, "audio")
+    return voice if voice.kind == "InfiniteTalkVoice" else None
+
+
+def _voice(graph: Graph, speech: Node, files: Files, notes: Notes) -> Values:
+    """The network that separates the voice, and which sound the video carries."""
+    voice = _mix(graph, speech)
+    if voice is None:
+        if speech.links.get("soundtrack") not in (None, speech.links["audio"]):
+            raise refusal(graph, speech, "its soundtrack is another sound than its audio; link the same, or none")
+        return {}
+    found = _values(graph, voice, names_on(Slots.VOICE), files, notes)
+    carried = speech.links.get("soundtrack", speech.links["audio"])
+    if carried not in (voice.links.get("audio"), speech.links["audio"]):
+        raise refusal(graph, speech, "its soundtrack is neither the mix nor the voice; link one of them, or none")
+    if carried == speech.links["audio"] and found.get("separate_voice") is not None:
+        found["output_sound"] = "voice"
+    return found
 
 
 def _source(graph: Graph, owner: Node, slot: str, bundled: Path, files: Files) -> Path:

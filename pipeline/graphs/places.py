@@ -26,6 +26,7 @@ FOLDERS: dict[str, tuple[str, ...]] = {
     "clip_vision": ("clip_vision",),
     "vae": ("vae",),
     "wav2vec_dir": ("audio_encoders",),
+    "separate_voice": ("diffusion_models", "audio_encoders"),
     "lora_dir": ("loras",),
 }
 # other folders that mean the same: ComfyUI's old names, and those of other packs

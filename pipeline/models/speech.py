@@ -21,13 +21,15 @@ class EncodedSpeech:
     """A sound, and what wav2vec2 made of it.
 
     Attributes:
-        audio: as it was recorded.
+        audio: as it was recorded, or what was made of that beforehand.
+        soundtrack: what the finished video carries.
         samples: as wav2vec2 hears it: float32 [n], mono, 16 kHz, -23 LUFS.
         features: of its video frames; those of long speech are encoded where they are asked for.
         encoder: which then has to be on the device.
     """
 
     audio: Audio
+    soundtrack: Audio
     samples: np.ndarray
     features: SpeechFeatures
     encoder: SpeechEncoder
@@ -45,15 +47,20 @@ class EncodedSpeech:
         self.encoder.move_to(device)
 
     def digest(self) -> str:
-        return self.audio.digest()
+        parts = [self.audio] if self.soundtrack is self.audio else [self.audio, self.soundtrack]
+        return " ".join(part.digest() for part in parts)
 
 
-def encode_speech(source: Path | Sound, encoder: SpeechEncoder) -> EncodedSpeech:
+def encode_speech(source: Path | Sound, encoder: SpeechEncoder, soundtrack: Sound | None = None) -> EncodedSpeech:
     """Normalise a sound and encode it.
+
+    Args:
+        soundtrack: what the finished video carries, if that is another sound.
 
     Raises:
         InputError: it cannot be read, or is too short.
     """
     audio = open_audio(source)
     samples = speech_for_model(audio)
-    return EncodedSpeech(audio, samples, encoder.encode(samples), encoder)
+    carried = audio if soundtrack is None else open_audio(soundtrack)
+    return EncodedSpeech(audio, carried, samples, encoder.encode(samples), encoder)

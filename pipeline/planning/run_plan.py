@@ -264,7 +264,7 @@ def _speech(models: ModelsPlan, job: Job) -> tuple[Audio, LateSound | None, Late
     """The sound as it was recorded, the voice in it if that is to be separated, and what the model hears."""
     if isinstance(job.speech, EncodedSpeech):
         name = f"the speech in {job.speech}"
-        return job.speech.audio, None, LateSound.of(Sound(job.speech.samples[None], SAMPLE_RATE, name))
+        return job.speech.soundtrack, None, LateSound.of(Sound(job.speech.samples[None], SAMPLE_RATE, name))
     audio = open_audio(job.speech)
     name, separator = f"the speech in {audio}", models.files.voice_separator
     if separator is None:

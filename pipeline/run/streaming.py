@@ -15,8 +15,8 @@ import torch
 
 from ..errors import InputError
 from ..facts.buckets import target_size
-from ..media.audio import FPS
 from ..facts.colours import COLOURS
+from ..media.audio import FPS
 from ..media.colour import lab_statistics, match_colour
 from ..media.colour_transfer import colour_transfer
 from ..media.crop import resize_and_crop

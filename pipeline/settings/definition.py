@@ -222,7 +222,6 @@ class Settings:
         "lab",
         colours_help(),
         VIDEO | FRAMES,
-        sampler=24,
         choices=tuple(COLOURS),
     )
     seam_frames: int = video_setting(

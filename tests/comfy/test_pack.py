@@ -16,7 +16,7 @@ from infinitetalk.tests.support.comfy_host import check_import
 from infinitetalk.tests.support.places import DATA, QUEUED, ROOT
 
 PINNED = DATA / "comfy_nodes.json"
-NODES = ("Preset", "ModelLoader", "LoRA", "AudioEncoder", "Sampler", "Demo", "Export")
+NODES = ("Preset", "ModelLoader", "LoRA", "Voice", "AudioEncoder", "Sampler", "Demo", "Export")
 ADDRESS = urllib.parse.quote(PACK)
 
 
@@ -54,7 +54,7 @@ spec.loader.exec_module(pack)
 IMPORT = """
 extension = asyncio.run(pack.comfy_entrypoint())
 names = [node.GET_SCHEMA().node_id for node in asyncio.run(extension.get_node_list())]
-assert len(names) == 7 and models() == before
+assert len(names) == 8 and models() == before
 new = {name.removeprefix("a pack.") for name in set(sys.modules) - modules}
 heavy = {"transformers", "diffusers", "scipy", "triton", "torchaudio", "safetensors.torch", "soxr", "pyloudnorm"}
 heavy |= {f"pipeline.{room}" for room in ("run.generator", "models", "sampling", "quantisation", "lora")}

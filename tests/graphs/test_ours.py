@@ -496,3 +496,37 @@ def test_what_a_widget_holds_itself_counts_as_soon_as_another_preset_is_linked()
     made["9"]["inputs"]["preset"] = "04_high_quality"
     found = exported(made).settings
     assert (found.max_frame_num, found.quant, found.use_teacache, found.sample_steps) == (None, None, False, 40)
+
+
+# The voice out of a mix
+
+
+def with_voice(file, **links):
+    return graph(
+        {
+            "3": node("InfiniteTalkAudioEncoder", audio=["6", 0], wav2vec_dir="wav2vec", **links),
+            "6": node("InfiniteTalkVoice", audio=["2", 0], separate_voice=file),
+        }
+    )
+
+
+@pytest.mark.parametrize(
+    ("links", "carried"), [({"soundtrack": ["2", 0]}, "original"), ({}, "voice"), ({"soundtrack": ["6", 0]}, "voice")]
+)
+def test_a_separated_voice_becomes_a_flag_and_the_soundtrack_another(links, carried):
+    settings = exported(with_voice("voice.safetensors", **links)).settings
+    assert settings.separate_voice == Path("weights/voice.safetensors") and settings.output_sound == carried
+    assert settings.audio == Path("speech.wav")
+
+
+def test_a_voice_node_without_a_file_is_no_part_of_the_command():
+    assert exported(with_voice("none")) == exported(graph())
+
+
+def test_a_soundtrack_that_is_another_sound_is_refused():
+    other = {"7": node("LoadAudio", audio="music.wav")}
+    with pytest.raises(InputError, match="soundtrack is neither the mix nor the voice"):
+        exported({**with_voice("voice.safetensors", soundtrack=["7", 0]), **other})
+    with pytest.raises(InputError, match="soundtrack is another sound"):
+        encoder = node("InfiniteTalkAudioEncoder", audio=["2", 0], wav2vec_dir="wav2vec", soundtrack=["7", 0])
+        exported(graph({"3": encoder, **other}))

@@ -57,7 +57,8 @@ def test_places_of_widgets_are_taken_once_and_without_gaps(node):
 
 # The lists that were kept by hand
 
-MODEL_FILES = "ckpt_dir infinitetalk_dir wav2vec_dir dit_path text_encoder clip_vision vae tokenizer"
+MODEL_FILES = """ckpt_dir infinitetalk_dir wav2vec_dir dit_path text_encoder clip_vision vae tokenizer
+separate_voice"""
 OWNED = f"""{MODEL_FILES} lora_dir lora_scale lora_mode lora_ignore_unmatched quant quant_dir quant_matmul device
 threads dtype attention kernels t5_cpu offload_model blocks_to_swap num_persistent_param_in_dit"""
 FREE = f"""save_file overwrite resume quiet dry_run preset audio_save_dir input_json image video audio prompt
@@ -111,6 +112,7 @@ def test_saved_widgets_have_the_order_that_they_always_had():
         "InfiniteTalkModelLoader": LOADER.split(),
         "InfiniteTalkLoRA": ["lora", "scale"],
         "InfiniteTalkAudioEncoder": ["wav2vec_dir"],
+        "InfiniteTalkVoice": ["separate_voice"],
         "InfiniteTalkSampler": SAMPLER.split(),
     }
     assert widgets.LATER == ("sample_audio_guide_steps", "seam_frames")
@@ -135,6 +137,7 @@ task                        | refused
 ckpt_dir                    | content | yes | yes | yes | flag      | yes
 infinitetalk_dir            | content | yes | yes | yes | flag      | yes
 wav2vec_dir                 | content | yes | yes | yes | flag      | yes
+separate_voice              | content | yes | yes | yes | said      | yes
 dit_path                    | content | yes | yes | yes | said      | yes
 text_encoder                | content | yes | yes | yes | said      | yes
 clip_vision                 | content | yes | yes | yes | said      | yes
@@ -153,6 +156,7 @@ frame_num                   | value   | -   | yes | yes | flag      | yes
 motion_frame                | value   | -   | yes | yes | flag      | yes
 max_frame_num               | value   | -   | yes | yes | flag      | yes
 color_correction_strength   | value   | -   | yes | yes | flag      | yes
+color_method                | value   | -   | yes | yes | said      | yes
 seam_frames                 | value   | -   | yes | yes | said      | yes
 preset                      | -       | -   | yes | yes | -         | yes
 sample_steps                | value   | -   | yes | yes | flag      | yes
@@ -185,6 +189,7 @@ dit_fsdp                    | refused
 save_file                   | -       | -   | -   | yes | flag      | -
 audio_save_dir              | refused
 crf                         | value   | -   | yes | yes | -         | yes
+output_sound                | value   | -   | yes | yes | said      | yes
 overwrite                   | -       | -   | -   | -   | -         | -
 resume                      | -       | -   | -   | -   | -         | -
 quiet                       | -       | -   | -   | -   | -         | -
@@ -195,6 +200,7 @@ ROWS = {
 }
 SPECIAL = {
     "size": "96x64",
+    "output_sound": "speech",
     "device": "cuda:1",
     "vae_dtype": "bf16",
     "preset": "04_high_quality",
