@@ -19,6 +19,7 @@ from infinitetalk.pipeline.settings.flags import to_argv
 from infinitetalk.tests.support import lora_files, other_layouts, random_checkpoint
 from infinitetalk.tests.support.kijai_graphs import API, GRAPHS, UI, changed, export, of
 from infinitetalk.tests.support.places import PORTRAIT, ROOT
+from infinitetalk.tests.support.voice_files import mel_band_state
 from safetensors.torch import save_file
 
 REAL = ROOT.parent / "shared" / "workflows" / "InfiniteTalk\N{CJK UNIFIED IDEOGRAPH-5355}人图生视频.json"
@@ -45,6 +46,8 @@ EXPECTED = {
     "frame_num": 81,
     "motion_frame": 25,
     "color_correction_strength": 1.0,
+    "color_method": "mkl",
+    "separate_voice": WEIGHTS / "hdemucs_high_trained.pt",
     "sample_audio_guide_scale": 1.0,
     "max_frame_num": None,
     "prompt": "一个人对着镜头激情唱歌",
@@ -60,8 +63,7 @@ EXPLAINED = (
     "node 122 (WanVideoModelLoader): base_precision fp16 is left out",
     "node 122 (WanVideoModelLoader): attention_mode sageattn is left out",
     "node 177 (WanVideoTorchCompileSettings): torch.compile is left out",
-    "node 192 (WanVideoImageToVideoMultiTalk): colormatch mkl became --color_correction_strength 1.0, another method",
-    "node 170 (AudioSeparation): the voice is not separated from music here",
+    "node 192 (WanVideoImageToVideoMultiTalk): colormatch mkl became --color_method mkl: within 1e-5",
     "node 205 (MultiTalkWav2VecEmbeds): num_frames is computed by node 199 (SimpleMath+)",
     "--motion_frame 25 is the graph's. The guide suggests 9",
     "--sample_audio_guide_scale 1 is the graph's. The guide suggests 2 with a LoRA",
@@ -133,6 +135,7 @@ def test_the_command_makes_a_video_of_the_graphs_own_files(weights, speech, surr
     for folder, (path, tensors) in files.items():
         (models / folder).mkdir(parents=True)
         save_file(tensors, models / folder / path.name)
+    torch.save(mel_band_state(), models / "diffusion_models" / EXPECTED["separate_voice"].name)  # told by what is in it
     shutil.copy(weights.ckpt_dir / "google" / "umt5-xxl" / "tokenizer.json", models / "text_encoders")
     shutil.copytree(weights.wav2vec_dir, models / "transformers" / "TencentGameMate" / "chinese-wav2vec2-base")
     (tmp_path / "ComfyUI" / "input").mkdir()
@@ -227,6 +230,7 @@ def test_orders_name_every_widget_once():
         ("MultiTalkWav2VecEmbeds", {"audio_cfg_scale": 3}, {"sample_audio_guide_scale": 3.0}),
         ("MultiTalkWav2VecEmbeds", {"num_frames": 250}, {"max_frame_num": 250}),
         ("WanVideoImageToVideoMultiTalk", {"colormatch": "disabled"}, {"color_correction_strength": 0.0}),
+        ("WanVideoImageToVideoMultiTalk", {"colormatch": "hm-mvgd-hm"}, {"color_method": "hm-mkl-hm"}),
         ("WanVideoImageToVideoMultiTalk", {"frame_window_size": 80}, {"frame_num": 77}),
         ("ImageResizeKJv2", {"width": 832, "height": 480}, {"size": "832x480"}),
         ("ImageResizeKJv2", {"width": 720, "height": 1280}, {"size": "720x1280"}),

@@ -14,10 +14,12 @@ from pathlib import Path, PurePosixPath
 
 from ...errors import InputError
 from ...export.exported import Files
+from ...facts.downloads import VOICE_SEPARATOR
 from ...settings.roles import Values
 from ..graph import Graph, Node, after, before, computed, linked, number, refusal, text, value, whole
 from ..notes import Notes
 from ..orders import Order
+from .conditioning import of_kind, weights
 from .sizes import RESIZING, SAME_SIZE
 from .sources import PICTURES, source_of
 
@@ -54,6 +56,8 @@ ORDERS: dict[str, tuple[Order, ...]] = {
     "ImageScaleToMaxDimension": ({"upscale_method": str, "largest_size": int},),
     "GetImageRangeFromBatch": ({"start_index": int, "num_frames": int},),
     "ImageFromBatch": ({"batch_index": int, "length": int},),
+    "AudioSeparation": ({"chunk_fade_shape": str, "chunk_length": float, "chunk_overlap": float},),
+    "MelBandRoFormerModelLoader": ({"model_name": str},),
     "AudioCrop": ({"start_time": str, "end_time": str},),
     "TrimAudioDuration": ({"start_index": float, "duration": float},),
     "SaveVideo": ({"filename_prefix": str, "format": str, "codec": str},),
@@ -64,9 +68,12 @@ _FIRST_OF_BATCH = {"GetImageRangeFromBatch": "start_index", "ImageFromBatch": "b
 _HEARD = {"MultiTalkWav2VecEmbeds": "audio_1"}  # nodes that pass sound on
 # nodes that take a voice out of a mix: their input, and the output that is the voice
 _SEPARATION = {"AudioSeparation": ("audio", 3), "MelBandRoFormerSampler": ("audio", 0)}
+_DEMUCS = "hdemucs_high_trained.pt"  # which torchaudio downloads for AudioSeparation
+_CHUNKS = {"chunk_fade_shape": "linear", "chunk_length": 10, "chunk_overlap": 0.1}
 _DECODERS = ("WanVideoDecode", "WanVideoPassImagesFromSamples", "VAEDecode", "VAEDecodeTiled")
 _JOINS = ("ImageBatch", "BatchImagesNode", "ImageBatchMulti")  # one window to the next
 _UNTOUCHED = (*_DECODERS, *_JOINS, "CreateVideo", "PreviewImage", *SAME_SIZE)
+_VOICE = "separate_voice"
 _WRITERS = ("VHS_VideoCombine", "SaveVideo")
 
 
@@ -85,10 +92,23 @@ class Picture:
 
 @dataclass(frozen=True)
 class Sound:
-    """Where sound comes from, and how many frames of video its beginning is cut to (None: whole)."""
+    """Where sound comes from, and what is done to it on the way.
+
+    Attributes:
+        frames: of video that its beginning is cut to; None: whole.
+        separator: the network that takes the voice out of it.
+        is_speech: whether it is what a node made of it for the speech encoder.
+    """
 
     source: Path
     frames: int | None = None
+    separator: Path | None = None
+    is_speech: bool = False
+
+    @property
+    def kept(self) -> str:
+        """What of it is heard, as --output_sound has it."""
+        return "speech" if self.is_speech else "voice" if self.separator else "original"
 
 
 def picture(graph: Graph, node: Node, slot: str, files: Files, notes: Notes) -> Picture:
@@ -166,22 +186,22 @@ def sound(graph: Graph, node: Node, slot: str, files: Files, notes: Notes) -> So
         InputError: it is computed by a node that has no equivalent, or its beginning is cut off.
     """
     frames: list[float] = []
+    separator, is_speech = None, False
     while True:
         source = linked(graph, node, slot)
         if source.kind in _SEPARATION:
             following, voice = _SEPARATION[source.kind]
             if node.links[slot].output != voice:
                 notes.refuse(refusal(graph, source, "an output that is not the voice drives the lips; link the voice"))
-            notes.append(
-                f"{source}: the voice is not separated from music here, the sound is used as it is; if there is music "
-                "in it, separate it beforehand and give the voice with --audio."
-            )
+            with notes.part():
+                separator = _separator(graph, source, files, notes)
             node, slot = source, following
         elif source.kind in _CUTS:
             with notes.part():
                 frames.append(_CUTS[source.kind](graph, source) * FPS)
             node, slot = source, "audio"
         elif source.kind in _HEARD:
+            is_speech = True
             node, slot = source, _HEARD[source.kind]
         else:
             break
@@ -194,7 +214,24 @@ def sound(graph: Graph, node: Node, slot: str, files: Files, notes: Notes) -> So
             "with LoadAudio",
         )
     cuts = [round(cut) for cut in frames if cut > 0]
-    return Sound(found, min(cuts) if cuts else None)
+    return Sound(found, min(cuts) if cuts else None, separator, is_speech)
+
+
+def _separator(graph: Graph, node: Node, files: Files, notes: Notes) -> Path:
+    """The network that a node separates a voice with."""
+    if node.kind == "MelBandRoFormerSampler":
+        return weights(graph, of_kind(graph, node, "model", "MelBandRoFormerModelLoader"), "model_name", _VOICE, files)
+    for name, usual in _CHUNKS.items():
+        if (found := value(graph, node, name, usual)) != usual:
+            notes.append(f"{node}: {name} {found} is left out; here it is always {usual}.")
+    try:
+        return files.model(_VOICE, _DEMUCS)
+    except InputError:
+        notes.append(
+            f"{node}: its weights, {_DEMUCS}, are where torchaudio puts its downloads; --separate_voice names the file, "
+            f"get it with: {VOICE_SEPARATOR}"
+        )
+        return Path("weights", _DEMUCS)
 
 
 def _sound_file(graph: Graph, source: Node, files: Files, notes: Notes, frames: list[float]) -> Path | None:
@@ -240,7 +277,7 @@ def _clock(graph: Graph, node: Node, name: str) -> float:
 
 
 def output(graph: Graph, sampler: Node, speech: Path | None, files: Files, notes: Notes) -> Values:
-    """``save_file`` and ``crf`` of the node that writes a sampler's video, and notes on what is done before it.
+    """``save_file``, ``crf`` and ``output_sound`` of what writes a sampler's video, and notes on what is done before it.
 
     Args:
         speech: the file that the command takes the video's sound from.
@@ -261,8 +298,7 @@ def output(graph: Graph, sampler: Node, speech: Path | None, files: Files, notes
     found: Values = {"save_file": Path(name)} if name else {}
     if writer.kind == "VHS_VideoCombine":
         found |= _combine(graph, writer, notes)
-    _compare_sound(graph, writer, speech, files, notes)
-    return found
+    return found | _carried_sound(graph, writer, speech, files, notes)
 
 
 def _combine(graph: Graph, node: Node, notes: Notes) -> Values:
@@ -280,19 +316,22 @@ def _combine(graph: Graph, node: Node, notes: Notes) -> Values:
     return {}
 
 
-def _compare_sound(graph: Graph, writer: Node, speech: Path | None, files: Files, notes: Notes) -> None:
+def _carried_sound(graph: Graph, writer: Node, speech: Path | None, files: Files, notes: Notes) -> Values:
+    """Which sound the video carries: the original, the voice in it, or what the model hears."""
     owner = writer
     if writer.kind == "SaveVideo":
         owner = linked(graph, writer, "video")
     if "audio" not in owner.links:
         notes.append(f"{owner}: writes no sound; the command's video has the speech.")
-        return
+        return {}
     try:
-        written = sound(graph, owner, "audio", files, Notes()).source
+        written = sound(graph, owner, "audio", files, Notes())
     except InputError:
         written = None
-    if written != speech:
+    if written is None or written.source != speech:
         notes.append(f"{owner}: writes another sound than the one that drives the lips; the command writes that one.")
+        return {}
+    return {} if written.kept == "original" else {"output_sound": written.kept}
 
 
 def idle(graph: Graph, sampler: Node) -> list[str]:

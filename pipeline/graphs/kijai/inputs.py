@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ...errors import InputError
 from ...export.exported import Files
+from ...facts.colours import BROKEN, COLOURS
 from ...settings.roles import Values
 from ..foreign import media, sizes
 from ..foreign.conditioning import negative_prompt, of_kind, prompt_settings, weights
@@ -88,7 +89,7 @@ def frame_settings(graph: Graph, node: Node, files: Files, notes: Notes) -> Valu
     with notes.part():
         found["motion_frame"] = whole(graph, node, "motion_frame")
     with notes.part():
-        found["color_correction_strength"] = _colours(graph, node, notes)
+        found |= _colours(graph, node, notes)
     with notes.part():
         found |= sizes.size(graph, node, files, notes)
     with notes.part():
@@ -114,14 +115,17 @@ def _shown(graph: Graph, node: Node, files: Files, notes: Notes) -> Values:
     return found | _image_encoder(graph, node, shown, files, notes)
 
 
-def _colours(graph: Graph, node: Node, notes: Notes) -> float:
+def _colours(graph: Graph, node: Node, notes: Notes) -> Values:
     match = text(graph, node, "colormatch")
-    if match != "disabled":
-        notes.append(
-            f"{node}: colormatch {match} became --color_correction_strength 1.0, another method for the same: "
-            "colours are pulled to the reference's by mean and spread in LAB, as upstream does."
-        )
-    return 0.0 if match == "disabled" else 1.0
+    if match == "disabled":
+        return {"color_correction_strength": 0.0}
+    if match in BROKEN:
+        raise refusal(graph, node, f"colormatch {match} makes every frame NaN in that pack; choose mkl, or disabled")
+    row = next((row for row in COLOURS.values() if match in row.color_matcher), None)
+    if row is None:
+        raise refusal(graph, node, f"colormatch {match} has no equivalent here; choose mkl, or disabled")
+    notes.append(f"{node}: colormatch {match} became --color_method {row.name}: {row.exactness}.")
+    return {"color_correction_strength": 1.0, "color_method": row.name}
 
 
 def _image_encoder(graph: Graph, node: Node, shown: media.Picture | None, files: Files, notes: Notes) -> Values:
@@ -173,6 +177,8 @@ def speech_settings(graph: Graph, node: Node, files: Files, notes: Notes) -> Val
     with notes.part():
         heard = media.sound(graph, node, "audio_1", files, notes)
         found["audio"] = heard.source
+        if heard.separator is not None:
+            found["separate_voice"] = heard.separator
         limits.append(heard.frames)
     with notes.part():
         limits.append(_frame_count(graph, node, notes))

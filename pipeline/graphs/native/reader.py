@@ -181,6 +181,7 @@ def _speech(graph: Graph, node: Node, files: Files, notes: Notes) -> Values:
     limit = {} if heard.frames is None else {"max_frame_num": heard.frames}
     return {
         "audio": heard.source,
+        **({} if heard.separator is None else {"separate_voice": heard.separator}),
         "wav2vec_dir": weights(graph, loader, "audio_encoder_name", "wav2vec_dir", files),
         **limit,
     }
