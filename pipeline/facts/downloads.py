@@ -443,6 +443,6 @@ BASE, TOKENIZER, INFINITETALK, SPEECH_ENCODER = (
 )
 QUANTISED = line("fp8", "t5_fp8")
 VOICE_SEPARATOR = (
-    "curl -LO https://download.pytorch.org/torchaudio/models/hdemucs_high_trained.pt (or MelBandRoformer_fp16 "
-    "from https://huggingface.co/Kijai/MelBandRoFormer_comfy)"
+    "curl -LO https://download.pytorch.org/torchaudio/models/hdemucs_high_trained.pt, or take MelBandRoformer_fp16 "
+    "from https://huggingface.co/Kijai/MelBandRoFormer_comfy"
 )

@@ -228,7 +228,7 @@ def _separator(graph: Graph, node: Node, files: Files, notes: Notes) -> Path:
         return files.model(_VOICE, _DEMUCS)
     except InputError:
         notes.append(
-            f"{node}: its weights, {_DEMUCS}, are where torchaudio puts its downloads; --separate_voice names the file, "
+            f"{node}: its weights, {_DEMUCS}, are where torchaudio puts its downloads; --separate_voice names them, "
             f"get it with: {VOICE_SEPARATOR}"
         )
         return Path("weights", _DEMUCS)
@@ -277,7 +277,7 @@ def _clock(graph: Graph, node: Node, name: str) -> float:
 
 
 def output(graph: Graph, sampler: Node, speech: Path | None, files: Files, notes: Notes) -> Values:
-    """``save_file``, ``crf`` and ``output_sound`` of what writes a sampler's video, and notes on what is done before it.
+    """``save_file``, ``crf`` and ``output_sound`` of what writes the video, and notes on what is done before it.
 
     Args:
         speech: the file that the command takes the video's sound from.
