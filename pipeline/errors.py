@@ -7,11 +7,29 @@ what was expected and what to do. The command line prints the message and exits 
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+
+# what moves a terminal's cursor, changes its colours or the order of what is read; not what joins letters
+CONTROLS = "\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069"
+_CONTROL = re.compile(f"[{CONTROLS}]")
+_NEXT_LINE = re.compile(r"\n(?=  |- )")  # of a list, in an error of several lines
 
 
 class InputError(Exception):
-    """Bad input. ``str(error)`` is the sentence for the user."""
+    """Bad input. ``str(error)`` is the sentence for the user; control characters of what it names are escaped."""
+
+    def __str__(self) -> str:
+        return "\n".join(printable(line) for line in _NEXT_LINE.split(super().__str__()))
+
+
+def printable(text: str, keep: str = "") -> str:
+    r"""A text out of a file as it may be shown: control characters are escaped, ESC as \x1b.
+
+    Args:
+        keep: control characters that stay.
+    """
+    return _CONTROL.sub(lambda found: found[0] if found[0] in keep else ascii(found[0])[1:-1], text)
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ The only module that touches ``comfy.model_management``.
 from __future__ import annotations
 
 import gc
+import html
 import logging
 import traceback
 from collections.abc import Iterator
@@ -19,7 +20,7 @@ from comfy_execution.utils import get_executing_context
 from PIL import Image
 from server import PromptServer
 
-from ...pipeline.errors import InputError
+from ...pipeline.errors import InputError, printable
 from ...pipeline.run.progress import Decoded, Event, Kept, Narrator, Notice, RunStarted, Step, WindowDone, Working
 
 GIB = 2**30
@@ -95,7 +96,7 @@ def warn(text: str, node: str | None = None) -> None:
     Args:
         node: that it is about; None: the one that runs.
     """
-    context = get_executing_context()
+    context, text = get_executing_context(), printable(text)
     logging.warning("InfiniteTalk: %s", text)
     notice = {"node": node or (context and context.node_id), "text": text}
     PromptServer.instance.send_sync(NOTICE, notice, PromptServer.instance.client_id)
@@ -141,13 +142,14 @@ class HostProgress:
         warn(text, self._node)
 
     def note(self, text: str) -> None:
-        logging.info("InfiniteTalk: %s", text)
+        logging.info("InfiniteTalk: %s", printable(text))
         self.say(text)
 
     def say(self, text: str) -> None:
-        """A sentence under the node."""
+        """A sentence under the node, as HTML, which is what pages take it for."""
         if self._node is not None and text != self._text:
-            PromptServer.instance.send_progress_text(text, self._node, PromptServer.instance.client_id)
+            shown = html.escape(printable(text), quote=False)
+            PromptServer.instance.send_progress_text(shown, self._node, PromptServer.instance.client_id)
             self._text = text
 
     def _show(self, window: int, part: int, picture: Image.Image | None = None) -> None:

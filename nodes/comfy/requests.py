@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from urllib.parse import urlsplit
 
 from ...pipeline.errors import InputError, in_short
 from ...pipeline.facts.json_text import read_json
@@ -28,10 +27,7 @@ def of_export(kind: str, headers: Mapping[str, str], body: bytes, shells: Collec
     Raises:
         InputError: it is from another origin, no JSON, no object, or has values of another kind.
     """
-    origin = headers.get("Origin")
-    here = headers.get("Host"), headers.get("X-Forwarded-Host")  # which no page of another origin can choose
-    if origin is not None and urlsplit(origin).netloc not in here:
-        raise InputError("Only pages of this ComfyUI may ask for a command.")
+    check_origin(headers)
     if kind != "application/json":
         raise InputError("The content type is not application/json; send the graph as JSON.")
     try:
@@ -41,8 +37,28 @@ def of_export(kind: str, headers: Mapping[str, str], body: bytes, shells: Collec
     if not isinstance(content, dict):
         raise InputError(f"The request is a {type(content).__name__}, an object with prompt and shell expected.")
     prompt, shell, workflow = content.get("prompt") or {}, content.get("shell") or None, content.get("workflow")
-    if not isinstance(prompt, dict) or not all(isinstance(node, dict) for node in prompt.values()):
+    if not isinstance(prompt, dict) or not all(map(_is_node, prompt.values())):
         raise InputError("prompt is not a graph in API format.")
     if shell is not None and (not isinstance(shell, str) or shell not in shells):
         raise InputError(f"shell is {ascii(shell)[:40]}; one of {', '.join(shells)} expected.")
     return ExportRequest(prompt, shell, workflow if isinstance(workflow, dict) else None)
+
+
+def check_origin(headers: Mapping[str, str]) -> None:
+    """Refuse what a page of another origin asks.
+
+    Raises:
+        InputError: it is one.
+    """
+    origin = headers.get("Origin")
+    here = headers.get("Host"), headers.get("X-Forwarded-Host")  # which no page of another origin can choose
+    if origin is not None and origin.partition("://")[2] not in here:
+        raise InputError("Only pages of this ComfyUI may ask.")
+
+
+def _is_node(entry: object) -> bool:
+    return (
+        isinstance(entry, dict)
+        and isinstance(entry.get("class_type"), str)
+        and isinstance(entry.get("inputs", {}), dict)
+    )

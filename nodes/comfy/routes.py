@@ -6,6 +6,7 @@ quote, such as one with a space. No route reads a file that is not in this pack.
 
 from __future__ import annotations
 
+import logging
 import re
 import urllib.parse
 from pathlib import Path
@@ -13,7 +14,7 @@ from pathlib import Path
 from aiohttp import web
 from server import PromptServer
 
-from ...pipeline.errors import InputError
+from ...pipeline.errors import InputError, in_short
 from ...pipeline.graphs.widgets import LOADER, SAMPLER, SEED, widget_value
 from ...pipeline.settings.presets import load_preset, preset_names
 from ...pipeline.settings.roles import Values
@@ -26,6 +27,10 @@ routes = PromptServer.instance.routes
 
 @routes.get("/infinitetalk/presets")
 async def presets(request: web.Request) -> web.Response:
+    try:
+        requests.check_origin(request.headers)
+    except InputError as error:
+        return web.json_response({"error": str(error)}, status=400)
     return web.json_response({name: preset_widgets(name) for name in preset_names()})
 
 
@@ -40,6 +45,9 @@ async def export(request: web.Request) -> web.Response:
         command = commands.of_graph(asked.prompt, shell, workflow=asked.workflow)
     except InputError as error:
         return web.json_response({"error": str(error)})
+    except Exception as error:  # a fault of ours, which the page has to tell as well
+        logging.exception("InfiniteTalk: no command could be made of the graph")
+        return web.json_response({"error": f"{type(error).__name__}: {in_short(error)}."}, status=500)
     return web.json_response({"command": command.text, "notes": command.notes, "file": command.file})
 
 

@@ -14,17 +14,23 @@ import time
 from pathlib import Path
 from typing import TextIO
 
-from ..errors import InputError
+from ..errors import InputError, printable
+
+LAYOUT = "\n\t"  # control characters that a result of several lines has
 
 
-def say(text: str) -> None:
+def say(text: str, exact: bool = False) -> None:
     """A result, on stdout. One who stopped reading (``| head``) is no error, and neither is a closed stdout.
+
+    Args:
+        exact: a program gets it unchanged, as a path; else control characters are escaped, as on every terminal.
 
     Raises:
         InputError: it cannot be written, as on a full disk.
     """
     try:
-        write(sys.stdout, text)
+        unchanged = exact and sys.stdout is not None and not sys.stdout.isatty()
+        write(sys.stdout, text if unchanged else printable(text, LAYOUT))
     except BrokenPipeError:
         _silence(sys.stdout)
     except UnicodeEncodeError as error:
@@ -39,7 +45,7 @@ def say(text: str) -> None:
 def note(text: str) -> None:
     """Anything else, on stderr; where that cannot be written, nobody hears it."""
     try:
-        write(sys.stderr, text)
+        write(sys.stderr, printable(text, LAYOUT))
     except OSError:
         _silence(sys.stderr)
 

@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
     path, files = checked(settings)
     from .converting import convert
 
-    say(str(convert(settings, files, path, no_progress if settings.quiet else ConsoleProgress(sys.stderr))))
+    say(str(convert(settings, files, path, no_progress if settings.quiet else ConsoleProgress(sys.stderr))), exact=True)
     return 0
 
 

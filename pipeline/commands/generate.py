@@ -54,5 +54,5 @@ def run(args: argparse.Namespace) -> int:
     progress(Loading("loading PyTorch"))
     from ..run.generator import generate
 
-    say(str(generate(settings, job, progress)))
+    say(str(generate(settings, job, progress)), exact=True)
     return 0

@@ -9,6 +9,7 @@ import argparse
 import json
 from pathlib import Path
 
+from ..errors import printable
 from ..job.record import Record, read_record
 from ..settings.definition import NEGATIVE_PROMPT, Settings, names_with
 from ..settings.flags import Parser
@@ -39,17 +40,17 @@ def describe(record: Record, full: bool = False) -> str:
     """The record as lines of text: the job, then settings that are not the defaults, or in ``full`` all of them."""
     defaults = resolve(Settings()).as_json()
     untold = {*names_with(Role.JOB), *names_with(Role.RUN)}  # the job says them, or nothing about the video
-    lines = [f"version: {record.version}"]
+    lines = [f"version: {printable(record.version)}"]
     for name, value in record.job.items():
         if full or (name, value) != ("negative_prompt", NEGATIVE_PROMPT):
-            lines.append(f"{name}: {_text(value)}")
+            lines.append(f"{printable(name)}: {_text(value)}")
     for name, value in record.settings.items():
         if full or (name not in untold and value != defaults.get(name)):
-            lines.append(f"--{name} {_text(value)}")
+            lines.append(f"--{printable(name)} {_text(value)}")
     return "\n".join(lines)
 
 
 def _text(value: Json) -> str:
     if isinstance(value, list):
         return " ".join(_text(single) for single in value)
-    return value if isinstance(value, str) else json.dumps(value)
+    return printable(value) if isinstance(value, str) else json.dumps(value)

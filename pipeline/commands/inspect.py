@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ..checkpoints.files import Tensors, open_tensors
 from ..checkpoints.kinds import LORA_METADATA, kind_of
-from ..errors import InputError
+from ..errors import InputError, printable
 from ..facts.sizes import size_text
 from ..lora import is_lora, lora_summary
 from ..settings.flags import Parser
@@ -70,7 +70,7 @@ def inspect(path: Path) -> list[tuple[str, str]]:
 
 def describe(lines: list[tuple[str, str]]) -> str:
     """The pairs as lines of text."""
-    return "\n".join(f"{heading:<12}{text}" for heading, text in lines)
+    return "\n".join(f"{heading:<12}{printable(text)}" for heading, text in lines)
 
 
 def _size(path: Path) -> int:

@@ -1,8 +1,9 @@
 """Settings as a command that a shell runs: quoting for sh and for PowerShell, broken into readable lines.
 
-sh carries every text. Windows PowerShell 5.1 hands double quotes, empty words and a backslash at a word's end
-wrongly to programs, and later versions do it otherwise; texts with these go through a file for ``--input_json``,
-which the command writes first. Knows nothing of graphs, and not what flags mean.
+sh carries every text; in $'…', which shows none of them, where there are control characters in it. Windows PowerShell
+5.1 hands double quotes, empty words and a backslash at a word's end wrongly to programs, and later versions do it
+otherwise; texts with these, and with control characters, go through a file for ``--input_json``, which the
+command writes first. Knows nothing of graphs, and not what flags mean.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import InputError
+from ..errors import CONTROLS, InputError
 from ..settings.definition import Settings, names_with
 from ..settings.flags import to_argv
 from ..settings.roles import Json, Role
@@ -25,6 +26,9 @@ SHELLS = ("sh", "powershell")
 PROGRAM = ("python", "generate_infinitetalk.py")  # in a clone, as in upstream's documentation
 _ENDINGS = {"sh": ".sh", "powershell": ".ps1"}
 _WIDTH = 100  # a longer command gets a line for each flag
+ANSI_NOTE = "It has control characters, written as $'…': run it with bash, zsh or ksh; dash does not know that."
+_CONTROL = re.compile(f"[{CONTROLS}]")
+_HIDDEN = re.compile(f"(?![\n\t])[{CONTROLS}]")  # all but what lays out a text, which quotes carry
 _POWERSHELL_QUOTES = re.compile("(['\u2018\u2019\u201a\u201b])")  # all of them end a text in single quotes
 
 
@@ -74,12 +78,15 @@ def command(exported: Exported, shell: str, full: bool = False, program: tuple[s
     """
     settings, prelude = _texts_in_file(exported.settings, shell)
     notes = (*exported.notes, *warnings_for(resolve(settings)))
-    return Command("\n".join([*prelude, line(program, flags(settings, full), shell)]), notes, shell)
+    made = line(program, flags(settings, full), shell)
+    if shell == "sh" and _HIDDEN.search(" ".join(to_argv(settings))):
+        notes = (*notes, ANSI_NOTE)
+    return Command("\n".join([*prelude, made]), notes, shell)
 
 
 def comment(sentence: str) -> str:
     """A sentence as a comment of one line, whatever names it repeats out of a graph."""
-    return "# " + re.sub(r"[\x00-\x1f\x7f\x85\u2028\u2029]+", " ", sentence)
+    return "# " + re.sub(f"[{CONTROLS}]+", " ", sentence)
 
 
 def flags(settings: Settings, full: bool) -> list[str]:
@@ -129,7 +136,16 @@ def quote_sh(word: str) -> str:
         InputError: it is no text that can be part of a command.
     """
     _check_text(word)
-    return shlex.quote(word)
+    if not _HIDDEN.search(word):
+        return shlex.quote(word)
+    return "$'" + "".join(map(_escaped, word)) + "'"
+
+
+def _escaped(character: str) -> str:
+    """A character inside $'…', a control character by its bytes in octal."""
+    if _CONTROL.match(character):
+        return {"\n": r"\n", "\t": r"\t"}.get(character) or "".join(f"\\{byte:03o}" for byte in character.encode())
+    return f"\\{character}" if character in "\\'" else character
 
 
 def quote_powershell(word: str) -> str:
@@ -142,7 +158,7 @@ def quote_powershell(word: str) -> str:
     if not is_carried(word, "powershell"):
         raise InputError(
             f"PowerShell cannot hand over {word!r}: give the file or folder a name without double quotes, line breaks "
-            "and a backslash at its end."
+            "and other control characters, and a backslash at its end."
         )
     if re.fullmatch(r"(--)?[A-Za-z_][A-Za-z0-9_]*(\.py)?", word):
         return word
@@ -151,7 +167,7 @@ def quote_powershell(word: str) -> str:
 
 def is_carried(word: str, shell: str) -> bool:
     """Whether every version of the shell, and then our own parser, takes the word unchanged."""
-    if shell == "powershell" and (word == "" or re.search(r'["\r\n]|\\$', word)):
+    if shell == "powershell" and (word == "" or _CONTROL.search(word) or re.search(r'"|\\$', word)):
         return False
     return word != "--"  # which argparse of Python 3.11 and 3.12 drops
 
@@ -162,6 +178,7 @@ def write_json(name: str, entries: dict[str, Json], shell: str) -> str:
         text = json.dumps(entries)
         return f"Set-Content -Encoding ascii -LiteralPath {_literal(name)} -Value {_literal(text)}"
     text = json.dumps(entries, ensure_ascii=False, indent=4)  # no line of JSON is the word EOF
+    text = _HIDDEN.sub(lambda found: json.dumps(found[0])[1:-1], text)  # of which JSON escapes the first 32 alone
     return f"cat > {quote_sh(name)} <<'EOF'\n{text}\nEOF"
 
 

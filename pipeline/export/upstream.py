@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..facts.buckets import target_size
+from ..facts.shares import is_share
 from ..facts.solvers import SOLVERS
 from ..settings.definition import NEGATIVE_PROMPT, PIXELS_480, Settings, names_with, setting_infos
 from ..settings.flags import value_to_text
@@ -75,7 +76,8 @@ def _with_paths(settings: Settings) -> Settings:
     """A preset names its files relative to the weights folder, where our own command looks for them."""
 
     def placed(path: Path) -> Path:
-        return path if path.is_absolute() or path.parts[:1] == _WEIGHTS.parts or path.exists() else _WEIGHTS / path
+        named = path.is_absolute() or is_share(path) or path.parts[:1] == _WEIGHTS.parts
+        return path if named or path.exists() else _WEIGHTS / path
 
     changes: Values = {}
     if settings.lora_dir is not None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from ..errors import InputError
 from ..export.exported import Exported, Files
 from ..facts.json_text import read_json
+from ..facts.shares import is_share
 from ..job.container import open_container, tag
 from ..job.record import Record, read_record
 from ..settings.definition import NEGATIVE_PROMPT, Settings, names_with, setting_types
@@ -63,8 +64,7 @@ def _sources(path: Path, record: Record, files: Files, node: str | None) -> tupl
         return ours.sources(graph, sampler.id, files), files.notes()
     reference, speech = (Path(str(record.job[name])) for name in ("reference", "speech"))
     is_video = record.settings.get("video") is not None or reference.suffix.lower() in VIDEOS
-    # a share of another computer is not asked for, whatever the file says: asking tells it who asks
-    missing = [each for each in (reference, speech) if str(each).startswith((r"\\", "//")) or not each.exists()]
+    missing = [each for each in (reference, speech) if is_share(each) or not each.exists()]
     notes = tuple(f"{source} is not there now; the video was made from it." for source in missing)
     return {"video" if is_video else "image": reference, "audio": speech}, notes
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TextIO
 
+from ..errors import printable
 from ..planning.notices import Notice
 
 if TYPE_CHECKING:
@@ -244,6 +245,7 @@ class ConsoleProgress:
                 self._write(line.text, "", len(line.text))
 
     def _write(self, text: str, end: str, width: int) -> None:
+        text = printable(text)
         over = f"\r{text.ljust(self._width)}" if self._interactive else text
         self._stream.write(over + end)
         self._width = width

@@ -90,7 +90,22 @@ else:
 """
 
 
-PARTS = {"import": IMPORT, "bar": BAR, "cancel": CANCEL}  # the import is looked at before anything else is imported
+HTML = """
+sent = []
+Running.client_id = "page"
+Running.send_progress_text = lambda self, text, node, client: sent.append(text)
+server.PromptServer.instance = host.PromptServer.instance = Running()
+host.HostProgress("1", 2).say("<img src=x onerror=alert(1)>\\x1b & a 'b'")
+assert sent == [r"&lt;img src=x onerror=alert(1)&gt;\\x1b &amp; a 'b'"], sent
+"""
+
+
+PARTS = {
+    "import": IMPORT,
+    "bar": BAR,
+    "cancel": CANCEL,
+    "html": HTML,
+}  # the import is looked at before anything else is imported
 ALL_PARTS = """
 import json, traceback
 ends = {}
@@ -125,6 +140,10 @@ def test_the_bar_does_not_go_back_when_a_window_is_written_during_the_next(in_th
 
 def test_cancelling_is_noticed_before_the_next_block(in_the_host):
     assert in_the_host["cancel"] == "passed"
+
+
+def test_names_of_files_are_no_html_under_a_node(in_the_host):
+    assert in_the_host["html"] == "passed"
 
 
 def test_ids_and_orders_of_saved_workflows_are_for_ever(info):

@@ -33,6 +33,9 @@ def asked(content, kind=JSON, headers=HERE):
         ({"prompt": GRAPH}, "text/plain", HERE, "content type"),
         ({"prompt": GRAPH}, JSON, {**HERE, "Origin": "http://elsewhere.example"}, "Only pages of this ComfyUI"),
         ({"prompt": GRAPH}, JSON, {**HERE, "Origin": "null"}, "Only pages of this ComfyUI"),
+        ({"prompt": GRAPH}, JSON, {**HERE, "Origin": "http://[::1"}, "Only pages of this ComfyUI"),
+        ({"prompt": {"1": {"class_type": 5}}}, JSON, HERE, "not a graph in API format"),
+        ({"prompt": {"1": {"class_type": "A", "inputs": []}}}, JSON, HERE, "not a graph in API format"),
     ],
 )
 def test_a_wrong_request_gets_a_sentence(content, kind, headers, words):

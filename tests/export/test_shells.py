@@ -78,7 +78,8 @@ def settings_of(values, preset):
 
 def words(text, cwd=None):
     """The words that sh makes of a command, which has printf for its program."""
-    done = subprocess.run(["sh", "-c", text], cwd=cwd, capture_output=True, check=False)
+    shell = "bash" if "$'" in text else "sh"  # not every sh knows $'…'
+    done = subprocess.run([shell, "-c", text], cwd=cwd, capture_output=True, check=False)
     assert done.returncode == 0, done.stderr
     begin, *found, end = done.stdout.decode().split("\0")
     assert (begin, end) == ("begin", "")
@@ -123,6 +124,25 @@ def test_every_awkward_text_arrives_in_the_job(tmp_path, name, text):
     read = parse(words(made.text, tmp_path))
     job = load_job(read.replace(input_json=tmp_path / read.input_json) if "cat >" in made.text else read)
     assert getattr(job, name) == text and job == load_job(settings)
+
+
+HIDDEN = "\x1b]0;it's\x07 \\ \r\n\x9b2J\x7f\u202e\ta"
+
+
+@needs_sh
+@pytest.mark.parametrize("name", ["prompt", "image"])
+def test_control_characters_are_written_as_such_and_arrive(name):
+    made = command(Exported(Settings(**{name: HIDDEN})), "sh", program=PRINTF)
+    assert "$'" in made.text and made.text.isprintable(), made.text
+    assert str(getattr(parse(words(made.text)), name)) == HIDDEN
+    assert "bash" in made.notes[0]
+
+
+def test_powershell_gets_control_characters_by_a_file():
+    made = command(Exported(Settings(prompt=HIDDEN)), "powershell").text
+    assert not set(made) & set(HIDDEN) - set(" a02;it'sJ\\\n]") and "\\u001b" in made
+    with pytest.raises(InputError, match="other control characters"):
+        command(Exported(Settings(image=HIDDEN)), "powershell")
 
 
 def test_a_long_command_has_a_line_for_each_flag():

@@ -30,7 +30,8 @@ def words_of(line: str) -> list[str]:
         line: for a POSIX shell; an interpreter, the script, flags.
     """
     flags = line.partition(SCRIPT)[2].removeprefix("'")
-    done = subprocess.run(["sh", "-c", rf"printf '%s\0' {flags}"], capture_output=True, check=True)
+    shell = "bash" if "$'" in flags else "sh"  # not every sh knows $'…'
+    done = subprocess.run([shell, "-c", rf"printf '%s\0' {flags}"], capture_output=True, check=True)
     return done.stdout.decode().split("\0")[:-1]
 
 

@@ -16,6 +16,7 @@ from PIL import Image, UnidentifiedImageError
 
 from ...errors import InputError
 from ...export.exported import Files
+from ...facts.shares import is_share
 from ...job.container import open_container
 from ...settings.roles import Values
 from ..graph import Graph, Node, Origin, constant_of, linked, number, refusal, text, value, whole
@@ -172,7 +173,7 @@ def _loaded(graph: Graph, node: Node, where: Where) -> Size | Unknown:
 
 def file_size(path: Path) -> Size | None:
     """Width and height of a picture or of a video's frames as they are shown; None if it is not found or neither."""
-    if not path.is_absolute() or not path.is_file():
+    if is_share(path) or not path.is_absolute() or not path.is_file():
         return None
     try:
         with Image.open(path) as picture:
