@@ -1,22 +1,25 @@
 # Needs Python 3.11 or newer, make and a network for the first installation; nothing else.
 # Every recipe uses relative paths, so the folder's name may hold spaces.
 
-PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3.14 python3 python; do \
+first_of = $(shell for p in $(1); do \
 	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo "$$p" && break; done)
+PYTHON ?= $(call first_of,python3.11 python3.12 python3.13 python3.14 python3 python)
+PYTHON_NEWEST ?= $(call first_of,python3.14 python3.13 python3.12 python3.11 python3 python)
 PY := .venv/bin/python
 PY_OLDEST := .venv-oldest/bin/python
 PY_NEWEST := .venv-newest/bin/python
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 # tests/conftest.py says which tests one process runs, and which come first
-PYTEST := -m pytest -q -rs -n auto --maxprocesses=4 --dist loadgroup --no-loadscope-reorder
+PYTEST := -m pytest -q -rs -n auto --maxprocesses=4 --dist loadscope --no-loadscope-reorder
 DEMO := .demo
 
-.PHONY: help demo test test-fast test-oldest test-newest coverage lint test-lint format golden clean
+.PHONY: help demo test test-fast test-long test-oldest test-newest coverage lint test-lint format golden clean
 
 help:
 	@echo "make demo         a talking video from the bundled portrait, speech and small model, and what can be measured on it"
 	@echo "make test         lint and all tests, those in a ComfyUI and a browser too"
 	@echo "make test-fast    tests that start no server and no browser and make no whole videos"
+	@echo "make test-long    more cases of what the tests have a sample of"
 	@echo "make test-oldest  all but ComfyUI with the oldest supported PyTorch, transformers and diffusers"
 	@echo "make test-newest  likewise with the newest PyTorch and transformers that pip gives"
 	@echo "make coverage     the lines of the engine that no test reaches"
@@ -30,13 +33,14 @@ demo: .venv/installed
 	$(PY) generate_infinitetalk.py --preset demo --save_file $(DEMO)/talking --overwrite
 	$(PY) generate_infinitetalk.py evaluate $(DEMO)/talking.mp4 assets/speech.wav --picture $(DEMO)/talking.png
 
-# ComfyUI's by one process of its own, since each would start a server
 test: lint
-	$(PY) $(PYTEST) --ignore=tests/comfy
-	$(PY) -m pytest -q -rs tests/comfy
+	$(PY) $(PYTEST)
 
 test-fast: .venv/installed-test
-	$(PY) $(PYTEST) --ignore=tests/comfy -m "not whole"
+	$(PY) $(PYTEST) --ignore=tests/comfy -m "not whole and not long"
+
+test-long: .venv/installed-test
+	$(PY) $(PYTEST) -m long
 
 test-oldest: .venv-oldest/installed-test
 	$(PY_OLDEST) $(PYTEST) --ignore=tests/comfy
@@ -67,7 +71,7 @@ golden: .venv/installed-test
 	$(PY) -m infinitetalk.tests.golden --upstream "$(UPSTREAM)"
 
 clean:
-	rm -rf .venv .venv-oldest .comfy $(DEMO) build dist infinitetalk.egg-info .pytest_cache .ruff_cache .mypy_cache .import_linter_cache .hypothesis .coverage
+	rm -rf .venv .venv-oldest .venv-newest .comfy $(DEMO) build dist infinitetalk.egg-info .pytest_cache .ruff_cache .mypy_cache .import_linter_cache .hypothesis .coverage
 
 .venv/installed: pyproject.toml tests/constraints.txt | .venv/bin/python
 	$(PY) $(PIP_INSTALL) --editable . --constraint tests/constraints.txt
@@ -86,6 +90,7 @@ clean:
 	$(PY_NEWEST) $(PIP_INSTALL) --upgrade --upgrade-strategy eager --editable ".[test]"
 	@touch $@
 
+.venv-newest/bin/python: PYTHON := $(PYTHON_NEWEST)
 .venv/bin/python .venv-oldest/bin/python .venv-newest/bin/python:
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed; found $$(python3 --version 2>&1). Name one: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)"; exit 2; }
 	"$(PYTHON)" -m venv $(@D)/..

@@ -27,6 +27,7 @@ from ..tests.support.format_matrix import (
     Cell,
     Matrix,
     Workplace,
+    every_pair,
     measure,
 )
 
@@ -152,7 +153,7 @@ def main() -> None:
     torch.set_num_threads(1)  # as the tests do: the products are too small to share
     with tempfile.TemporaryDirectory() as folder:
         place = Workplace(Path(folder))
-        measured = measured_part(measure(place, {form.name: place.write(form) for form in FORMATS}))
+        measured = measured_part(measure(place, {form.name: place.write(form) for form in FORMATS}, every_pair()))
     write(FILE, measured)
     write(CHINESE_FILE, in_chinese(measured))
 

@@ -21,18 +21,25 @@ SMALL |= {"sample_text_guide_scale": 1, "sample_audio_guide_scale": 1}
 torch.set_num_threads(1)
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist looks for the groups
-def pytest_collection_modifyitems(items):
-    """A file's tests share what it makes, so one process runs them; those in a ComfyUI share its server.
+def pytest_xdist_make_scheduler(config, log):
+    """A file's tests share what it makes, so one process runs them; those in a ComfyUI share its server."""
+    from xdist.scheduler import LoadScopeScheduling
 
-    What takes longest comes first, so that no process is left alone with it at the end.
-    """
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid):  # private, but what pytest-xdist tells to replace
+            file = nodeid.partition("::")[0]
+            return file.rpartition("/")[0] if "/comfy/" in file else file
+
+    return ByFile(config, log)
+
+
+def pytest_collection_modifyitems(items):
+    """Files that take longest come first, so that no process is left alone with one at the end."""
     for item in items:
-        room = item.path.parent.name
-        item.add_marker(pytest.mark.xdist_group(room if room == "comfy" else f"{room}/{item.path.stem}"))
-        if room == "whole":
+        if item.path.parent.name == "whole":
             item.add_marker(pytest.mark.whole)
-    items.sort(key=lambda item: (item.path.parent.name != "comfy", item.get_closest_marker("whole") is None))
+    long = {item.path for item in items if item.get_closest_marker("whole")}
+    items.sort(key=lambda item: (item.path.parent.name != "comfy", item.path not in long))
 
 
 @pytest.fixture(scope="session")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import mmap
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,9 @@ _LONGEST_GAP = 600.0  # and so does one so much after it
 _LONGEST_PACKET = 1.0
 # Containers that keep the time of every packet; in the others FFmpeg counts on from the first.
 _WITH_TIMES = ("matroska", "mov", "ogg", "flac", "flv", "live_flv", "mpeg", "avi", "asf", "nut", "mxf")
+_BARE = ("aac", "ac3", "eac3")  # frame after frame, of which FFmpeg leaves out what does not begin like one
+_FARTHEST = 2**25  # bytes between two packets: tags hold pictures
+_LONGEST_DAMAGE = 60.0  # seconds of bytes between two frames that may be sound
 _WITHOUT_PAUSES = ("ogg", "flac")  # whose frames count samples: FFmpeg drops damaged ones without a word
 _SET_AFTERWARDS = ("mp1", "mp2", "mp3")  # decoders that give the first frame of another rate the rate before
 
@@ -131,16 +135,23 @@ def _decode(path: Path, container: av.container.InputContainer, number: int) -> 
     without_pauses = container.format.name in _WITHOUT_PAUSES
     set_afterwards = stream.codec_context.name.startswith(_SET_AFTERWARDS)
     first_rate, good_bytes, good_seconds = 0, 0, 0.0
+    left_out = _LeftOut(path) if container.format.name in _BARE else None
     for packet in _packets(container, stream):
         if packet is None:
             yield Cut()
             break
         claimed = float((packet.duration or 0) * (packet.time_base or 0))
+        damaged = 0 if left_out is None else left_out.before(packet)
+        if damaged and good_bytes and claimed:
+            missing = round(damaged * good_seconds / good_bytes / claimed) * claimed
+            if 0 < missing < _LONGEST_DAMAGE:
+                clock.lose(missing)
         try:
             frames = packet.decode()
         except av.FFmpegError:
             # Several frames may have become one packet, so that its bytes tell more; too many are no sound.
-            by_size = packet.size * good_seconds / good_bytes if good_bytes and not has_times else 0.0
+            size = packet.size - _tags(bytes(packet))
+            by_size = size * good_seconds / good_bytes if good_bytes and not has_times else 0.0
             clock.lose(max(claimed, by_size) if by_size < _LONGEST_PACKET else claimed)
             continue
         good_bytes += packet.size
@@ -169,6 +180,42 @@ def _packets(container: av.container.InputContainer, stream: av.AudioStream) -> 
         yield from container.demux(stream)
     except av.FFmpegError:
         yield None
+
+
+class _LeftOut:
+    """What stands in a file between its packets: a frame whose beginning is damaged makes none.
+
+    Packets are looked for, since the places that FFmpeg gives count what it delivers.
+    """
+
+    def __init__(self, path: Path) -> None:
+        with path.open("rb") as file:
+            self._bytes = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        self._at: int | None = 0
+
+    def before(self, packet: av.Packet) -> int:
+        """Bytes between this packet and the one before, but for tags; all packets, in order."""
+        if self._at is None:
+            return 0
+        found = self._bytes.find(bytes(packet), self._at, self._at + _FARTHEST)
+        before, self._at = self._at, found + packet.size if found >= 0 else None  # then it is not as in the file
+        return 0 if found < 0 else found - before - _tags(self._bytes[before:found])
+
+
+def _tags(data: bytes) -> int:
+    """How many bytes these begin with that name a song: in joined files they stand between the frames."""
+    size = 0
+    while size < len(data):
+        head = data[size : size + 32]
+        if head.startswith(b"ID3") and len(head) >= 10:
+            size += 10 + sum((byte & 127) << 7 * place for place, byte in enumerate(head[9:5:-1]))
+        elif head.startswith(b"TAG"):
+            size += 128
+        elif head.startswith(b"APETAGEX") and len(head) == 32:
+            size += int.from_bytes(head[12:16], "little") + 32 * (head[23] >> 5 & 1)
+        else:
+            break
+    return min(size, len(data))
 
 
 class _Clock:

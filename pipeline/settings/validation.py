@@ -142,7 +142,8 @@ def shift_of(settings: Settings) -> float:
 
 def warnings_for(settings: Settings) -> tuple[str, ...]:
     """Sentences about resolved settings that are allowed but will not do what they promise."""
-    s, found = settings, []
+    s = settings
+    found: list[str] = []
     if not _presets_own_teacache(s):
         found.extend(_idle_teacache(s))
     if s.sample_audio_guide_steps is not None and math.isclose(s.sample_audio_guide_scale, 1):

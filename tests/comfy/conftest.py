@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from infinitetalk.pipeline.commands.main import main
-from infinitetalk.tests.support import comfy_host, comfy_install, lora_files, random_checkpoint
+from infinitetalk.tests.support import comfy_host, comfy_install, lora_files, random_checkpoint, shell
 from infinitetalk.tests.support.comfy_graphs import FUSIONX, LIGHTX2V, LOADER, PACK, QUANTISED, SAMPLER, SIZES, node
 from infinitetalk.tests.support.places import ASSETS, ROOT, SPEECH
 from safetensors.torch import save_file
@@ -36,13 +36,30 @@ def weights(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def base(tmp_path_factory, weights):
-    """ComfyUI's folder, with the small checkpoint where a user would put the real one."""
+def environment(tmp_path_factory):
+    """Variables for the server and for the commands that are compared with it: one thread, an empty text cache."""
+    return {"OMP_NUM_THREADS": "1", "INFINITETALK_CACHE": str(tmp_path_factory.mktemp("cache"))}
+
+
+@pytest.fixture(scope="session")
+def host(installed, environment, tmp_path_factory):
+    """The one server that all tests share, for its start takes long; at first with the pack and no model.
+
+    With its nodes for paid services, without which its page may show no video.
+    """
     base = tmp_path_factory.mktemp("comfyui")
     comfy_host.prepare(base, ROOT, PACK)
-    models = base / "models"
+    shutil.copy(comfy_host.GATE, base / "custom_nodes")
+    with comfy_host.running(installed.source, installed.python, base, environment, flags=()) as host:
+        yield host
+
+
+@pytest.fixture(scope="session")
+def base(host, weights):
+    """The server's folder, with the small checkpoint where a user would put the real one."""
+    models = host.base / "models"
     for folder in ("diffusion_models", "audio_encoders", "loras"):
-        (models / folder).mkdir(parents=True)
+        (models / folder).mkdir(parents=True, exist_ok=True)
     shutil.copytree(weights.ckpt_dir, models / "diffusion_models" / weights.ckpt_dir.name)
     shutil.copy(weights.infinitetalk, models / "diffusion_models")
     shutil.copytree(weights.wav2vec_dir, models / "audio_encoders" / weights.wav2vec_dir.name)
@@ -52,20 +69,16 @@ def base(tmp_path_factory, weights):
     flags = {"quant": "fp8", "ckpt_dir": weights.ckpt_dir, "infinitetalk_dir": weights.infinitetalk}
     assert main(["convert", *(f"--{k}={v}" for k, v in {**flags, "save_file": quantised, "quiet": True}.items())]) == 0
     for name in ("portrait.png", "speech.wav"):
-        shutil.copy(ASSETS / name, base / "input")
-    return base
+        shutil.copy(ASSETS / name, host.base / "input")
+    return host.base
 
 
 @pytest.fixture(scope="session")
-def environment(tmp_path_factory):
-    """Variables for the server and for the commands that are compared with it: one thread, an empty text cache."""
-    return {"OMP_NUM_THREADS": "1", "INFINITETALK_CACHE": str(tmp_path_factory.mktemp("cache"))}
-
-
-@pytest.fixture(scope="session")
-def host(installed, base, environment):
-    with comfy_host.running(installed.source, installed.python, base, environment) as host:
-        yield host
+def commands(installed, environment, tmp_path_factory):
+    """Runs exported commands by the host's interpreter."""
+    printed = tmp_path_factory.mktemp("commands") / "printed"
+    with shell.runner(installed.python, environment, printed) as runner:
+        yield runner
 
 
 @pytest.fixture(scope="session")

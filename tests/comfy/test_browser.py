@@ -3,13 +3,14 @@
 import json
 import os
 import time
+import urllib.parse
 from pathlib import Path
 
 import pytest
-from infinitetalk.tests.support import browser, comfy_host
-from infinitetalk.tests.support.places import QUEUED, ROOT, WORKFLOWS
+from infinitetalk.tests.support import browser
+from infinitetalk.tests.support.comfy_graphs import PACK as NAME
+from infinitetalk.tests.support.places import QUEUED, WORKFLOWS
 
-NAME = "ComfyUI-InfiniteTalk"
 PICTURES = os.environ.get("SAVE_PICTURES")  # a folder, to keep pictures for the README
 LOSES_TEXTS = (1, 28), (1, 36)  # these pages forget a node pack's translations (ComfyUI_frontend, pull request 7214)
 READY = "!!(window.app?.graph && app.extensionManager && LiteGraph.registered_node_types.InfiniteTalkSampler)"
@@ -31,18 +32,10 @@ pytestmark = pytest.mark.skipif(browser.find_browser() is None, reason="no Chrom
 
 
 @pytest.fixture(scope="module")
-def own_host(installed, environment, tmp_path_factory):
-    """A server with nothing but the pack, as after a fresh installation."""
-    base = tmp_path_factory.mktemp("comfyui")
-    comfy_host.prepare(base, ROOT, NAME)
-    with comfy_host.running(installed.source, installed.python, base, environment, flags=()) as host:
-        yield host
-
-
-@pytest.fixture(scope="module")
-def page(own_host):
+def page(host):
+    """These tests come before those that need models, so the server has but the pack, as after an installation."""
     with browser.browser() as page:
-        open_page(page, own_host)
+        open_page(page, host)
         yield page
 
 
@@ -87,6 +80,13 @@ def load(page, name):
     time.sleep(1)
 
 
+def make_small(page):
+    """What the demo's graph would make, in little."""
+    for name, value in (("size", "96x96"), ("frame_num", 17), ("max_frame_num", 17)):
+        found = widget("InfiniteTalkSampler", name)
+        page.run(f"(() => {{ const w = {found}; w.value = {json.dumps(value)}; w.callback?.(w.value) }})()")
+
+
 def widget(node, name):
     return f"{NODE}('{node}').widgets.find((each) => each.name === '{name}')"
 
@@ -97,7 +97,7 @@ def ours(console):
     ]
 
 
-def test_template_browser_offers_the_demo_and_it_runs(page, own_host):
+def test_template_browser_offers_the_demo_and_it_runs(page, host):
     page.run("app.extensionManager.command.execute('Comfy.BrowseTemplates')")
     click_text(page, NAME)
     page.wait("!!document.querySelector('[data-testid=\"template-workflow-infinitetalk_demo\"] img')?.naturalWidth")
@@ -108,15 +108,14 @@ def test_template_browser_offers_the_demo_and_it_runs(page, own_host):
     assert "missing" not in page.run("document.body.innerText").lower()
 
     sampler = page.run(f"{NODE}('InfiniteTalkSampler').id")
-    page.run(
-        f"(() => {{ const w = {widget('InfiniteTalkSampler', 'size')}; w.value = '96x96'; w.callback?.(w.value) }})()"
-    )
+    make_small(page)
     page.run("app.extensionManager.command.execute('Comfy.Canvas.FitView')")
-    click(page, "[data-testid=queue-button]")
-    page.wait(f"app.nodePreviewImages['{sampler}']?.length > 0", 120)
-    picture(page, "preview.png")
+    with host.hold("step 3/4"):
+        click(page, "[data-testid=queue-button]")
+        page.wait(f"app.nodePreviewImages['{sampler}']?.length > 0", 120)
+        picture(page, "preview.png")
     saved = page.wait(f"({{...app.nodeOutputs['{sampler}']?.images?.[0]}})", 120)  # newer pages give a view of it
-    assert (own_host.base / "output" / saved["subfolder"] / saved["filename"]).is_file()
+    assert (host.base / "output" / saved["subfolder"] / saved["filename"]).is_file()
     page.wait("[...document.querySelectorAll('video')].some((video) => video.videoWidth === 96)", 60)
     shown = "[...document.querySelectorAll('textarea')].find((area) => area.readOnly)?.value"
     assert "generate_infinitetalk.py" in page.wait(shown, 60)
@@ -185,10 +184,10 @@ def test_linked_preset_rules_widgets_and_unlinking_gives_them_back(page):
     assert ours(page.console) == []
 
 
-def test_subgraphs_reroutes_and_muted_nodes_make_the_same_prompt(page, own_host):
+def test_subgraphs_reroutes_and_muted_nodes_make_the_same_prompt(page, host):
     """The same values by the time it is queued, so the finished video is found again."""
     load(page, "infinitetalk_demo")
-    page.run(f"{widget('InfiniteTalkSampler', 'size')}.value = '96x96'")
+    make_small(page)
     page.run("""
       (() => {
         const of = (type) => app.graph.nodes.find((node) => node.type === type)
@@ -201,10 +200,10 @@ def test_subgraphs_reroutes_and_muted_nodes_make_the_same_prompt(page, own_host)
     prompt = page.run("app.graphToPrompt().then((made) => made.output)")
     kinds = {node["class_type"]: key for key, node in prompt.items()}
     assert "InfiniteTalkExport" not in kinds and ":" in kinds["InfiniteTalkModelLoader"]
-    videos = set((own_host.base / "output" / "video").glob("*.mp4"))
-    entry = own_host.run(prompt)
+    videos = set((host.base / "output" / "video").glob("*.mp4"))
+    entry = host.run(prompt)
     assert entry["status"]["status_str"] == "success"
-    assert set((own_host.base / "output" / "video").glob("*.mp4")) == videos
+    assert set((host.base / "output" / "video").glob("*.mp4")) == videos
 
 
 def test_a_bypassed_lora_is_left_out_of_its_chain(page):
@@ -247,9 +246,9 @@ def test_saved_workflows_are_what_the_page_would_queue(page, name):
         picture(page, "graph.png")
 
 
-def test_help_opens_in_both_languages_and_nodes_speak_chinese(page, own_host):
+def test_help_opens_in_both_languages_and_nodes_speak_chinese(page, host):
     page.run("app.extensionManager.setting.set('Comfy.Locale', 'zh')")
-    open_page(page, own_host)
+    open_page(page, host)
     title = page.wait("LiteGraph.registered_node_types.InfiniteTalkSampler.title")
     version = page.run("window.__COMFYUI_FRONTEND_VERSION__ ?? ''")
     load(page, "infinitetalk_demo")
@@ -258,7 +257,7 @@ def test_help_opens_in_both_languages_and_nodes_speak_chinese(page, own_host):
         assert page.run(f"{widget('InfiniteTalkSampler', 'sample_steps')}.label") == "步数"
     picture(page, "chinese.png")
     for language, word in (("zh", "流式采样器"), ("en", "Streaming Sampler")):
-        page.open(f"{own_host.url}/extensions/{NAME}/help.html?lang={language}")
+        page.open(f"{host.url}/extensions/{urllib.parse.quote(NAME)}/help.html?lang={language}")
         page.wait("document.querySelectorAll('section').length === 7", 30)
         assert word in page.run("document.body.innerText")
         assert page.run("document.querySelectorAll('table').length") >= 10

@@ -124,6 +124,23 @@ def test_adts_that_changes_its_rate(tmp_path):
     assert open_audio(tmp_path / "joined.aac").seconds == pytest.approx(sum(lengths), abs=FRAME)
 
 
+@pytest.mark.parametrize("spoilt", [1, 250, 1000])
+@pytest.mark.parametrize(("name", "codec"), [("a.mp3", "libmp3lame"), ("a.aac", "aac")])
+def test_frames_whose_beginning_is_damaged_keep_their_time(tmp_path, name, codec, spoilt):
+    """FFmpeg makes no packets of them. Tags between frames are no sound."""
+    container = "adts" if name.endswith("aac") else "mp3"
+    path = encoded(tmp_path / name, tone(2.0, 44_100), 44_100, codec, container)
+    whole, data = open_audio(path), bytearray(path.read_bytes())
+    begin = data.index(data[:2] if container == "adts" else b"\xff\xfb", len(data) // 2)
+    tagged = tmp_path / f"tagged {name}"
+    tagged.write_bytes(data[:begin] + b"ID3\4\0\0\0\0\7\x76" + bytes(1014) + data[begin:])
+    assert open_audio(tagged).seconds == pytest.approx(whole.seconds, abs=FRAME / 2)
+    data[begin : begin + spoilt] = bytes(spoilt)
+    path.write_bytes(data)
+    assert open_audio(path).seconds == pytest.approx(whole.seconds, abs=FRAME)
+    assert open_audio(path).heard.lost > 0
+
+
 @pytest.mark.parametrize(
     ("name", "codec", "container"),
     [("a.mp3", "libmp3lame", "mp3"), ("a.aac", "aac", "adts"), ("a.m4a", "aac", "ipod")],

@@ -95,7 +95,9 @@ def launch(few_keys, pointwise, vae, matmul, eight_bits):
         kernels.double(features, bias, 1)
 
 
-@pytest.mark.parametrize("card", CARDS)
+@pytest.mark.parametrize(
+    "card", [pytest.param(card, marks=[pytest.mark.long] * (not card.startswith("8.9"))) for card in CARDS]
+)
 def test_kernels_fit_the_cards_that_users_have(card):
     triton = pytest.importorskip("triton", reason="needs the package triton (comes with PyTorch's CUDA build)")
     if card.startswith("12") and tuple(map(int, triton.__version__.split(".")[:2])) < (3, 3):

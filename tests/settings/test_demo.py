@@ -8,14 +8,13 @@ from infinitetalk.pipeline.settings.demo import demo_settings
 from infinitetalk.pipeline.settings.flags import parse, to_argv
 from infinitetalk.pipeline.settings.presets import ASSETS, DEMO, load_preset, preset_names
 from infinitetalk.pipeline.settings.validation import resolve
-from infinitetalk.tests.support.places import SPEECH
 
 MODEL = ASSETS / "demo_model"
 SPELT_OUT = [
     *("--ckpt_dir", MODEL / "Wan2.1-I2V-14B-480P", "--wav2vec_dir", MODEL / "chinese-wav2vec2-base"),
     *("--infinitetalk_dir", MODEL / "InfiniteTalk" / "single" / "infinitetalk.safetensors"),
     *("--lora_dir", MODEL / "demo_lora_4_steps.safetensors", "--lora_scale", 1, "--seam_frames", 4),
-    *("--image", ASSETS / "drawn_portrait.png", "--audio", SPEECH),
+    *("--image", ASSETS / "drawn_portrait.png", "--audio", ASSETS / "speech.wav"),
     *("--prompt", "A woman is talking to the camera.", "--size", "192x192", "--sample_steps", 4, "--sample_shift", 5),
     *("--sample_text_guide_scale", 1, "--sample_audio_guide_scale", 1),
 ]

@@ -30,6 +30,7 @@ NOTHING = {  # the least that is a graph
     "picture": {"class_type": "EmptyImage", "inputs": {"width": 8, "height": 8, "batch_size": 1, "color": 0}},
     "shown": {"class_type": "PreviewImage", "inputs": {"images": ["picture", 0]}},
 }
+GATE = Path(__file__).with_name("comfy_gate.py")
 BINARY_MESSAGES = {1: "preview", 4: "preview", 3: "progress_text"}  # ComfyUI's kinds of them
 
 
@@ -117,6 +118,22 @@ class Host:
             self.run(NOTHING)
 
     @contextmanager
+    def hold(self, pattern: str) -> Iterator[None]:
+        """While this lasts, the next run waits where it says something that matches, having said it.
+
+        The server's folder has ``GATE`` among its custom nodes.
+        """
+        self.post("/gate", {"at": pattern})
+        try:
+            yield
+        finally:
+            self.go_on()
+
+    def go_on(self) -> None:
+        """Let a run that is held go on."""
+        self.post("/gate", {"at": None})
+
+    @contextmanager
     def listen(self) -> Iterator[Listener]:
         listener = Listener(self.url)
         try:
@@ -144,6 +161,14 @@ class Listener:
             else:
                 (event,) = struct.unpack(">I", data[:4])
                 yield Message(BINARY_MESSAGES.get(event, str(event)), payload=data[4:])
+
+    def until_said(self, pattern: str, timeout: float = 300) -> re.Match[str]:
+        """What a node says, once it is something like this."""
+        for message in self.messages(timeout):
+            if message.type == "progress_text":
+                if match := re.search(pattern, message.payload[4:].decode(errors="replace")):
+                    return match
+        raise AssertionError(f"no node said {pattern!r}")
 
     def until_end(self, prompt: str, timeout: float = 300) -> list[Message]:
         """All messages until this prompt has ended, one way or another."""

@@ -10,12 +10,15 @@ the LoRA, not of the model.
 
 The files of one format in both places are loaded by the engine. All other pairs are put together from the layers
 that these models have, which is the same to the last bit (a test loads some pairs from their files) and makes
-thousands of pairs cheap. Products are computed in float32, by matrices read back.
+thousands of pairs cheap. Tests measure some pairs of every format, the page all. Products are computed in float32, by
+matrices read back.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
+import random
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -270,11 +273,27 @@ def slope(found: torch.Tensor, expected: torch.Tensor) -> float:
     return ((found * expected).sum() / expected.square().sum()).item()
 
 
-def measure(place: Workplace, files: dict[str, tuple[Path, Path]]) -> Matrix:
-    """All pairs of formats, and what is converted while loading.
+def every_pair() -> dict[str, list[tuple[str, str]]]:
+    """All pairs of a base and an audio format, for every way of applying LoRAs."""
+    names = [form.name for form in FORMATS]
+    return {way: list(itertools.product(names, names)) for way in WAYS}
+
+
+def some_pairs() -> dict[str, list[tuple[str, str]]]:
+    """Every format with itself and with another one, without and with one LoRA; a third of them for the other ways."""
+    names = [form.name for form in FORMATS]
+    random.Random(0).shuffle(names)
+    chosen = dict(zip(WAYS, (names, names, names[::3], names[1::3]), strict=True))
+    pairs = {way: [*zip(n, n, strict=True), *zip(n, n[1:] + n[:1], strict=True)] for way, n in chosen.items()}
+    return pairs | {WITHOUT: list(dict.fromkeys(itertools.chain(*pairs.values())))}
+
+
+def measure(place: Workplace, files: dict[str, tuple[Path, Path]], wanted: dict[str, list[tuple[str, str]]]) -> Matrix:
+    """Pairs of formats, and what is converted while loading.
 
     Args:
         files: base and audio layers as ``place`` wrote them, by their format.
+        wanted: pairs by way; without a LoRA all that there are.
     """
     expected = {way: place.expected(way).run() for way in WAYS}
     coarse = {form.name for form in FORMATS if form.error > COARSE} & files.keys()
@@ -283,14 +302,16 @@ def measure(place: Workplace, files: dict[str, tuple[Path, Path]]) -> Matrix:
     at_load: dict[tuple[str, str, str], Cell] = {}
     effects: dict[tuple[float, ...], dict[tuple[str, str], torch.Tensor]] = {}
     for way, (scales, _) in WAYS.items():
-        models = {name: place.load(paths, way).read_back() for name, paths in files.items()}
-        found = {(base, audio): models[base].run(models[audio]) for base in models for audio in models}
+        names = sorted({name for pair in wanted[way] for name in pair})
+        models = {name: place.load(files[name], way).read_back() for name in names}
+        found = {(base, audio): models[base].run(models[audio]) for base, audio in wanted[way]}
         if way == WITHOUT:
             without = found
-        elif coarse and scales not in effects:
-            own = {name: place.expected(way, paths) for name, paths in files.items()}
-            some = [pair for pair in found if coarse & set(pair)]
-            effects[scales] = {(base, audio): own[base].run(own[audio]) - without[base, audio] for base, audio in some}
+        else:
+            known = effects.setdefault(scales, {})
+            some = [pair for pair in found if coarse & set(pair) and pair not in known]
+            own = {name: place.expected(way, files[name]) for name in {name for pair in some for name in pair}}
+            known |= {(base, audio): own[base].run(own[audio]) - without[base, audio] for base, audio in some}
         for pair, velocity in found.items():
             effect = effects.get(scales, {}).get(pair, expected[way] - expected[WITHOUT])
             kept = None if way == WITHOUT else slope(velocity - without[pair], effect)

@@ -184,8 +184,12 @@ def _integers(lowest: int) -> Callable[[np.ndarray], np.ndarray]:
     return lambda x: np.clip(np.rint(x), lowest, -1 - lowest)
 
 
+# the nearest value in each half, (k / 2, (k + 1) / 2] for k from -256 on: where it changes are halves
+_IQ4_NEAREST = _IQ4_VALUES[np.searchsorted((_IQ4_VALUES[1:] + _IQ4_VALUES[:-1]) / 2, np.arange(-255, 257) / 2)]
+
+
 def _nearest_iq4(x: np.ndarray) -> np.ndarray:
-    return _IQ4_VALUES[np.searchsorted((_IQ4_VALUES[1:] + _IQ4_VALUES[:-1]) / 2, x)]
+    return _IQ4_NEAREST[np.ceil(2 * x).clip(-255, 256).astype(np.int16) + 255]
 
 
 def _q2_k(blocks: np.ndarray) -> np.ndarray:

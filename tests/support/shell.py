@@ -5,22 +5,67 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 SCRIPT = "generate_infinitetalk.py"
 # As the shell would run them, one after another: the script itself, with its words, each in its folder.
 DRIVER = """
-import json, os, runpy, sys
-for script, words, folder in json.load(sys.stdin):
+import contextlib, json, os, runpy, sys
+for line in sys.stdin:
+    script, words, folder = json.loads(line)
     os.chdir(folder)
-    sys.argv = [script, *words]
-    try:
-        runpy.run_path(script, run_name="__main__")
-    except SystemExit as end:
-        if end.code:
-            sys.exit(f"{words} ended with {end.code}")
+    sys.argv, code = [script, *words], 0
+    with contextlib.redirect_stdout(sys.stderr):
+        try:
+            runpy.run_path(script, run_name="__main__")
+        except SystemExit as end:
+            code = end.code or 0
+    print(code, flush=True)
 """
+
+
+@dataclass(frozen=True)
+class Runner:
+    """A process that runs commands, and the file with what they print."""
+
+    process: subprocess.Popen[str]
+    printed: Path
+
+    def run(self, script: Path, line: str, folder: Path) -> None:
+        """Run a line that calls the script.
+
+        Args:
+            line: for a POSIX shell; an interpreter, the script, flags.
+            folder: to run it in.
+
+        Raises:
+            AssertionError: it did not end well; says what it printed.
+        """
+        assert self.process.stdin is not None and self.process.stdout is not None
+        print(json.dumps([str(script), words_of(line), str(folder)]), file=self.process.stdin, flush=True)
+        code = self.process.stdout.readline().strip()
+        assert code == "0", f"{line}\n{self.printed.read_text(encoding='utf-8', errors='replace')[-3000:]}"
+
+
+@contextmanager
+def runner(python: Path, environment: Mapping[str, str], printed: Path) -> Iterator[Runner]:
+    """A ``Runner`` of this interpreter while the context lasts."""
+    with printed.open("wb") as errors:
+        process = subprocess.Popen(
+            [str(python), "-c", DRIVER],
+            env={**os.environ, **environment},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+        )
+        try:
+            yield Runner(process, printed)
+        finally:
+            process.communicate()
 
 
 def words_of(line: str) -> list[str]:
@@ -33,19 +78,3 @@ def words_of(line: str) -> list[str]:
     shell = "bash" if "$'" in flags else "sh"  # not every sh knows $'…'
     done = subprocess.run([shell, "-c", rf"printf '%s\0' {flags}"], capture_output=True, check=True)
     return done.stdout.decode().split("\0")[:-1]
-
-
-def run_all(python: Path, script: Path, lines: Mapping[Path, str], environment: Mapping[str, str]) -> None:
-    """Run lines that call the script, in one process of this interpreter.
-
-    Args:
-        lines: by the folder to run each in.
-
-    Raises:
-        AssertionError: one did not end well; says what it printed.
-    """
-    runs = [(str(script), words_of(line), str(folder)) for folder, line in lines.items()]
-    command = [str(python), "-c", DRIVER]
-    given = {"input": json.dumps(runs), "env": {**os.environ, **environment}}
-    done = subprocess.run(command, capture_output=True, text=True, check=False, **given)
-    assert done.returncode == 0, done.stderr[-3000:]

@@ -196,7 +196,8 @@ def load_vae(
         encoder = _coder(tensors, "encoder", 3, 2 * z_dim, ("downsamples", "middle"), Downsample)
         decoder = _coder(tensors, "decoder", z_dim, 3, ("middle", "upsamples"), Upsample)
         vae = WanVAE(encoder, decoder, z_dim, kernels)
-    unknown = [n for n in tensors if n.startswith(("encoder.", "decoder.")) and n not in vae.state_dict()]
+    known = vae.state_dict().keys()
+    unknown = [name for name in tensors if name.startswith(("encoder.", "decoder.")) and name not in known]
     if unknown:
         raise InputError(
             f"{WHAT}: {tensors.source} has {unknown[0]}, which the Wan 2.1 VAE lacks. Give the Wan 2.1 VAE "
