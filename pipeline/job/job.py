@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 ENTRIES = ("prompt", "negative_prompt", "cond_video", "cond_audio", "audio_type", "bbox")
 SPEAKERS = ("person1", "person2")
 BUNDLED = Path(__file__).parents[2] / "assets"
+# The example that upstream's guide names. There is no folder of that name: ComfyUI lists it among its workflows.
+GUIDES_EXAMPLE = Path("examples/single_example_image.json")
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,8 @@ def load_job(settings: Settings) -> Job:
     reference = settings.image or settings.video
     prompt, negative_prompt = settings.prompt, settings.negative_prompt
     speech = settings.audio
+    if settings.input_json == GUIDES_EXAMPLE and not GUIDES_EXAMPLE.exists():
+        settings = settings.replace(input_json=BUNDLED / "guide_example.json")
     if reference is not None:
         _check_file(reference, "--image" if settings.image else "--video")
     if speech is not None:

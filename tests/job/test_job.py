@@ -9,12 +9,11 @@ import numpy as np
 import pytest
 import torch
 from infinitetalk.pipeline.errors import InputError
-from infinitetalk.pipeline.job.job import BUNDLED, Job, load_job
+from infinitetalk.pipeline.job.job import BUNDLED, GUIDES_EXAMPLE, Job, load_job
 from infinitetalk.pipeline.job.output import check_beside, output_path, path_to_write
 from infinitetalk.pipeline.media.audio import Sound
 from infinitetalk.pipeline.media.reference import Footage
 from infinitetalk.pipeline.settings.definition import NEGATIVE_PROMPT, PROMPT, Settings
-from infinitetalk.tests.support.places import ROOT
 
 ENTRIES = {"prompt": "Someone talks.", "cond_video": "face.png", "cond_audio": {"person1": "voice.wav"}}
 
@@ -89,11 +88,11 @@ def test_paths_are_looked_up_here_then_beside_the_json_then_above_it(folder):
 def test_the_bundled_example_is_complete_from_anywhere(folder):
     job = load_job(Settings(input_json=BUNDLED / "single_example_image.json"))
     assert job.reference.is_file() and job.speech.is_file() and job.prompt
-    assert str(BUNDLED) in refusal(Settings(input_json="examples/single_example_image.json"))
+    assert str(BUNDLED) in refusal(Settings(input_json="there/single_example_image.json"))
 
 
 def test_the_guides_example_shows_a_drawn_person(folder):
-    job = load_job(Settings(input_json=ROOT / "examples" / "single_example_image.json"))
+    job = load_job(Settings(input_json=GUIDES_EXAMPLE))
     assert job.reference.resolve() == (BUNDLED / "drawn_portrait.png").resolve() and job.speech.is_file()
 
 

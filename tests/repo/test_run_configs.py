@@ -41,7 +41,7 @@ def test_bash_accepts_them(name):
 def clone(tmp_path_factory):
     """A clone in a folder with a space, with small files where the guide puts the real ones."""
     clone = tmp_path_factory.mktemp("a clone")
-    for name in ("generate_infinitetalk.py", "assets", "examples", "pipeline", "presets", "__init__.py"):
+    for name in ("generate_infinitetalk.py", "assets", "pipeline", "presets", "__init__.py"):
         (clone / name).symlink_to(ROOT / name)
     shutil.copytree(ROOT / "run_configs", clone / "run_configs")
     weights = random_checkpoint.write(clone / "weights", SIZES)

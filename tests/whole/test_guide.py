@@ -68,7 +68,7 @@ def published(tmp_path_factory):
 def clone(tmp_path_factory, published):
     """A clone without weights that sees the hub, as the working folder."""
     folder = tmp_path_factory.mktemp("a clone")
-    for name in ("generate_infinitetalk.py", "assets", "examples", "pipeline", "presets", "__init__.py"):
+    for name in ("generate_infinitetalk.py", "assets", "pipeline", "presets", "__init__.py"):
         (folder / name).symlink_to(ROOT / name)
     shutil.copytree(ROOT / "run_configs", folder / "run_configs")  # its scripts go to the folder above theirs
     with pytest.MonkeyPatch.context() as patch, local_hub.serving(published) as hub:
