@@ -28,6 +28,7 @@ exec "$PYTHON" generate_infinitetalk.py \
     --motion_frame 9 \
     --max_frame_num 1000 \
     --color_correction_strength 1.0 \
+    --color_method lab \
     --seam_frames 0 \
     --sample_steps 4 \
     --sample_shift 11.0 \
@@ -50,4 +51,5 @@ exec "$PYTHON" generate_infinitetalk.py \
     --kernels auto \
     --save_file infinitetalk_fast \
     --crf 18 \
+    --output_sound original \
     "$@"

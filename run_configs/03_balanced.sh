@@ -27,6 +27,7 @@ exec "$PYTHON" generate_infinitetalk.py \
     --frame_num 81 \
     --motion_frame 9 \
     --color_correction_strength 1.0 \
+    --color_method lab \
     --seam_frames 0 \
     --sample_steps 8 \
     --sample_shift 7.0 \
@@ -48,4 +49,5 @@ exec "$PYTHON" generate_infinitetalk.py \
     --kernels auto \
     --save_file output_balanced \
     --crf 18 \
+    --output_sound original \
     "$@"

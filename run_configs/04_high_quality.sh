@@ -24,6 +24,7 @@ exec "$PYTHON" generate_infinitetalk.py \
     --frame_num 81 \
     --motion_frame 9 \
     --color_correction_strength 1.0 \
+    --color_method lab \
     --seam_frames 0 \
     --sample_steps 40 \
     --sample_shift 7.0 \
@@ -44,4 +45,5 @@ exec "$PYTHON" generate_infinitetalk.py \
     --kernels auto \
     --save_file output_high_quality \
     --crf 18 \
+    --output_sound original \
     "$@"
