@@ -14,7 +14,9 @@ from typing import BinaryIO
 import numpy as np
 
 from ..errors import InputError, in_short
-from .audio import SAMPLE_RATE, Audio
+from ..facts.packs import UPSTREAM, PackFacts
+from .audio import FPS, SAMPLE_RATE, Audio
+from .sinc import resample, resampled_length
 
 TARGET_LUFS = -23.0
 PIECE = 60 * SAMPLE_RATE  # samples in memory at a time; a multiple of _HOP
@@ -27,12 +29,16 @@ _ABSOLUTE_GATE = -70.0  # LUFS
 _RELATIVE_GATE = -10.0  # LU
 
 
-def speech_for_model(audio: Audio) -> np.ndarray:
+def speech_for_model(audio: Audio, pack: PackFacts = UPSTREAM, frames: int | None = None) -> np.ndarray:
     """The speech as wav2vec2 is to hear it: float32 [samples], mono, 16 kHz, -23 LUFS.
 
     All channels are averaged, then resampled as ``librosa.load(path, sr=16000)`` does, then brought
     to -23 LUFS as upstream's loudness_norm does (ITU-R BS.1770-4); silence (nothing above -70 LUFS)
     stays as it is.
+
+    Args:
+        pack: whose way it is heard, if it is another.
+        frames: of the longest video, for packs that cut the speech to it beforehand.
 
     Returns:
         A read-only map of a temporary file (230 MB an hour), which is gone when the array is. The
@@ -42,10 +48,10 @@ def speech_for_model(audio: Audio) -> np.ndarray:
         InputError: a package that this needs is not installed, the file cannot be decoded any more,
             or there is no space for temporary files.
     """
-    length = speech_length(audio)
+    length = speech_length(audio, pack, frames)
     try:
         with tempfile.TemporaryFile() as resampled, tempfile.TemporaryFile() as speech:
-            _store_resampled(audio, length, resampled)
+            _store_resampled(_heard(audio, pack), length, resampled)
             gain = _gain(_pieces(resampled), length)
             for piece in _pieces(resampled):
                 speech.write((piece * gain).data)
@@ -58,8 +64,11 @@ def speech_for_model(audio: Audio) -> np.ndarray:
         ) from error
 
 
-def speech_length(audio: Audio) -> int:
+def speech_length(audio: Audio, pack: PackFacts = UPSTREAM, frames: int | None = None) -> int:
     """Samples of ``speech_for_model``'s speech."""
+    if pack.sinc:
+        length = resampled_length(audio.num_samples, audio.sample_rate, SAMPLE_RATE)
+        return min(length, int(frames / FPS * SAMPLE_RATE)) if pack.cut_first and frames is not None else length
     return math.ceil(audio.num_samples * (float(SAMPLE_RATE) / audio.sample_rate))
 
 
@@ -77,9 +86,17 @@ def is_faint(speech: np.ndarray) -> bool:
     )
 
 
-def _store_resampled(audio: Audio, length: int, file: BinaryIO) -> None:
+def _heard(audio: Audio, pack: PackFacts) -> Iterator[np.ndarray]:
+    """One channel [n] at 16 kHz, piece by piece."""
+    if not pack.sinc:
+        return _resample((block.mean(axis=0) for block in audio.blocks()), audio.sample_rate)
+    first = (block[:1] if pack.first_channel else block.mean(axis=0, keepdims=True) for block in audio.blocks())
+    return (np.ascontiguousarray(piece[0]) for piece in resample(first, audio.sample_rate, SAMPLE_RATE))
+
+
+def _store_resampled(pieces: Iterator[np.ndarray], length: int, file: BinaryIO) -> None:
     missing = length
-    for piece in _resample((block.mean(axis=0) for block in audio.blocks()), audio.sample_rate):
+    for piece in pieces:
         piece = piece[:missing]
         file.write(piece.data)
         missing -= piece.size

@@ -98,6 +98,13 @@ class SpeechFeatures:
         rows = torch.arange(start, stop)[:, None] + torch.arange(-reach, reach + 1)
         return frames[(rows - first).clamp(min=0)]
 
+    def holding_last(self) -> SpeechFeatures:
+        """The same, with its last frame instead of silence past its end."""
+        last = self._stored - 1
+        return SpeechFeatures(
+            self.num_frames, self._stored, self._chunk_frames, self._chunk, lambda: self._frame(last)[None]
+        )
+
     def _frame(self, index: int) -> Tensor:
         if index < self._stored:
             chunk, row = divmod(index, self._chunk_frames)

@@ -12,6 +12,7 @@ import torch
 
 from ..checkpoints.locate import ModelFiles, check_encoder_files, check_speech_encoder, check_voice_separator
 from ..facts.buckets import target_size
+from ..facts.packs import PACKS
 from ..facts.sizes import GIB
 from ..job.job import Job
 from ..media.audio import FPS, SAMPLE_RATE, Audio, Sound, frame_count, open_audio
@@ -219,9 +220,11 @@ def plan_run(models: ModelsPlan, settings: Settings, job: Job, loaded: bool = Fa
     """
     make_solver(settings.sample_solver, steps_of(settings), shift_of(settings), torch.Generator())
     reference = open_reference(job.reference)
-    audio, voice, speech = _speech(models, job)
+    audio, voice, speech = _speech(models, settings, job)
     frames = frame_count(speech.num_samples)
-    spans = window_plan(frames, settings.frame_num, settings.motion_frame, settings.max_frame_num)
+    spans = window_plan(
+        frames, settings.frame_num, settings.motion_frame, settings.max_frame_num, settings.whole_windows
+    )
     size = target_size(settings.size, reference.height, reference.width)
     scales = settings.sample_text_guide_scale, settings.sample_audio_guide_scale
     branches = branches_of_steps(steps_of(settings), *scales, settings.sample_audio_guide_steps)
@@ -260,21 +263,22 @@ def plan_run(models: ModelsPlan, settings: Settings, job: Job, loaded: bool = Fa
     )
 
 
-def _speech(models: ModelsPlan, job: Job) -> tuple[Audio, LateSound | None, LateSound]:
+def _speech(models: ModelsPlan, settings: Settings, job: Job) -> tuple[Audio, LateSound | None, LateSound]:
     """The sound as it was recorded, the voice in it if that is to be separated, and what the model hears."""
     if isinstance(job.speech, EncodedSpeech):
         name = f"the speech in {job.speech}"
         return job.speech.soundtrack, None, LateSound.of(Sound(job.speech.samples[None], SAMPLE_RATE, name))
     audio = open_audio(job.speech)
     name, separator = f"the speech in {audio}", models.files.voice_separator
+    way = PACKS[settings.pack], settings.max_frame_num
     if separator is None:
-        return audio, None, LateSound.of(Sound(speech_for_model(audio)[None], SAMPLE_RATE, name))
+        return audio, None, LateSound.of(Sound(speech_for_model(audio, *way)[None], SAMPLE_RATE, name))
     voice = voice_in(audio, separator, models.machine.device)
 
     def heard() -> Sound:
-        return Sound(speech_for_model(voice)[None], SAMPLE_RATE, name)
+        return Sound(speech_for_model(voice, *way)[None], SAMPLE_RATE, name)
 
-    return audio, voice, LateSound(SAMPLE_RATE, 1, speech_length(voice), audio.heard, name, heard)
+    return audio, voice, LateSound(SAMPLE_RATE, 1, speech_length(voice, *way), audio.heard, name, heard)
 
 
 def _loading_notices(models: ModelsPlan, placement: Placement) -> tuple[Notice, ...]:

@@ -32,7 +32,7 @@ class WindowSpan:
 
 
 def window_plan(
-    num_frames: int, frame_num: int, motion_frame: int, max_frame_num: int | None = None
+    num_frames: int, frame_num: int, motion_frame: int, max_frame_num: int | None = None, whole: bool = False
 ) -> tuple[WindowSpan, ...]:
     """The windows of a video.
 
@@ -41,6 +41,7 @@ def window_plan(
         frame_num: frames of a window.
         motion_frame: frames that a window shares with the one before, 1 to frame_num - 1.
         max_frame_num: longest video, or None.
+        whole: keep all frames of the last window too.
 
     Raises:
         InputError: the speech is shorter than one frame.
@@ -52,7 +53,7 @@ def window_plan(
     start, keep_from = 0, 0
     while not spans or spans[-1].stop < total:
         stop = start + frame_num
-        spans.append(WindowSpan(len(spans), start, stop, keep_from, min(stop, total) - start))
+        spans.append(WindowSpan(len(spans), start, stop, keep_from, (stop if whole else min(stop, total)) - start))
         start, keep_from = stop - motion_frame, motion_frame
     return tuple(spans)
 

@@ -16,11 +16,14 @@ import torch
 from ..errors import InputError
 from ..facts.buckets import target_size
 from ..facts.colours import COLOURS
+from ..facts.packs import PACKS
+from ..facts.resizing import resize_steps
 from ..media.audio import FPS
 from ..media.colour import lab_statistics, match_colour
 from ..media.colour_transfer import colour_transfer
 from ..media.crop import resize_and_crop
 from ..media.reference import Reference
+from ..media.resize import resized
 from ..models.image_encoder import ImageEncoder
 from ..models.speech_encoder import SpeechFeatures
 from ..models.transformer.blocks import TransformerBlocks
@@ -165,6 +168,9 @@ class Streamer:
         self.spans = spans
         self.progress = progress
         self.noise = noise
+        self.pack = PACKS[settings.pack]
+        alone = self.pack.holds_last and len(spans) == 1
+        self.speech = inputs.speech.holding_last() if alone else inputs.speech
         self.size = target_size(settings.size, inputs.reference.height, inputs.reference.width)
         self.branches = branches_of_steps(
             steps_of(settings),
@@ -221,7 +227,7 @@ class Streamer:
             return self._encoded
         models, pixels = self.models, self._pixels(index)
         with models.using(models.image_encoder):
-            image = models.image_encoder.encode(pixels)
+            image = models.image_encoder.encode(pixels, self.pack.clip_centre)
         with models.using(models.vae):
             latents = models.vae.encode_still(pixels, self.settings.frame_num, models.vae_plan.tiles)
         mask = torch.zeros_like(latents[:MASK_CHANNELS])
@@ -233,7 +239,10 @@ class Streamer:
     def _pixels(self, index: int) -> torch.Tensor:
         """The reference frame of that number, [3, H, W] in [-1, 1]; kept until another is asked for."""
         if self._cropped is None or self._cropped[0] != index:
-            pixels = resize_and_crop(self.inputs.reference.frame(index), self.size)
+            frame, steps = self.inputs.reference.frame(index), self.settings.resize
+            pixels = (
+                resize_and_crop(frame, self.size) if steps is None else resized(frame, resize_steps(steps), self.size)
+            )
             self._cropped = index, pixels.to(self.models.device)
         return self._cropped[1]
 
@@ -257,7 +266,7 @@ class Streamer:
     def _contexts(self, span: WindowSpan, encoded: _EncodedReference) -> list[dict[Branch, Context]]:
         """What each branch of each step attends to."""
         transformer, blocks, inputs = self.models.transformer, self.models.blocks, self.inputs
-        windows = inputs.speech.windows(span.start, span.stop)
+        windows = self.speech.windows(span.start, span.stop)
         speech = transformer.embed_speech(windows)
         image = self._constant("image", lambda: transformer.encode_image(encoded.image, blocks.image))
 
@@ -305,7 +314,7 @@ class Streamer:
         finite = torch.ones((), dtype=torch.bool, device=self.models.device)  # looked at once, when all is there
         done = 0
         with self.models.using(vae):
-            decoded = _Announced(vae.decode_frames(latents, plan.tiles), self.progress)
+            decoded = _Announced(vae.decode_frames(latents, plan.tiles, not self.pack.unclamped), self.progress)
             for piece in self._evened(decoded, colours, last):
                 frames[done : done + piece.shape[1]].copy_(to_uint8(piece), non_blocking=True)
                 finite &= piece.isfinite().all()

@@ -16,6 +16,7 @@ from pathlib import Path
 from ..facts import storages
 from ..facts.attention import ATTENTION, attention_help
 from ..facts.colours import COLOURS, colours_help
+from ..facts.packs import PACKS, packs_help
 from ..facts.solvers import SOLVERS, solvers_help, steps_help
 from .roles import (
     CONTENT,
@@ -217,6 +218,18 @@ class Settings:
         sampler=7,
         min=0,
         max=1,
+    )
+    whole_windows: bool = video_setting(
+        False,
+        "keep the frames of the last window that lie behind the end of the speech, as graphs of ComfyUI do",
+        VIDEO | FRAMES,
+    )
+    pack: str = video_setting("upstream", packs_help(), VIDEO | FRAMES, choices=tuple(PACKS))
+    resize: tuple[str, ...] | None = video_setting(
+        None,
+        "how the reference is resized: METHOD,FIT[,POSITION][,WIDTHxHEIGHT], in steps, such as lanczos,crop (left out: "
+        "scaled bilinearly, the middle cut out, as upstream does)",
+        VIDEO | FRAMES,
     )
     color_method: str = video_setting(
         "lab",

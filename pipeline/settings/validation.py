@@ -13,6 +13,7 @@ from pathlib import Path
 
 from ..errors import InputError
 from ..facts.buckets import target_size
+from ..facts.resizing import resize_steps
 from ..facts.solvers import SOLVERS, USUAL_STEPS
 from .definition import PIXELS_480, Settings, setting_infos, setting_types
 from .presets import load_preset
@@ -101,6 +102,7 @@ def _check_combinations(s: Settings) -> None:
     if s.image is not None and s.video is not None:
         raise InputError("--image and --video are both given; there is one reference, give one of them.")
     target_size(s.size, 1, 1)
+    resize_steps(s.resize or ())
 
 
 def resolve(settings: Settings) -> Settings:

@@ -47,6 +47,9 @@ EXPECTED = {
     "motion_frame": 25,
     "color_correction_strength": 1.0,
     "color_method": "mkl",
+    "pack": "kijai",
+    "resize": ("lanczos,crop",),
+    "whole_windows": True,
     "separate_voice": WEIGHTS / "hdemucs_high_trained.pt",
     "sample_audio_guide_scale": 1.0,
     "max_frame_num": None,
@@ -146,7 +149,7 @@ def test_the_command_makes_a_video_of_the_graphs_own_files(weights, speech, surr
     small = {"size": "64x64", "frame_num": 21, "motion_frame": 5, "device": "cpu", "quiet": True}
     assert main(to_argv(found.replace(**small))) == 0
     with av.open(str(tmp_path / "infinitetalk数字人.mp4")) as video:
-        assert video.streams.video[0].frames == 20  # 0.8 s of speech
+        assert video.streams.video[0].frames == 21  # a whole window for 0.8 s of speech
 
 
 # ---- versions: the same widgets, as other versions stored them

@@ -359,3 +359,9 @@ def test_dry_run_misses_a_file_of_the_base_and_its_tokenizer(argv, capsys, weigh
     assert main([*argv, "--ckpt_dir", str(folder)]) == 2
     sentence = capsys.readouterr().err
     assert random_checkpoint.VAE_FILE in sentence and "infinitetalk download vae tokenizer" in sentence
+
+
+def test_whole_windows_keep_what_lies_behind_the_speech():
+    cut, kept = (window_plan(250, 81, 25, whole=whole) for whole in (False, True))
+    assert kept[:-1] == cut[:-1] and kept[-1].start == cut[-1].start
+    assert (cut[-1].start + cut[-1].keep_to, kept[-1].start + kept[-1].keep_to) == (250, 305)

@@ -156,6 +156,9 @@ frame_num                   | value   | -   | yes | yes | flag      | yes
 motion_frame                | value   | -   | yes | yes | flag      | yes
 max_frame_num               | value   | -   | yes | yes | flag      | yes
 color_correction_strength   | value   | -   | yes | yes | flag      | yes
+whole_windows               | value   | -   | yes | yes | said      | yes
+pack                        | value   | -   | yes | yes | said      | yes
+resize                      | value   | -   | yes | yes | said      | yes
 color_method                | value   | -   | yes | yes | said      | yes
 seam_frames                 | value   | -   | yes | yes | said      | yes
 preset                      | -       | -   | yes | yes | -         | yes
@@ -201,6 +204,7 @@ ROWS = {
 SPECIAL = {
     "size": "96x64",
     "output_sound": "speech",
+    "resize": ("lanczos,crop",),
     "device": "cuda:1",
     "vae_dtype": "bf16",
     "preset": "04_high_quality",

@@ -84,10 +84,12 @@ class Picture:
     Attributes:
         setting: "image" or "video".
         source: its file.
+        resizing: the nodes that resize it, the first one first.
     """
 
     setting: str
     source: Path
+    resizing: tuple[Node, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -111,27 +113,32 @@ class Sound:
         return "speech" if self.is_speech else "voice" if self.separator else "original"
 
 
-def picture(graph: Graph, node: Node, slot: str, files: Files, notes: Notes) -> Picture:
+def picture(graph: Graph, node: Node, slot: str, files: Files, notes: Notes, exact: bool = False) -> Picture:
     """The picture or video that goes into an input.
+
+    Args:
+        exact: whether the command resizes as the graph does, so that nothing is to be said of it.
 
     Raises:
         InputError: it is computed by a node that has no equivalent, or only a part of a video is used.
     """
     source = linked(graph, node, slot)
+    resizing: list[Node] = []
     while source.kind in RESIZING or source.kind in SAME_SIZE:
         with notes.part():
             if source.kind in RESIZING:
-                _check_resize(graph, source, notes)
+                resizing.insert(0, source)
+                _check_resize(graph, source, notes.quiet() if exact else notes)
             elif value(graph, source, _FIRST_OF_BATCH.get(source.kind, ""), 0) != 0:
                 raise refusal(
                     graph, source, "takes a frame out of the middle, which has no equivalent; save it as a file"
                 )
         source = linked(graph, source, SAME_SIZE.get(source.kind, "image"))
     if source.kind in PICTURES:
-        return Picture("image", source_of(graph, source, files))
+        return Picture("image", source_of(graph, source, files), tuple(resizing))
     video = _video(graph, source, files, notes)
     if video is not None:
-        return Picture("video", video)
+        return Picture("video", video, tuple(resizing))
     raise refusal(
         graph,
         node,
@@ -304,6 +311,7 @@ def output(graph: Graph, sampler: Node, speech: Path | None, files: Files, notes
 def _combine(graph: Graph, node: Node, notes: Notes) -> Values:
     """The quality of a VHS_VideoCombine, and notes on its other widgets."""
     form = text(graph, node, "format")
+    trimmed: Values = {"whole_windows": not value(graph, node, "trim_to_audio", False)}
     if source := computed(graph, node, "frame_rate"):
         notes.append(f"{node}: frame_rate, computed by {source}, is left out; the model speaks at {FPS} a second.")
     elif (rate := number(graph, node, "frame_rate", FPS)) != FPS:
@@ -311,9 +319,9 @@ def _combine(graph: Graph, node: Node, notes: Notes) -> Values:
     if value(graph, node, "pingpong", False):
         notes.append(f"{node}: pingpong is left out.")
     if form == "video/h264-mp4":
-        return {"crf": whole(graph, node, "crf")} if "crf" in node.values else {}
+        return trimmed | ({"crf": whole(graph, node, "crf")} if "crf" in node.values else {})
     notes.append(f"{node}: format {form} is left out, the command writes H.264 in .mp4.")
-    return {}
+    return trimmed
 
 
 def _carried_sound(graph: Graph, writer: Node, speech: Path | None, files: Files, notes: Notes) -> Values:

@@ -14,6 +14,7 @@ from ...settings.roles import Values
 from ..foreign import media, sizes
 from ..foreign.conditioning import negative_prompt, of_kind, prompt_settings, weights
 from ..foreign.prompts import wrapper_prompt
+from ..foreign.resizing import steps_of
 from ..graph import Graph, Node, computed, feeding, linked, number, refusal, text, value, whole
 from ..notes import Notes
 
@@ -81,7 +82,7 @@ def frame_settings(graph: Graph, node: Node, files: Files, notes: Notes) -> Valu
     with notes.part():
         if value(graph, node, "mode", "auto") == "multitalk":
             raise refusal(graph, node, "its mode is multitalk, an older model; set it to infinitetalk")
-    found: Values = {}
+    found: Values = {"pack": "kijai"}
     with notes.part():
         found |= _shown(graph, node, files, notes)
     with notes.part():
@@ -92,6 +93,8 @@ def frame_settings(graph: Graph, node: Node, files: Files, notes: Notes) -> Valu
         found |= _colours(graph, node, notes)
     with notes.part():
         found |= sizes.size(graph, node, files, notes)
+    with notes.part():
+        found |= _resizing(graph, node, str(found.get("size", "")), files, notes)
     with notes.part():
         vae = of_kind(graph, node, "vae", "WanVideoVAELoader")
         found["vae"] = weights(graph, vae, "model_name", "vae", files)
@@ -105,7 +108,7 @@ def _shown(graph: Graph, node: Node, files: Files, notes: Notes) -> Values:
     found: Values = {}
     shown = None
     with notes.part():
-        shown = media.picture(graph, node, "start_image", files, notes)
+        shown = media.picture(graph, node, "start_image", files, notes, exact=True)
         found[shown.setting] = shown.source
         if shown.setting == "video":
             notes.append(
@@ -113,6 +116,22 @@ def _shown(graph: Graph, node: Node, files: Files, notes: Notes) -> Values:
                 "read by time, as InfiniteTalk was made for."
             )
     return found | _image_encoder(graph, node, shown, files, notes)
+
+
+def _resizing(graph: Graph, node: Node, size: str, files: Files, notes: Notes) -> Values:
+    """``--resize``: what nodes do to the picture, and then this one, which stretches it where sizes differ."""
+    nodes = media.picture(graph, node, "start_image", files, notes.quiet(), exact=True).resizing
+    sides = tuple(int(side) for side in size.split("x")) if "x" in size else ()
+    video = (sides[0], sides[1]) if len(sides) == 2 else None
+    steps = steps_of(graph, nodes, video, sizes.Where(files, notes.quiet()))
+    if steps is None:
+        names = ", ".join(map(str, nodes))
+        notes.append(
+            f"{names}: how the picture is resized is not known in full, or has no equivalent; it is scaled bilinearly "
+            "until it covers the video's size, and its middle is cut out."
+        )
+        return {}
+    return {"resize": steps or ("lanczos,stretch",)}
 
 
 def _colours(graph: Graph, node: Node, notes: Notes) -> Values:
@@ -143,7 +162,8 @@ def _image_encoder(graph: Graph, node: Node, shown: media.Picture | None, files:
             if number(graph, encode, name, usual) != usual:
                 raise refusal(graph, encode, f"{name} has no equivalent here; set it to {usual}")
     with notes.part():
-        if shown is not None and media.picture(graph, encode, "image_1", files, notes.quiet()).source != shown.source:
+        again = media.picture(graph, encode, "image_1", files, notes.quiet(), exact=True)
+        if shown is not None and again.source != shown.source:
             raise refusal(graph, encode, "encodes another picture than the one that is shown; link the same")
     loader = of_kind(graph, encode, "clip_vision", "CLIPVisionLoader", "LoadWanVideoClipTextEncoder")
     widget = "clip_name" if loader.kind == "CLIPVisionLoader" else "model_name"

@@ -135,11 +135,12 @@ class WanVAE(nn.Module):
         return (self.conv1(encoded)[0, : self.z_dim].float() - mean) / std  # the other half is the log variance
 
     @torch.no_grad()
-    def decode_frames(self, latents: torch.Tensor, tiles: int = 1) -> Iterator[torch.Tensor]:
+    def decode_frames(self, latents: torch.Tensor, tiles: int = 1, clamp: bool = True) -> Iterator[torch.Tensor]:
         """Decode ``[z, t, h, w]``; yields pixels ``[3, n, 8 h, 8 w]``, n = 1 first, then 4 for each latent frame.
 
         Args:
             tiles: with one, frames leave as they are made, else when all are.
+            clamp: keep pixels in [-1, 1].
         """
         mean, std = self._statistics()
         z = (latents.to(std) * std + mean)[None].to(self.conv2.weight)
@@ -154,7 +155,7 @@ class WanVAE(nn.Module):
             del stream  # and what it remembers
             decoded = run_tiled(steps[coarse:], features, self.conv2.weight, self.kernels, tiles)
         for piece in decoded:
-            yield piece[0].float().clamp_(-1, 1)
+            yield piece[0].float().clamp_(-1, 1) if clamp else piece[0].float()
 
     def decode(self, latents: torch.Tensor, tiles: int = 1) -> torch.Tensor:
         """``[z, t, h, w]`` to pixels ``[3, 1 + 4 (t - 1), 8 h, 8 w]``."""

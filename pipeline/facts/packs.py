@@ -1,0 +1,60 @@
+"""The packs of ``--pack``: what each does to speech, picture and frames apart from sampling, a row for each.
+
+What a graph was made with decides small things that add up to another video. The code is where each thing is done;
+noise, solvers, colours and resizing have settings of their own. Imports no PyTorch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class PackFacts:
+    """One pack.
+
+    Attributes:
+        help: what it is, for people, after its name.
+        first_channel: whether the first channel is heard, rather than the mean of all.
+        sinc: whether sound is resampled as torchaudio does, rather than by soxr.
+        cut_first: whether speech beyond the longest video is cut off before its loudness is measured.
+        holds_last: whether a video of one window hears the last frame of its speech to the end, rather than silence.
+        clip_centre: whether CLIP sees the middle of the picture, in 8 bits and antialiased, rather than all, squeezed.
+        unclamped: whether decoded frames may exceed the range until they are written.
+        differs: what of it is not the same here, for people.
+    """
+
+    name: str
+    help: str
+    first_channel: bool = False
+    sinc: bool = False
+    cut_first: bool = False
+    holds_last: bool = False
+    clip_centre: bool = False
+    unclamped: bool = False
+    differs: str = ""
+
+
+UPSTREAM = PackFacts("upstream", "MeiGen's own script")
+_ROWS = (
+    UPSTREAM,
+    PackFacts(
+        "kijai",
+        "ComfyUI-WanVideoWrapper of autumn 2025",
+        first_channel=True,
+        sinc=True,
+        cut_first=True,
+        holds_last=True,
+        clip_centre=True,
+        unclamped=True,
+        differs="behind the end of the speech it hears a stored table of silence, which is computed here",
+    ),
+)
+PACKS: Mapping[str, PackFacts] = {row.name: row for row in _ROWS}
+
+
+def packs_help() -> str:
+    """One line about all of them."""
+    told = ", ".join(f"{row.name} ({row.help})" for row in PACKS.values())
+    return f"whose way of hearing speech, showing the picture to CLIP and passing frames on: {told}"
