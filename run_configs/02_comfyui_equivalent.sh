@@ -28,6 +28,8 @@ exec "$PYTHON" generate_infinitetalk.py \
     --motion_frame 9 \
     --max_frame_num 1000 \
     --color_correction_strength 1.0 \
+    --whole_windows false \
+    --pack upstream \
     --color_method lab \
     --seam_frames 0 \
     --sample_steps 4 \

@@ -27,6 +27,8 @@ exec "$PYTHON" generate_infinitetalk.py \
     --frame_num 81 \
     --motion_frame 9 \
     --color_correction_strength 1.0 \
+    --whole_windows false \
+    --pack upstream \
     --color_method lab \
     --seam_frames 0 \
     --sample_steps 4 \
