@@ -19,7 +19,18 @@ from ..graphs.places import FolderFiles
 from ..settings.flags import Parser
 from ..settings.presets import load_preset, preset_names
 from .console import note, say
-from .fetching import Told, Wanted, alone, ask_hub, check_disk, clear, fetch, require_modelscope, told_by_table
+from .fetching import (
+    Told,
+    Wanted,
+    alone,
+    ask_hub,
+    check_disk,
+    clear,
+    fetch,
+    free_space,
+    require_modelscope,
+    told_by_table,
+)
 
 
 @dataclass(frozen=True)
@@ -113,7 +124,8 @@ def _fetch_all(missing: list[Wanted], layout: Layout, args: argparse.Namespace) 
         return
     _quiet_bars()
     told: list[Told] = [told_by_table(file) if args.modelscope else ask_hub(file, args.trust_hub) for file in missing]
-    check_disk(layout.root, sum(known.size or 0 for known in told))
+    told_size = sum(known.size or 0 for known in told)
+    check_disk(layout.root, max(told_size, _about(missing, layout)) if args.modelscope else told_size)
     with alone(layout.root):
         for number, (file, known) in enumerate(zip(missing, told, strict=True), 1):
             size = "" if known.size is None else f" ({size_text(known.size)})"
@@ -205,10 +217,16 @@ def described(wanted: list[Wanted], missing: list[Wanted], layout: Layout) -> st
     for file in missing:
         size = "" if file.file.size is None else f", {size_text(file.file.size)}"
         lines.append(f"fetch  {file.path}{size}, from {file.part.url(file.file)}")
+    about, free = size_text(_about(missing, layout)), size_text(free_space(layout.root))
+    return "\n".join([*lines, "", f"about {about} to fetch into {layout.root}, where {free} are free"])
+
+
+def _about(missing: list[Wanted], layout: Layout) -> int:
+    """Bytes of files as far as the table tells."""
     parts = dict.fromkeys(file.part for file in missing)
     whole = [part for part in parts if all(file in missing for file in layout.wanted(part))]
-    total = sum(part.size for part in whole) + sum(file.file.size or 0 for file in missing if file.part not in whole)
-    return "\n".join([*lines, "", f"about {size_text(total)} to fetch into {layout.root}"])
+    rest = (file.file.size or 0 for file in missing if file.part not in whole)
+    return sum(part.size for part in whole) + sum(rest)
 
 
 def _end(wanted: int, fetched: int, layout: Layout, preset: str | None) -> str:

@@ -96,17 +96,26 @@ def told_by_table(wanted: Wanted) -> Told:
     return Told(wanted.file.size, wanted.file.sha256)
 
 
+def free_space(folder: Path) -> int:
+    """Bytes that are free for a folder, which need not be there yet.
+
+    Raises:
+        InputError: a file is in its place.
+    """
+    above = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
+    if not above.is_dir():
+        raise InputError(f"--to: {above} is a file; give a folder.")
+    return shutil.disk_usage(above).free
+
+
 def check_disk(folder: Path, needed: int) -> None:
     """See that so many bytes go into a folder, which need not be there yet.
 
     Raises:
         InputError: they do not.
     """
-    above = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
-    if not above.is_dir():
-        raise InputError(f"--to: {above} is a file; give a folder.")
     staged = sum(file.stat().st_size for file in (folder / PARTIAL).rglob("*") if file.is_file())
-    free = shutil.disk_usage(above).free
+    free = free_space(folder)
     if needed - staged > free:
         raise InputError(
             f"{folder}: {size_text(needed - staged)} are to be fetched, but the disk has {size_text(free)} free; make "
