@@ -10,9 +10,11 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+LONGEST = 200  # characters of somebody else's exception, or of a word without end, that people are shown
 # what moves a terminal's cursor, changes its colours or the order of what is read; not what joins letters
 CONTROLS = "\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069"
 _CONTROL = re.compile(f"[{CONTROLS}]")
+_ENDLESS = re.compile(r"\S{600,}")  # no path and no name of anybody's
 _NEXT_LINE = re.compile(r"\n(?=  |- )")  # of a list, in an error of several lines
 
 
@@ -20,7 +22,8 @@ class InputError(Exception):
     """Bad input. ``str(error)`` is the sentence for the user; control characters of what it names are escaped."""
 
     def __str__(self) -> str:
-        return "\n".join(printable(line) for line in _NEXT_LINE.split(super().__str__()))
+        whole = _ENDLESS.sub(lambda found: f"{found[0][:LONGEST]}...", super().__str__())
+        return "\n".join(printable(line) for line in _NEXT_LINE.split(whole))
 
 
 def printable(text: str, keep: str = "") -> str:
@@ -44,9 +47,6 @@ class Unavailable:
 
     def __str__(self) -> str:
         return self.reason
-
-
-LONGEST = 200  # characters of somebody else's exception that people are shown
 
 
 def in_short(error: BaseException) -> str:

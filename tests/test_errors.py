@@ -18,6 +18,11 @@ def test_an_error_in_short_is_its_first_line(error, said):
     assert in_short(error) == said
 
 
+def test_words_without_end_are_shortened():
+    found = str(InputError("a\x1b[2J of \N{SNOWMAN} " + "y" * 5000 + " z"))
+    assert found == "a\\x1b[2J of \N{SNOWMAN} " + "y" * LONGEST + "... z"
+
+
 def test_what_is_not_there_says_why_within_a_sentence():
     assert f"with queries: {Unavailable('no card')}" == "with queries: no card"
     assert Unavailable("no card") == Unavailable("no card") != Unavailable("no Triton")

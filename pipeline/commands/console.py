@@ -1,6 +1,6 @@
 """Text to and from the console: results on stdout, everything else on stderr, whatever the two can show or take.
 
-Knows no commands.
+A stream that is closed, broken or full costs what would be written to it, and never a video. Knows no commands.
 """
 
 from __future__ import annotations
@@ -44,10 +44,27 @@ def say(text: str, exact: bool = False) -> None:
 
 def note(text: str) -> None:
     """Anything else, on stderr; where that cannot be written, nobody hears it."""
+    _tell(printable(text, LAYOUT) + "\n")
+
+
+def _tell(text: str) -> None:
     try:
-        write(sys.stderr, printable(text, LAYOUT))
-    except OSError:
+        write(sys.stderr, text, end="")
+    except (OSError, ValueError):  # ValueError: it was closed by somebody
         _silence(sys.stderr)
+
+
+class Messages:
+    """Lines of progress, for ``note``."""
+
+    def isatty(self) -> bool:
+        try:
+            return sys.stderr is not None and sys.stderr.isatty()
+        except ValueError:
+            return False
+
+    def write(self, text: str) -> None:
+        _tell(text)
 
 
 def refuse(sentence: str) -> None:
@@ -55,7 +72,8 @@ def refuse(sentence: str) -> None:
     report = os.environ.get("TORCHELASTIC_ERROR_FILE")
     if report:
         when = {"py_callstack": f"error: {sentence}", "timestamp": str(int(time.time()))}
-        Path(report).write_text(json.dumps({"message": {"message": sentence, "extraInfo": when}}), encoding="utf-8")
+        with contextlib.suppress(OSError):
+            Path(report).write_text(json.dumps({"message": {"message": sentence, "extraInfo": when}}), encoding="utf-8")
     if not report or os.environ.get("RANK", "0") == "0":
         note(f"error: {sentence}")
 
@@ -89,9 +107,22 @@ def write(stream: TextIO | None, text: str, end: str = "\n") -> None:
     stream.flush()
 
 
+def open_what_is_closed() -> None:
+    """See that the numbers of stdin, stdout and stderr are taken.
+
+    Where a shell has closed one (``2>&-``), the next file that is opened gets its number: a video into which FFmpeg,
+    which knows only numbers, would then write its messages.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free: this one
+
+
 def _silence(stream: TextIO) -> None:
     """Let what Python still flushes at its end go nowhere."""
-    try:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-    except (OSError, ValueError):  # no stream of the system's
-        pass
+    with contextlib.suppress(OSError, ValueError):  # no stream of the system's
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)

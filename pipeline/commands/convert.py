@@ -6,7 +6,6 @@ What can be refused without PyTorch is refused before it is imported.
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
 from ..checkpoints.defaults import with_default_paths
@@ -19,7 +18,7 @@ from ..settings.definition import Settings, setting_infos
 from ..settings.flags import Parser, settings_from, with_settings
 from ..settings.roles import Role
 from ..settings.validation import validate
-from .console import say
+from .console import Messages, say
 
 # what it takes beside the models, and what some of it means here
 BESIDE = ("preset", "device", "save_file", "overwrite", "quiet")
@@ -56,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
     path, files = checked(settings)
     from .converting import convert
 
-    say(str(convert(settings, files, path, no_progress if settings.quiet else ConsoleProgress(sys.stderr))), exact=True)
+    say(str(convert(settings, files, path, no_progress if settings.quiet else ConsoleProgress(Messages()))), exact=True)
     return 0
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from datetime import datetime
 
 from ..checkpoints.defaults import with_default_paths
@@ -18,7 +17,7 @@ from ..run.progress import ConsoleProgress, Loading, no_progress
 from ..settings.definition import ONE_GPU
 from ..settings.flags import Parser, build_parser, settings_from
 from ..settings.validation import resolve
-from .console import say
+from .console import Messages, say
 
 
 def parser() -> Parser:
@@ -50,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
         say(describe(prepared.plan, prepared.windows_done))
         return 0
 
-    progress = no_progress if settings.quiet else ConsoleProgress(sys.stderr)
+    progress = no_progress if settings.quiet else ConsoleProgress(Messages())
     progress(Loading("loading PyTorch"))
     from ..run.generator import generate
 

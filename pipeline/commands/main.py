@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ..errors import InputError
 from ..version import __version__
-from .console import note, refuse, say
+from .console import note, open_what_is_closed, refuse, say
 from .table import COMMANDS, USUAL, near_command
 
 BAD_INPUT = 2
@@ -29,6 +29,7 @@ def main(argv: list[str] | None = None) -> int:
         argv: the words after the program's name; None takes those of this process.
     """
     _let_threads_sleep()
+    open_what_is_closed()
     try:
         return _dispatch(sys.argv[1:] if argv is None else argv)
     except InputError as error:

@@ -40,6 +40,7 @@ _AVIF_BRANDS = (b"avif", b"avis")
 _BT709, _FCC, _BT601, _SMPTE240M, _BT2020 = 1, 4, 5, 7, 9
 _MATRICES = (_BT709, _FCC, _SMPTE240M, _BT2020)  # all else is taken for BT.601, as FFmpeg does
 _LIMITED, _FULL = 1, 2
+_TURNED = {90: (0, -1, 1, 0), 180: (-1, 0, 0, -1), 270: (0, 1, -1, 0)}  # display matrices by degrees counterclockwise
 _NO_TIMESTAMPS = 0x80  # AVFMT_NOTIMESTAMPS: bare H.264, MPEG, ...
 
 
@@ -135,8 +136,8 @@ def open_reference(source: Path | Footage) -> Reference:
 def _read_picture(path: Path) -> Image.Image | None:
     """The file as an RGB image, or None where it is no picture and so perhaps a video."""
     with warnings.catch_warnings():
-        # Pillow warns from 89 megapixels on and refuses from 179 on; the refusal is enough.
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        # Pillow warns from 89 megapixels on and refuses from 179 on, which is enough; and of every tag that is damaged.
+        warnings.simplefilter("ignore")
         try:
             _read_heic_too()
             with Image.open(path) as image:
@@ -318,7 +319,10 @@ def _square(path: Path, pixels: np.ndarray, aspect: Fraction) -> np.ndarray:
 
 def _matrix(frame: av.VideoFrame) -> tuple[int, int, int, int]:
     """a, b, c, d of the display matrix (x' = ax + cy, y' = bx + dy, y downwards), each -1, 0 or 1."""
-    data: Any = frame.side_data.get("DISPLAYMATRIX")
+    try:
+        data: Any = frame.side_data.get("DISPLAYMATRIX")
+    except ValueError:  # beside the matrix there is something that this PyAV has no name for, such as EXIF
+        return _TURNED.get(frame.rotation % 360, (1, 0, 0, 1))
     if data is None:
         return 1, 0, 0, 1
     numbers = np.frombuffer(memoryview(data), np.int32)[[0, 1, 3, 4]].astype(np.float64)

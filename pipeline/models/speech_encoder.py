@@ -24,7 +24,7 @@ from transformers import Wav2Vec2Config, Wav2Vec2Model
 
 from ..checkpoints.files import Tensors, open_tensors
 from ..checkpoints.load import fill
-from ..errors import InputError, in_short
+from ..errors import LONGEST, InputError, in_short
 from ..facts import downloads
 from ..facts.json_text import read_json
 from ..media.audio import FPS, SAMPLE_RATE, frame_count
@@ -401,7 +401,7 @@ def _build(settings: dict, tensors: Tensors, device: torch.device | str) -> Wav2
         with torch.device("meta"):
             model = Wav2Vec2Model(config)
     except Exception as error:  # transformers 5 raises classes that 4 does not have
-        reason = " ".join(str(error).split())
+        reason = " ".join(str(error).split())[:LONGEST]
         raise InputError(
             f"{WHAT}: {tensors.source.parent / 'config.json'} does not describe a wav2vec2 model ({reason}); "
             f"download it again: {DOWNLOAD}"

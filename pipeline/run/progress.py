@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, TextIO
+from typing import TYPE_CHECKING, Protocol
 
 from ..errors import printable
 from ..planning.notices import Notice
@@ -126,6 +126,16 @@ Making = WindowStarted | Working | Step | Decoding | Decoded | WindowDone
 Event = Preparing | Making | Finished | Kept
 
 
+class Console(Protocol):
+    """Where lines go. Nothing that happens to it may end a run: ``write`` raises nothing."""
+
+    def isatty(self) -> bool:
+        """Whether a line can be written over."""
+
+    def write(self, text: str) -> None:
+        """Show the text at once."""
+
+
 class Progress(Protocol):
     """Anything that takes events."""
 
@@ -224,16 +234,16 @@ class ConsoleProgress:
     """One updating line on a terminal, else a line for each window.
 
     Args:
-        stream: where to write.
-        interactive: whether a line can be written over; None asks the stream.
+        console: where to write.
+        interactive: whether a line can be written over; None asks the console.
         clock: seconds, for tests.
     """
 
     def __init__(
-        self, stream: TextIO, interactive: bool | None = None, clock: Callable[[], float] = time.monotonic
+        self, console: Console, interactive: bool | None = None, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self._stream = stream
-        self._interactive = stream.isatty() if interactive is None else interactive
+        self._console = console
+        self._interactive = console.isatty() if interactive is None else interactive
         self._narrator = Narrator(clock)
         self._width = 0
 
@@ -247,9 +257,8 @@ class ConsoleProgress:
     def _write(self, text: str, end: str, width: int) -> None:
         text = printable(text)
         over = f"\r{text.ljust(self._width)}" if self._interactive else text
-        self._stream.write(over + end)
+        self._console.write(over + end)
         self._width = width
-        self._stream.flush()
 
 
 def _time_left(elapsed: float, fraction: float) -> str:

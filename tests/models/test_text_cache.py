@@ -49,6 +49,17 @@ def test_without_a_cache(tmp_path):
     assert encoder.loads == 2
 
 
+def test_a_flipped_bit_in_the_numbers_is_noticed(tmp_path):
+    encoder = Encoder()
+    (right,) = encode_prompts(["abc"], encoder.load, "model", tmp_path)
+    (file,) = tmp_path.iterdir()
+    data = bytearray(file.read_bytes())
+    data[-3] ^= 1
+    file.write_bytes(data)
+    assert torch.equal(encode_prompts(["abc"], encoder.load, "model", tmp_path)[0], right)
+    assert encoder.loads == 2
+
+
 @pytest.mark.parametrize("damage", [b"", b"no safetensors", None])
 def test_a_broken_file_is_made_anew(tmp_path, damage):
     encoder = Encoder()

@@ -23,9 +23,12 @@ from safetensors import SafetensorError
 
 from ...checkpoints.lookup import TextFiles
 from ...errors import InputError
+from ...facts.json_text import read_json
 from .tokenizer import MAX_TOKENS, clean_prompt
 
 _VERSION = "1"  # raise it when the same inputs come to give other embeddings
+_LARGEST = 1 << 26  # bytes: 512 tokens of the widest encoder are a tenth of that
+_LENGTH = 8  # bytes of a safetensors file, of its header's length
 _EDGE = 1 << 20  # bytes read at either end of a weights file: they hold its header and its last tensors
 
 
@@ -144,10 +147,21 @@ def _read(file: Path | None, expected: Embeddings) -> torch.Tensor | None:
     if file is None:
         return None
     try:
-        embedding = safetensors.torch.load(file.read_bytes())["embedding"]
-    except (OSError, SafetensorError, KeyError, ValueError):
+        if file.stat().st_size > _LARGEST:
+            return None
+        data = file.read_bytes()
+        length = int.from_bytes(data[:_LENGTH], "little")
+        checksum = read_json(data[_LENGTH : _LENGTH + length])["__metadata__"]["checksum"]
+        embedding = safetensors.torch.load(data)["embedding"]
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError):
         return None
-    return embedding if expected.fits(embedding) else None
+    return embedding if expected.fits(embedding) and checksum == _checksum(embedding) else None
+
+
+def _checksum(embedding: torch.Tensor) -> str:
+    """Of numbers, type and shape: what a disk has spoilt would change every frame, and look like an embedding."""
+    numbers = embedding.contiguous().view(torch.uint8).numpy()
+    return hashlib.sha256(f"{embedding.dtype} {tuple(embedding.shape)} ".encode() + numbers.tobytes()).hexdigest()
 
 
 def _write(file: Path | None, embedding: torch.Tensor) -> None:
@@ -159,7 +173,7 @@ def _write(file: Path | None, embedding: torch.Tensor) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=file.parent, suffix=".part")
         with os.fdopen(handle, "wb") as stream:
-            stream.write(safetensors.torch.save({"embedding": embedding}))
+            stream.write(safetensors.torch.save({"embedding": embedding}, {"checksum": _checksum(embedding)}))
         Path(temporary).replace(file)
     except OSError:  # read-only or full: the next run encodes again
         if temporary is not None:
