@@ -35,8 +35,11 @@ def main(argv: list[str] | None = None) -> int:
     except InputError as error:
         refuse(str(error))
         return BAD_INPUT
-    except PermissionError as error:  # of a file that nobody asked for before it was needed
-        refuse(f"{error.filename} cannot be opened ({error.strerror}); check its permissions.")
+    except OSError as error:  # of a file that nobody asked for before it was needed
+        if error.filename is None:
+            raise
+        todo = "check its permissions" if isinstance(error, PermissionError) else "check the path, or give another"
+        refuse(str(InputError(f"{error.filename} cannot be opened ({error.strerror}); {todo}.")))
         return BAD_INPUT
     except KeyboardInterrupt:
         note("\ninterrupted")
@@ -47,8 +50,9 @@ def _let_threads_sleep() -> None:
     """Let the threads of PyTorch, which is not imported yet, sleep while they wait for each other.
 
     Those that spin take the time of a busy machine from the thread that they wait for. How many there are, and so every
-    bit of the result, stays the same.
+    bit of the result, stays the same: it must not follow from the load either.
     """
+    os.environ["OMP_DYNAMIC"] = "false"
     if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"} & set(os.environ):
         os.environ["OMP_WAIT_POLICY"] = "passive"
 
