@@ -220,6 +220,17 @@ _ROWS = (
         None,
     ),
     Part(
+        "voice",
+        "Mel-Band RoFormer in fp16 by Kijai, for speech with music",
+        "separate_voice",
+        "Kijai/MelBandRoFormer_comfy",
+        (File("MelBandRoformer_fp16.safetensors"),),
+        UNSAID,
+        456_000_000,
+        "",
+        "diffusion_models",
+    ),
+    Part(
         "fp8",
         "base and InfiniteTalk in one, in fp8 by MeiGen",
         "quant_dir",
@@ -443,6 +454,6 @@ BASE, TOKENIZER, INFINITETALK, SPEECH_ENCODER = (
 )
 QUANTISED = line("fp8", "t5_fp8")
 VOICE_SEPARATOR = (
-    "curl -LO https://download.pytorch.org/torchaudio/models/hdemucs_high_trained.pt, or take MelBandRoformer_fp16 "
-    "from https://huggingface.co/Kijai/MelBandRoFormer_comfy"
+    "curl -LO https://download.pytorch.org/torchaudio/models/hdemucs_high_trained.pt, or a Mel-Band RoFormer with: "
+    + line("voice")
 )
