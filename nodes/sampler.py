@@ -22,7 +22,7 @@ from ..pipeline.errors import InputError
 from ..pipeline.graphs.widgets import LATER, NUMBERS, PREFIX_DEFAULT, SAMPLER, TEXTS, ruled_by_sampler, setting_values
 from ..pipeline.settings.definition import Settings
 from ..pipeline.settings.presets import Preset
-from ..pipeline.settings.validation import resolve, steps_of
+from ..pipeline.settings.validation import resolve, steps_taken
 from .comfy import host, inputs
 from .comfy.files import FILES
 from .comfy.results import RESULTS
@@ -94,7 +94,7 @@ class InfiniteTalkSampler(io.ComfyNode):
             filename_prefix, folder_paths.get_output_directory()
         )
         context = get_executing_context()
-        progress = host.HostProgress(context and context.node_id, steps_of(settings))
+        progress = host.HostProgress(context and context.node_id, len(steps_taken(settings)))
         path = make_video(settings, job, Path(folder, name), progress, cls._tags())
         RESULTS.made(_constants({**widgets, "filename_prefix": filename_prefix}), path)
         saved = ui.SavedResult(path.name, subfolder, io.FolderType.output)

@@ -12,7 +12,7 @@ import torch
 from ..pipeline.evaluation.reader import FaceReader, read_frames
 from ..pipeline.models.image_encoder import ImageEncoder
 from ..pipeline.models.text.encoder import TextEncoder
-from ..pipeline.sampling.solvers import euler_levels
+from ..pipeline.sampling.schedules import upstream_schedule
 from .clips import FRAMES, MOTION_FRAMES, SIDE, Scenes, draw_portraits, make_scenes
 from .frozen import padded
 from .latents import reference_channels, speech_windows, still_latents
@@ -79,7 +79,7 @@ def generate(
     generator = torch.Generator().manual_seed(seed)
     latents = torch.randn(given.reference[:, 4:].shape, generator=generator).to(held.device)
     latents[:, :, : held.shape[2]] = held
-    levels = euler_levels(steps, shift).tolist()
+    levels = upstream_schedule(steps, shift).levels.tolist()
     for level, following in zip(levels, levels[1:], strict=False):
         timesteps = torch.full((len(latents),), level * 1000, device=latents.device)
         latents = latents - network(latents, timesteps, given) * (level - following)

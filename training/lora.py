@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 
 from ..pipeline.lora.reading import read_lora
 from ..pipeline.models.transformer.block import TransformerConfig
-from ..pipeline.sampling.solvers import distilled_levels, euler_levels, shift_levels
+from ..pipeline.sampling.schedules import distilled_schedule, shift_levels, upstream_schedule
 from ..tests.support.lora_files import Layer, comfy
 from .training import Clock, Optimizer
 from .transformer import Sampler, fastest
@@ -38,7 +38,7 @@ _ALONE = 0.5  # part of the training after which the student learns from where i
 
 def schedules() -> list[list[float]]:
     """The student's noise levels: those of the two solvers that take four steps."""
-    return [distilled_levels(SHIFT).tolist(), euler_levels(4, SHIFT).tolist()]
+    return [spacing(4, SHIFT).levels.tolist() for spacing in (distilled_schedule, upstream_schedule)]
 
 
 @dataclass(frozen=True)

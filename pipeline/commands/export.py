@@ -26,7 +26,7 @@ def parser() -> Parser:
     """The flags of the command."""
     found = Parser(
         "infinitetalk export",
-        "FILE [--shell SHELL] [--full] [--target TARGET] [--comfyui DIR] [--node ID]",
+        "FILE [--shell SHELL] [--full] [--target TARGET] [--strict] [--comfyui DIR] [--node ID]",
         "Prints the command that makes the video of a ComfyUI graph, or a video once more.",
     )
     found.add_argument("file", type=Path, metavar="FILE", help="a graph (.json, or in a .png or .mp4), or a video")
@@ -36,6 +36,9 @@ def parser() -> Parser:
         "--target", choices=TARGETS, default="ours", help="upstream: MeiGen's own script (default: ours)"
     )
     found.add_argument("--comfyui", type=Path, metavar="DIR", help="folder of ComfyUI, to look files up in")
+    found.add_argument(
+        "--strict", action="store_true", help="refuse a graph whose video would be another take; precision is none"
+    )
     found.add_argument("--node", metavar="ID", help="the sampler that is meant, where the graph has several")
     return found
 
@@ -49,6 +52,8 @@ def run(args: argparse.Namespace) -> int:
     made = export(args)
     for sentence in made.notes:
         note(f"note: {sentence}")
+    for line in made.take:
+        note(line)
     say(made.text)
     return 0
 
@@ -73,6 +78,8 @@ def export(given: argparse.Namespace) -> Command:
         exported = settings_of(read_graph(path), files, given.node)
     else:
         raise InputError(f"{path} is neither a graph (.json, or a .png or .mp4 that carries one) nor a video (.mp4).")
+    if given.strict and exported.take is not None and exported.take.other:
+        raise InputError(f"--strict: {path} would become another take, because {'; '.join(exported.take.other)}.")
     make = {"ours": command, "upstream": upstream_command}[given.target]
     return make(exported, given.shell, given.full)
 

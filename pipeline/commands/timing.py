@@ -40,7 +40,7 @@ from ..quantisation.codes import QUANTISERS, pack
 from ..sampling.guidance import branches_of_steps
 from ..settings.definition import Settings
 from ..settings.presets import preset_names, settings_with_preset
-from ..settings.validation import resolve, steps_of
+from ..settings.validation import resolve, steps_taken
 
 PROMPT_TOKENS = 64  # a sentence or two
 COPIED = 256 * 2**20  # bytes
@@ -238,7 +238,7 @@ def predict(measured: Measured, preset: str) -> Prediction | None:
     size = transformer_size(measured.sizes.transformer, settings.quant is not None, measured.itemsize)
     block = (block - attention) * growth + attention * growth**2
     scales = settings.sample_text_guide_scale, settings.sample_audio_guide_scale
-    branches = branches_of_steps(steps_of(settings), *scales, settings.sample_audio_guide_steps)
+    branches = branches_of_steps(len(steps_taken(settings)), *scales, settings.sample_audio_guide_steps)
     free, vae = free_memory(measured.device), choose_vae(settings, measured.device)
     placement, memory = plan_memory(size, settings, height, width, measured.itemsize, free, vae)
     copying = 0.0 if measured.copying is None else size.block_bytes / measured.copying

@@ -39,16 +39,18 @@ class Command:
     Attributes:
         text: what to run; lines are joined by the shell's own sign, or are commands of their own.
         notes: what the user should know, a sentence each.
+        take: what is to be said on how near its video is to the one that was exported, a line each.
     """
 
     text: str
     notes: tuple[str, ...]
     shell: str
+    take: tuple[str, ...] = ()
 
     @property
     def with_notes(self) -> str:
         """With the notes, as comments before it."""
-        return "\n".join([*map(comment, self.notes), self.text])
+        return "\n".join([*map(comment, (*self.notes, *self.take)), self.text])
 
     @property
     def file(self) -> str:
@@ -81,7 +83,7 @@ def command(exported: Exported, shell: str, full: bool = False, program: tuple[s
     made = line(program, flags(settings, full), shell)
     if shell == "sh" and _HIDDEN.search(" ".join(to_argv(settings))):
         notes = (*notes, ANSI_NOTE)
-    return Command("\n".join([*prelude, made]), notes, shell)
+    return Command("\n".join([*prelude, made]), notes, shell, exported.take.lines if exported.take else ())
 
 
 def comment(sentence: str) -> str:

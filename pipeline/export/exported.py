@@ -15,6 +15,33 @@ from ..settings.definition import Settings
 
 
 @dataclass(frozen=True)
+class Take:
+    """How near the video is to the one that was exported, with the same weights and seed.
+
+    Attributes:
+        other: why it is another take: other noise, steps, speech or reference. Each goes on after "because".
+        near: what else differs in it, where it is the same take. Each goes on after "the same up to".
+        precision: what rounds otherwise: never a reason to call a take another.
+    """
+
+    other: tuple[str, ...] = ()
+    near: tuple[str, ...] = ()
+    precision: tuple[str, ...] = ()
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """For people."""
+        return (f"take: {self.verdict}.", *([f"precision: {'; '.join(self.precision)}."] if self.precision else []))
+
+    @property
+    def verdict(self) -> str:
+        """Whether it is the same take."""
+        if self.other:
+            return f"another, because {'; '.join(self.other)}"
+        return f"the same up to {'; '.join(self.near)}" if self.near else "the same"
+
+
+@dataclass(frozen=True)
 class Exported:
     """A video to make, as settings, and what the user should know about it.
 
@@ -22,10 +49,12 @@ class Exported:
         settings: reference, speech and prompts included (``image`` or ``video``, ``audio``, ``prompt``,
             ``negative_prompt``), the file's name too (``save_file``).
         notes: whole sentences, one a line: what was mapped to something similar, what was left out and why.
+        take: how near that is to a graph of other nodes; None: it is from here, and the same.
     """
 
     settings: Settings
     notes: tuple[str, ...] = ()
+    take: Take | None = None
 
 
 class Files(Protocol):

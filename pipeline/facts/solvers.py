@@ -13,6 +13,7 @@ from .words import listed
 
 USUAL_STEPS = 40  # upstream's for its own schedule
 _DIFFUSERS = Package("diffusers", "diffusers", oldest="0.35")
+_SCIPY = Package("scipy", "scipy")
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,7 @@ class SolverFacts:
         help: what it is, for people, after its name; empty where the package that it needs says enough.
         package: what it needs; None for nothing beyond the engine.
         steps: the only number of steps that it was made for; None for any.
+        draws: whether it draws noise in every step.
         upstream: whether MeiGen's own command has it.
         kijai: schedulers of ComfyUI-WanVideoWrapper that it stands for, and what differs ("" for nothing).
         comfy: samplers of ComfyUI's own nodes that it stands for.
@@ -32,6 +34,7 @@ class SolverFacts:
     help: str = ""
     package: Package | None = None
     steps: int | None = None
+    draws: bool = False
     upstream: bool = False
     kijai: Mapping[str, str] = field(default_factory=dict)
     comfy: tuple[str, ...] = ()
@@ -47,25 +50,26 @@ _ROWS = (
         "euler",
         "is upstream's",
         upstream=True,
-        kijai={
-            "multitalk": "upstream's schedule, which the graph runs with 4 steps whatever steps says",
-            "euler": "the same solver; the graph shifts its smallest noise level twice, upstream and this command once",
-        },
+        kijai={"multitalk": "upstream's schedule, which the graph runs with 4 steps whatever steps says"},
         comfy=("euler",),
     ),
     SolverFacts("flowmatch_distill", "is for 4-step LoRAs", steps=4, kijai={"flowmatch_distill": ""}),
+    SolverFacts("unipc", package=_DIFFUSERS, comfy=("uni_pc", "uni_pc_bh2")),
+    SolverFacts("lcm", draws=True, comfy=("lcm",)),
+    SolverFacts("dpm++", kijai={"dpm++": ""}),
     SolverFacts(
-        "unipc",
-        package=_DIFFUSERS,
-        kijai={"unipc": "the same solver as the library diffusers has it; noise levels differ slightly"},
-        comfy=("uni_pc", "uni_pc_bh2"),
+        "dpm++_sde", "is what most graphs of ComfyUI-WanVideoWrapper have", draws=True, kijai={"dpm++_sde": ""}
     ),
-    SolverFacts(
-        "lcm",
-        package=_DIFFUSERS,
-        kijai={"lcm": "the same solver as the library diffusers has it, on upstream's noise levels"},
-        comfy=("lcm",),
-    ),
+    SolverFacts("dpm++/beta", package=_SCIPY, kijai={"dpm++/beta": ""}),
+    SolverFacts("dpm++_sde/beta", package=_SCIPY, draws=True, kijai={"dpm++_sde/beta": ""}),
+    SolverFacts("flowmatch_causvid", "is for CausVid's LoRA", kijai={"flowmatch_causvid": ""}),
+    SolverFacts("kijai:euler", "and the like are that pack's own", kijai={"euler": ""}),
+    SolverFacts("kijai:euler/beta", package=_SCIPY, kijai={"euler/beta": ""}),
+    SolverFacts("kijai:unipc", package=_DIFFUSERS, kijai={"unipc": ""}),
+    SolverFacts("kijai:unipc/beta", package=_SCIPY, kijai={"unipc/beta": ""}),
+    SolverFacts("kijai:lcm", draws=True, kijai={"lcm": ""}),
+    SolverFacts("kijai:lcm/beta", package=_SCIPY, draws=True, kijai={"lcm/beta": ""}),
+    SolverFacts("kijai:res_multistep", kijai={"res_multistep": ""}),
 )
 SOLVERS: Mapping[str, SolverFacts] = {row.name: row for row in _ROWS}
 
@@ -82,7 +86,8 @@ def by_package() -> dict[Package, list[str]]:
 def solvers_help() -> str:
     """One line about all of them."""
     told = [f"{row.name} {row.help}" for row in SOLVERS.values() if row.help]
-    for package, names in by_package().items():
+    for package, needing in by_package().items():
+        names = list(dict.fromkeys("*/beta" if name.endswith("/beta") else name for name in needing))
         told.append(f"{listed(names)} {'need' if len(names) > 1 else 'needs'} {package.name}")
     return "; ".join(told)
 

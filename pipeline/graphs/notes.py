@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from ..errors import InputError
+from ..export.exported import Take
 
 MOST_REFUSALS = 50  # that are listed
 
@@ -21,14 +22,38 @@ class Notes:
     Attributes:
         said: what became something else, or was left out.
         refused: what has no equivalent or is missing, a sentence each.
+        others, nears, precisions: see ``Take``.
     """
 
     said: list[str] = field(default_factory=list)
     refused: list[str] = field(default_factory=list)
+    others: list[str] = field(default_factory=list)
+    nears: list[str] = field(default_factory=list)
+    precisions: list[str] = field(default_factory=list)
 
     def append(self, sentence: str) -> None:
         """Say something."""
         self.said.append(sentence)
+
+    def other(self, because: str, sentence: str = "") -> None:
+        """The video is another take, with a sentence where that does not say what it is about."""
+        self.others.append(because)
+        self.said.extend([sentence] if sentence else [])
+
+    def near(self, upto: str, sentence: str = "") -> None:
+        """The video is the same take up to something."""
+        self.nears.append(upto)
+        self.said.extend([sentence] if sentence else [])
+
+    def precision(self, what: str, sentence: str = "") -> None:
+        """Something rounds otherwise."""
+        self.precisions.append(what)
+        self.said.extend([sentence] if sentence else [])
+
+    @property
+    def take(self) -> Take:
+        """What all of it means for the video."""
+        return Take(*(tuple(dict.fromkeys(found)) for found in (self.others, self.nears, self.precisions)))
 
     def extend(self, sentences: Iterable[str]) -> None:
         """Say several things."""

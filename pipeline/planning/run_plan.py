@@ -32,7 +32,7 @@ from ..residency.host_memory import host_memory_notice
 from ..sampling.guidance import branches_of_steps
 from ..sampling.solvers import make_solver
 from ..settings.definition import Settings
-from ..settings.validation import shift_of, steps_of, warnings_for
+from ..settings.validation import shift_of, steps_of, steps_taken, warnings_for
 from .checked import check_files
 from .machine import Machine, choose_machine, choose_vae, computes, free_memory
 from .memory import MARGIN, MemoryEstimate, Placement, VaePlan, host_bytes, plan_memory
@@ -227,7 +227,7 @@ def plan_run(models: ModelsPlan, settings: Settings, job: Job, loaded: bool = Fa
     )
     size = target_size(settings.size, reference.height, reference.width)
     scales = settings.sample_text_guide_scale, settings.sample_audio_guide_scale
-    branches = branches_of_steps(steps_of(settings), *scales, settings.sample_audio_guide_steps)
+    branches = branches_of_steps(len(steps_taken(settings)), *scales, settings.sample_audio_guide_steps)
     prompts = (job.prompt, job.negative_prompt) if "drop_text" in branches[0] else (job.prompt,)
     if not_cached(prompts, models.text_identity, default_cache_dir(), models.embeddings):
         load_text_encoder(models.files.encoders.text, "meta", torch.float32)

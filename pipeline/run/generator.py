@@ -165,7 +165,7 @@ class Generator:
         except InputError:
             remove_state(path)
             raise
-        before = Before() if state is None else Before(state.windows, state.motion)
+        before = Before() if state is None else Before(state.windows, state.motion, state.noise)
         with Recording(writer, prepared.identity, before.windows, settings.base_seed, self.progress) as recording:
             self._feed(recording, plan, before)
         self.progress(Finished(path))
@@ -216,14 +216,14 @@ class Generator:
             sink.look()
             self.progress(event)
 
-        for window, motion in self._stream(plan, before, listen):
-            sink.take(window, motion)
+        for window, state in self._stream(plan, before, listen):
+            sink.take(window, state)
         sink.finish()
 
     def _stream(
         self, plan: RunPlan, before: Before, progress: Progress, noise: NoiseSource | None = None
-    ) -> Iterator[tuple[Window, torch.Tensor]]:
-        """Windows with the motion frames that follow them, after those that were made before."""
+    ) -> Iterator[tuple[Window, Before]]:
+        """Windows, each with what the next one needs, after those that were made before."""
         spans = plan.spans
         if before.windows == len(spans):
             self.progress(RunStarted(len(spans), plan.frames, plan.frames / FPS, len(spans), plan.frames / FPS))

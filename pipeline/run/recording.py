@@ -5,11 +5,10 @@ Whatever ends a run, the windows so far play, and the run goes on after them. Kn
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-
-import torch
 
 from ..media.audio import FPS
 from ..media.writer import VideoWriter
@@ -17,7 +16,7 @@ from ..settings.roles import Json
 from .handover import Handover
 from .progress import Kept, Progress, WindowDone
 from .resume import RunState, begin_state, remove_state, save_state
-from .streaming import Window
+from .streaming import Before, Window
 
 
 class Recording:
@@ -59,8 +58,9 @@ class Recording:
             self._writer.__exit__(kind, error, traceback)
             remove_state(self.path)
 
-    def take(self, window: Window, motion: torch.Tensor) -> None:
-        write = partial(self._write, window, motion.cpu())
+    def take(self, window: Window, state: Before) -> None:
+        on_host = replace(state, motion=None if state.motion is None else state.motion.cpu())
+        write = partial(self._write, window, on_host)
         self._handover.give(write, partial(self._tell_done, window.index, window.count))
 
     def look(self) -> None:
@@ -70,12 +70,12 @@ class Recording:
         self._handover.wait()
         self._writer.finish()
 
-    def _write(self, window: Window, motion: torch.Tensor) -> None:
+    def _write(self, window: Window, state: Before) -> None:
         if window.index == 0:
             begin_state(self.path, self._identity, anew=True)
         self._writer.write_window(window.frames)
         self._windows = window.index + 1
-        save_state(self.path, RunState(self._identity, self._windows, self._writer.written, motion))
+        save_state(self.path, RunState(self._identity, self._windows, self._writer.written, state.motion, state.noise))
 
     def _tell_done(self, index: int, count: int) -> None:
         self._tell(WindowDone(index, count, self._writer.written.frames / FPS))

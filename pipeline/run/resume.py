@@ -31,6 +31,7 @@ from ..job.output import (
 from ..media.publishing import publish
 from ..media.writer import Written
 from ..planning.windows import WindowSpan
+from ..sampling.noise import NO_STATE
 from ..settings.definition import Settings
 from ..settings.roles import Json
 
@@ -44,12 +45,14 @@ class RunState:
         windows: how many are finished.
         written: what the partial video holds of them.
         motion: the frames that the next window starts from, [3, n, H, W] float32.
+        noise: what its noise follows from, uint8 [n]; empty where that is its number.
     """
 
     identity: dict[str, Json]
     windows: int
     written: Written
     motion: torch.Tensor
+    noise: torch.Tensor = NO_STATE
 
 
 def begin_state(path: Path, identity: dict[str, Json], anew: bool = False) -> None:
@@ -72,9 +75,11 @@ def save_state(path: Path, state: RunState) -> None:
     Raises:
         InputError: it cannot be written, or there is a file of somebody else's.
     """
-    motion = state.motion.cpu().contiguous()
+    tensors = {"motion": state.motion.cpu().contiguous()}
+    if state.noise.numel():
+        tensors["noise"] = state.noise.cpu()
     notes: dict[str, Json] = {"identity": state.identity, "windows": state.windows, "written": asdict(state.written)}
-    notes = {**notes, "checksum": _checksum(notes, motion)}
+    notes = {**notes, "checksum": _checksum(notes, tensors)}
     target, temporary = state_path(path), state_in_writing_path(path)
     made = False
     try:
@@ -82,7 +87,7 @@ def save_state(path: Path, state: RunState) -> None:
         _remove_own(temporary)
         with temporary.open("xb") as file:
             made = True
-            file.write(save({"motion": motion}, {"state": json.dumps(notes)}))
+            file.write(save(tensors, {"state": json.dumps(notes)}))
             file.flush()
             os.fsync(file.fileno())
         _publish_state(temporary, target)
@@ -108,9 +113,11 @@ def _remove_own(file: Path) -> None:
         file.unlink()
 
 
-def _checksum(notes: dict[str, Json], motion: torch.Tensor) -> str:
+def _checksum(notes: dict[str, Json], tensors: dict[str, torch.Tensor]) -> str:
+    motion = tensors["motion"]
     digest = hashlib.sha256(json.dumps([notes, str(motion.dtype), list(motion.shape)], sort_keys=True).encode())
-    digest.update(motion.numpy().data)
+    for tensor in tensors.values():
+        digest.update(tensor.numpy().data)
     return digest.hexdigest()
 
 
@@ -126,13 +133,17 @@ def load_state(path: Path) -> RunState | None:
     try:
         with safe_open(target, framework="pt") as file:
             notes = read_json(file.metadata()["state"])
-            motion = file.get_tensor("motion").clone()  # off the file, and aligned like a fresh one
+            names = [name for name in ("motion", "noise") if name == "motion" or name in file.keys()]
+            tensors = {
+                name: file.get_tensor(name).clone() for name in names
+            }  # off the file, and aligned like fresh ones
+            motion, noise = tensors["motion"], tensors.get("noise", NO_STATE)
             if not motion.isfinite().all():
                 raise ValueError("motion frames that are not finite")
         checksum = notes.pop("checksum", None)
-        if checksum is not None and checksum != _checksum(notes, motion):
+        if checksum is not None and checksum != _checksum(notes, tensors):
             raise ValueError("the checksum is another")
-        state = RunState(notes["identity"], notes["windows"], Written(**notes["written"]), motion)
+        state = RunState(notes["identity"], notes["windows"], Written(**notes["written"]), motion, noise)
         _check_types(state)
     except PermissionError:
         raise
@@ -163,6 +174,8 @@ def _check_types(state: RunState) -> None:
         raise TypeError("the identity or the digest is none")
     if state.motion.dtype != torch.float32 or state.motion.ndim != 4:
         raise TypeError("the motion frames are none")
+    if state.noise.dtype != torch.uint8 or state.noise.ndim != 1:
+        raise TypeError("the noise's state is none")
 
 
 def check_state(path: Path, state: RunState, spans: tuple[WindowSpan, ...], motion: tuple[int, ...]) -> None:

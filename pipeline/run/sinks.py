@@ -7,20 +7,17 @@ from __future__ import annotations
 
 from typing import Protocol
 
-import torch
-
-from .streaming import Window
+from .streaming import Before, Window
 
 
 class Sink(Protocol):
     """Takes windows in order."""
 
-    def take(self, window: Window, motion: torch.Tensor) -> None:
+    def take(self, window: Window, state: Before) -> None:
         """Take the next window. What takes time may go on beside the making of the one after it.
 
         Args:
-            motion: the frames that the next window starts from, [3, n, H, W] in [-1, 1], on any device: all that a
-                run needs to go on from here.
+            state: all that a run needs to go on from here, on any device.
         """
 
     def look(self) -> None:

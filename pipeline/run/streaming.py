@@ -18,6 +18,7 @@ from ..facts.buckets import target_size
 from ..facts.colours import COLOURS
 from ..facts.packs import PACKS
 from ..facts.resizing import resize_steps
+from ..facts.solvers import SOLVERS
 from ..media.audio import FPS
 from ..media.colour import lab_statistics, match_colour
 from ..media.colour_transfer import colour_transfer
@@ -33,11 +34,11 @@ from ..planning.memory import VaePlan
 from ..planning.windows import WindowSpan
 from ..sampling.denoise import Conditions, denoise
 from ..sampling.guidance import AdaptiveProjectedGuidance, Branch, ClassifierFreeGuidance, branches_of_steps
-from ..sampling.noise import window_generator, window_noise
+from ..sampling.noise import NO_STATE, NOISE_MAKERS, Draws
 from ..sampling.solvers import make_solver
 from ..sampling.teacache import COEFFICIENTS_480, COEFFICIENTS_720, TeaCache
 from ..settings.definition import PIXELS_480, Settings
-from ..settings.validation import shift_of, steps_of
+from ..settings.validation import shift_of, steps_of, steps_taken
 from .progress import Decoded, Decoding, Progress, Step, WindowStarted, Working, no_progress
 from .seams import even_seam
 
@@ -117,15 +118,17 @@ class Window:
 
 @dataclass(frozen=True)
 class Before:
-    """What an earlier run has made of a video.
+    """What has been made of a video, and all that the next window needs of it.
 
     Attributes:
         windows: how many.
         motion: the frames that the next one starts from, [3, n, H, W] in [-1, 1]; None if there are no windows.
+        noise: what the next one's noise follows from (``sampling.noise``), uint8 [n]; empty where that is its number.
     """
 
     windows: int = 0
     motion: torch.Tensor | None = None
+    noise: torch.Tensor = NO_STATE
 
 
 class NotFinite(InputError):
@@ -171,9 +174,11 @@ class Streamer:
         self.pack = PACKS[settings.pack]
         alone = self.pack.holds_last and len(spans) == 1
         self.speech = inputs.speech.holding_last() if alone else inputs.speech
+        self.drawn = NOISE_MAKERS[settings.noise](settings.base_seed, models.device)
+        self.steps = steps_taken(settings)
         self.size = target_size(settings.size, inputs.reference.height, inputs.reference.width)
         self.branches = branches_of_steps(
-            steps_of(settings),
+            len(self.steps),
             settings.sample_text_guide_scale,
             settings.sample_audio_guide_scale,
             settings.sample_audio_guide_steps,
@@ -247,20 +252,20 @@ class Streamer:
         return self._cropped[1]
 
     def _denoise(self, span: WindowSpan, encoded: _EncodedReference, held: torch.Tensor) -> torch.Tensor:
-        s = self.settings
-        steps = steps_of(s)
-        generator = window_generator(s.base_seed, span.index)
+        s, steps = self.settings, self.steps
         shape = tuple(encoded.latents.shape)
-        noise = window_noise(generator, shape) if self.noise is None else self.noise(span.index, shape)
+        draws = Draws(shape, held.shape[1], len(steps), SOLVERS[s.sample_solver].draws)
+        noise, generator = self.drawn.begin(span.index, draws)
+        noise = noise if self.noise is None else self.noise(span.index, shape)
         with self.models.using_transformer():
             return denoise(
                 self.models.transformer,
                 _Announced(self.models.blocks, self.progress),
                 noise.to(self.models.device),
                 Conditions(encoded.reference, held, self._contexts(span, encoded), self._guidance()),
-                make_solver(s.sample_solver, steps, shift_of(s), generator),
+                make_solver(s.sample_solver, steps_of(s), shift_of(s), generator, steps),
                 self._teacache(),
-                lambda done, estimate: self.progress(Step(span.index, done, steps, estimate)),
+                lambda done, estimate: self.progress(Step(span.index, done, len(steps), estimate)),
             )
 
     def _contexts(self, span: WindowSpan, encoded: _EncodedReference) -> list[dict[Branch, Context]]:
@@ -379,8 +384,8 @@ def stream(
     progress: Progress = no_progress,
     noise: NoiseSource | None = None,
     before: Before = Before(),
-) -> Iterator[tuple[Window, torch.Tensor]]:
-    """The windows of a video, one after the other, each with the motion frames that the next one starts from.
+) -> Iterator[tuple[Window, Before]]:
+    """The windows of a video, one after the other, each with what the next one needs.
 
     Args:
         before: what there is of the video; the stream goes on after that.
@@ -389,6 +394,8 @@ def stream(
     """
     streamer = Streamer(models, inputs, settings, spans, progress, noise)
     motion = None if before.motion is None else before.motion.to(models.device)
+    if before.noise.numel():
+        streamer.drawn.restore(before.windows, before.noise)
     for span in spans[before.windows :]:
         window, motion = streamer.window(span, motion)
-        yield window, motion
+        yield window, Before(window.index + 1, motion, streamer.drawn.state())

@@ -13,7 +13,7 @@ import torch
 from ..models.transformer.block import Block
 from ..models.transformer.model import Context, StepCache, WanTransformer
 from .guidance import Branch
-from .solvers import TRAIN_TIMESTEPS, Solver
+from .solvers import Solver
 
 
 @dataclass(frozen=True)
@@ -55,10 +55,11 @@ def denoise(
     reference, held = conditions.reference, conditions.held
     latents = noise.clone()
     latents[:, : held.shape[1]] = held
-    for index, (level, branches) in enumerate(zip(solver.levels[:-1], conditions.contexts, strict=True)):
-        velocities = model(latents, reference, float(level * TRAIN_TIMESTEPS), list(branches.values()), blocks, cache)
+    schedule = solver.schedule
+    for index, (timestep, branches) in enumerate(zip(schedule.timesteps, conditions.contexts, strict=True)):
+        velocities = model(latents, reference, timestep, list(branches.values()), blocks, cache)
         velocity = conditions.guide(dict(zip(branches, velocities, strict=True)))
-        estimate = latents - float(level) * velocity
+        estimate = latents - float(schedule.levels[index]) * velocity
         latents = solver.step(index, velocity, latents)
         latents[:, : held.shape[1]] = held
         on_step(index + 1, estimate)

@@ -1,13 +1,13 @@
-"""Timestep schedules and the solvers that walk them.
+"""The solvers that walk a schedule from noise to latents, and the table of them.
 
 The model predicts a velocity, noise minus clean latents, on the straight path
-``x_t = (1 - t) * x_0 + t * noise``; a schedule is a falling list of noise levels t in [0, 1].
-What is known of each solver without computing is in ``facts/solvers.py``.
+``x_t = (1 - t) * x_0 + t * noise``. What is known of each solver without computing is in ``facts/solvers.py``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -16,43 +16,28 @@ import torch
 from ..errors import InputError, in_short
 from ..facts.solvers import SOLVERS
 from ..facts.words import listed
-
-TRAIN_TIMESTEPS = 1000
-DISTILLED_LEVELS = (0.999, 0.75, 0.5, 0.25)
+from . import schedules
+from .noise import drawn_like
+from .schedules import Schedule, Spacing
 
 
 class Solver(Protocol):
-    """Steps from noise to latents. ``levels`` has one entry more than there are steps, the last 0."""
+    """Steps from noise to latents; ``schedule`` is what it walks."""
 
-    levels: np.ndarray
+    schedule: Schedule
 
     def step(self, index: int, velocity: torch.Tensor, latents: torch.Tensor) -> torch.Tensor: ...
 
 
-def shift_levels(levels: np.ndarray, shift: float) -> np.ndarray:
-    """Move noise levels in [0, 1] towards noise: s t / (1 + (s - 1) t) (Esser et al. 2024, eq. 23)."""
-    return shift * levels / (1 + (shift - 1) * levels)
-
-
-def euler_levels(steps: int, shift: float) -> np.ndarray:
-    """Upstream's schedule: evenly from 1000 to 1, shifted, then 0 (wan/multitalk.py). float32."""
-    timesteps = np.append(np.linspace(TRAIN_TIMESTEPS, 1, steps, dtype=np.float32), np.float32(0))
-    return shift_levels(timesteps / TRAIN_TIMESTEPS, shift)
-
-
-def distilled_levels(shift: float) -> np.ndarray:
-    """The four levels that step-distilled LoRAs were made for (Kijai's flowmatch_distill). float32."""
-    return np.append(shift_levels(np.array(DISTILLED_LEVELS), shift), 0).astype(np.float32)
-
-
-def make_solver(name: str, steps: int, shift: float, generator: torch.Generator) -> Solver:
+def make_solver(name: str, steps: int, shift: float, generator: torch.Generator, taken: range | None = None) -> Solver:
     """The solver called ``name``; a new one for every window, since some remember past steps.
 
     Args:
         name: one of ``facts.solvers.SOLVERS``.
-        steps: number of steps; for a solver that was made for one number, that.
+        steps: number of steps of the schedule; for a solver that was made for one number, that.
         shift: shift of the schedule, above 0.
-        generator: CPU generator for the noise that "lcm" adds between steps.
+        generator: for the noise that some add between steps.
+        taken: those of the steps that are taken; None: all.
 
     Raises:
         InputError: a wrong number of steps, or a package that it needs is missing.
@@ -66,15 +51,103 @@ def make_solver(name: str, steps: int, shift: float, generator: torch.Generator)
             f"--sample_solver {name} was made for {facts.steps} steps; --sample_steps is {steps}. "
             f"Set --sample_steps {facts.steps}, or use --sample_solver euler."
         )
-    return MAKERS[name](steps, shift, generator)
+    maker = MAKERS[name]
+    schedule = maker.spacing(steps, shift)
+    return maker.walk(schedule if taken is None else schedule.part(taken), generator)
 
 
 class EulerSolver:
-    def __init__(self, levels: np.ndarray) -> None:
-        self.levels = levels
+    """Straight on from level to level."""
+
+    def __init__(self, schedule: Schedule, generator: torch.Generator | None = None) -> None:
+        self.schedule = schedule
 
     def step(self, index: int, velocity: torch.Tensor, latents: torch.Tensor) -> torch.Tensor:
-        return latents - velocity * float(self.levels[index] - self.levels[index + 1])
+        levels = self.schedule.levels
+        return latents - velocity * float(levels[index] - levels[index + 1])
+
+
+class LcmSolver:
+    """To the clean latents and back to the next level, each time with new noise (Luo et al. 2023, arXiv 2310.04378)."""
+
+    def __init__(self, schedule: Schedule, generator: torch.Generator) -> None:
+        self.schedule = schedule
+        self._generator = generator
+
+    def step(self, index: int, velocity: torch.Tensor, latents: torch.Tensor) -> torch.Tensor:
+        level, following = (float(level) for level in self.schedule.levels[index : index + 2])
+        clean = latents - level * velocity
+        return (1 - following) * clean + following * drawn_like(latents, self._generator)
+
+
+class DpmSolver:
+    """DPM-Solver++ of second order, of the ordinary or of the stochastic equation (Lu et al. 2022, arXiv 2211.01095).
+
+    As Wan and ComfyUI-WanVideoWrapper have it: the first step and the last are of first order, and the stochastic one
+    draws noise for every step, for the last too, where it counts nothing.
+
+    Args:
+        stochastic: whether noise is added.
+    """
+
+    def __init__(self, schedule: Schedule, generator: torch.Generator, stochastic: bool) -> None:
+        self.schedule = schedule
+        self._generator = generator
+        self._stochastic = stochastic
+        self._previous: torch.Tensor | None = None
+        levels = schedule.levels.astype(np.float64)
+        with np.errstate(divide="ignore"):  # the last level is 0
+            self._log_ratios = np.log(1 - levels) - np.log(levels)
+
+    def step(self, index: int, velocity: torch.Tensor, latents: torch.Tensor) -> torch.Tensor:
+        level, following = (float(level) for level in self.schedule.levels[index : index + 2])
+        clean = latents - level * velocity
+        towards = self._extrapolated(index, clean)
+        self._previous = clean
+        left = following * (1 - level) / ((1 - following) * level)  # exp of minus the step in the log of the ratio
+        if not self._stochastic:
+            return following / level * latents + (1 - following) * (1 - left) * towards
+        noise = drawn_like(latents, self._generator)
+        return (
+            following / level * left * latents
+            + (1 - following) * (1 - left**2) * towards
+            + following * (1 - left**2) ** 0.5 * noise
+        )
+
+    def _extrapolated(self, index: int, clean: torch.Tensor) -> torch.Tensor:
+        """Where the path leads to, from this prediction of the clean latents and the one before."""
+        if self._previous is None or index == len(self.schedule.levels) - 2:
+            return clean
+        before, now, after = self._log_ratios[index - 1 : index + 2]
+        return clean + float((after - now) / (now - before) / 2) * (clean - self._previous)
+
+
+class ResMultistepSolver:
+    """The second-order exponential integrator of ComfyUI-WanVideoWrapper's "res_multistep".
+
+    Args:
+        schedule: whose last step is taken straight, as the first.
+    """
+
+    def __init__(self, schedule: Schedule, generator: torch.Generator) -> None:
+        self.schedule = schedule
+        self._previous: torch.Tensor | None = None
+
+    def step(self, index: int, velocity: torch.Tensor, latents: torch.Tensor) -> torch.Tensor:
+        level, following = (float(level) for level in self.schedule.levels[index : index + 2])
+        clean = latents - level * velocity
+        previous, self._previous = self._previous, clean
+        if previous is None or following == 0:
+            return latents + velocity * (following - level)
+        before = float(self.schedule.levels[index - 1])
+        step = np.log(level / following)
+        back = np.log(level / before) / step  # negative: where the last prediction was
+        phi1 = -np.expm1(-step) / step
+        phi2 = (1 - phi1) / step
+        of_previous = phi2 / back
+        return following / level * latents + float(step) * (
+            float(phi1 - of_previous) * clean + float(of_previous) * previous
+        )
 
 
 class Scheduler(Protocol):
@@ -82,72 +155,83 @@ class Scheduler(Protocol):
 
     sigmas: torch.Tensor
     timesteps: torch.Tensor
+    num_inference_steps: int
+
+    def set_timesteps(self, num_inference_steps: int) -> None: ...
+
+    def set_begin_index(self, begin_index: int) -> None: ...
 
     def step(
-        self,
-        model_output: torch.Tensor,
-        timestep: torch.Tensor,
-        sample: torch.Tensor,
-        *,
-        return_dict: bool,
-        **more: torch.Generator,
+        self, model_output: torch.Tensor, timestep: torch.Tensor, sample: torch.Tensor, *, return_dict: bool
     ) -> tuple[torch.Tensor, ...]: ...
 
 
-class DiffusersSolver:
-    """A scheduler of the diffusers library, its timesteps set."""
+class UniPcSolver:
+    """UniPC of second order, as the diffusers library has it (Zhao et al. 2023, arXiv 2302.04867)."""
 
-    def __init__(self, scheduler: Scheduler, **step_arguments: torch.Generator) -> None:
-        self.scheduler = scheduler
-        self.levels = scheduler.sigmas.float().cpu().numpy()
-        self._arguments = step_arguments
+    def __init__(self, schedule: Schedule, generator: torch.Generator) -> None:
+        self.schedule = schedule
+        self._scheduler = _unipc(1.0)
+        self._scheduler.set_timesteps(len(schedule.levels) - 1)
+        self._scheduler.sigmas = torch.from_numpy(schedule.levels)
+        self._scheduler.set_begin_index(0)
 
     def step(self, index: int, velocity: torch.Tensor, latents: torch.Tensor) -> torch.Tensor:
-        timestep = self.scheduler.timesteps[index]
+        timestep = self._scheduler.timesteps[index]
         # The schedulers expect a batch dimension.
-        result = self.scheduler.step(velocity[None], timestep, latents[None], return_dict=False, **self._arguments)
-        return result[0][0]
+        return self._scheduler.step(velocity[None], timestep, latents[None], return_dict=False)[0][0]
 
 
-def _euler(steps: int, shift: float, generator: torch.Generator) -> Solver:
-    return EulerSolver(euler_levels(steps, shift))
-
-
-def _flowmatch_distill(steps: int, shift: float, generator: torch.Generator) -> Solver:
-    return EulerSolver(distilled_levels(shift))
-
-
-def _unipc(steps: int, shift: float, generator: torch.Generator) -> Solver:
-    scheduler = _diffusers_class("UniPCMultistepScheduler", "unipc")(
-        use_flow_sigmas=True, prediction_type="flow_prediction", flow_shift=shift
-    )
+def _unipc_schedule(steps: int, shift: float) -> Schedule:
+    """That of the diffusers library."""
+    scheduler = _unipc(shift)
     scheduler.set_timesteps(steps)
-    return DiffusersSolver(scheduler)
+    return Schedule(scheduler.sigmas.float().cpu().numpy())
 
 
-def _lcm(steps: int, shift: float, generator: torch.Generator) -> Solver:
-    # The levels are shifted already; a shift of 1 keeps the scheduler from doing it again.
-    scheduler = _diffusers_class("FlowMatchLCMScheduler", "lcm")(shift=1.0)
-    scheduler.set_timesteps(sigmas=euler_levels(steps, shift)[:-1].tolist())
-    return DiffusersSolver(scheduler, generator=generator)
-
-
-def _diffusers_class(name: str, solver: str) -> type:
+def _unipc(shift: float) -> Scheduler:
     try:
-        import diffusers
+        from diffusers import UniPCMultistepScheduler
 
-        return getattr(diffusers, name)
+        return UniPCMultistepScheduler(use_flow_sigmas=True, prediction_type="flow_prediction", flow_shift=shift)
     except (ImportError, AttributeError) as error:
         raise InputError(
-            f"--sample_solver {solver}: diffusers does not work here ({in_short(error)}). "
+            f"--sample_solver unipc: diffusers does not work here ({in_short(error)}). "
             "Install it anew, or use --sample_solver euler."
         ) from error
 
 
-# how each solver is made from the number of steps, the shift and a generator
-MAKERS: Mapping[str, Callable[[int, float, torch.Generator], Solver]] = {
-    "euler": _euler,
-    "flowmatch_distill": _flowmatch_distill,
-    "unipc": _unipc,
-    "lcm": _lcm,
+def _dpm(schedule: Schedule, generator: torch.Generator) -> Solver:
+    return DpmSolver(schedule, generator, stochastic=False)
+
+
+def _dpm_sde(schedule: Schedule, generator: torch.Generator) -> Solver:
+    return DpmSolver(schedule, generator, stochastic=True)
+
+
+@dataclass(frozen=True)
+class Maker:
+    """How a solver is made: its schedule from the number of steps and the shift, and what walks it."""
+
+    spacing: Spacing
+    walk: Callable[[Schedule, torch.Generator], Solver]
+
+
+MAKERS: Mapping[str, Maker] = {
+    "euler": Maker(schedules.upstream_schedule, EulerSolver),
+    "flowmatch_distill": Maker(schedules.distilled_schedule, EulerSolver),
+    "unipc": Maker(_unipc_schedule, UniPcSolver),
+    "lcm": Maker(schedules.upstream_schedule, LcmSolver),
+    "dpm++": Maker(schedules.solver_schedule, _dpm),
+    "dpm++_sde": Maker(schedules.solver_schedule, _dpm_sde),
+    "dpm++/beta": Maker(schedules.solver_beta_schedule, _dpm),
+    "dpm++_sde/beta": Maker(schedules.solver_beta_schedule, _dpm_sde),
+    "flowmatch_causvid": Maker(schedules.causvid_schedule, EulerSolver),
+    "kijai:euler": Maker(schedules.flow_schedule, EulerSolver),
+    "kijai:euler/beta": Maker(schedules.flow_beta_schedule, EulerSolver),
+    "kijai:unipc": Maker(schedules.solver_schedule, UniPcSolver),
+    "kijai:unipc/beta": Maker(schedules.solver_beta_schedule, UniPcSolver),
+    "kijai:lcm": Maker(schedules.flow_schedule, LcmSolver),
+    "kijai:lcm/beta": Maker(schedules.flow_beta_schedule, LcmSolver),
+    "kijai:res_multistep": Maker(schedules.thousand_schedule, ResMultistepSolver),
 }

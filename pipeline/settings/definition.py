@@ -16,6 +16,7 @@ from pathlib import Path
 from ..facts import storages
 from ..facts.attention import ATTENTION, attention_help
 from ..facts.colours import COLOURS, colours_help
+from ..facts.noises import NOISES, noises_help
 from ..facts.packs import PACKS, packs_help
 from ..facts.solvers import SOLVERS, solvers_help, steps_help
 from .roles import (
@@ -289,6 +290,21 @@ class Settings:
     )
     base_seed: int = sampling_setting(
         42, "seed of the noise; negative: a random one", VIDEO | FRAMES | UPSTREAM, sampler=13, max=2**64 - 1
+    )
+    noise: str = sampling_setting("window", noises_help(), VIDEO | FRAMES, choices=tuple(NOISES))
+    sample_start_step: int = sampling_setting(
+        0,
+        "step that is the first to be taken, counted from 0; earlier ones are left out",
+        VIDEO | FRAMES,
+        min=0,
+        unit="steps",
+    )
+    sample_end_step: int | None = sampling_setting(
+        None,
+        "step before which sampling ends, with what noise is left (left out: all steps)",
+        VIDEO | FRAMES,
+        min=1,
+        unit="steps",
     )
     use_apg: bool = sampling_setting(
         False, "adaptive projected guidance (arXiv 2410.02416)", VIDEO | FRAMES | UPSTREAM, sampler=15

@@ -83,6 +83,12 @@ def _check_combinations(s: Settings) -> None:
             f"--sample_steps: {s.sample_steps} found, but --sample_solver {s.sample_solver} has exactly "
             f"{steps} steps; give --sample_steps {steps} or --sample_solver euler."
         )
+    if not steps_taken(s):
+        raise InputError(
+            f"--sample_start_step: {s.sample_start_step} found, fewer than "
+            + ("--sample_steps" if s.sample_end_step is None else "--sample_end_step and --sample_steps")
+            + f" ({steps_taken(s).stop}) expected."
+        )
     if s.num_persistent_param_in_dit is not None and s.blocks_to_swap is not None:
         raise InputError(
             "--num_persistent_param_in_dit and --blocks_to_swap both say what stays on the card; give one of them."
@@ -132,6 +138,12 @@ def steps_of(settings: Settings) -> int:
     if settings.sample_steps is not None:
         return settings.sample_steps
     return SOLVERS[settings.sample_solver].steps or USUAL_STEPS
+
+
+def steps_taken(settings: Settings) -> range:
+    """Those of the denoising steps that are taken, by number."""
+    count, end = steps_of(settings), settings.sample_end_step
+    return range(settings.sample_start_step, count if end is None else min(end, count))
 
 
 def shift_of(settings: Settings) -> float:

@@ -10,11 +10,14 @@ import pytest
 from infinitetalk.pipeline.errors import InputError
 from infinitetalk.pipeline.facts import packages
 from infinitetalk.pipeline.facts.attention import ATTENTION, PLAIN, attention_help, automatic_attention, extra_vectors
+from infinitetalk.pipeline.facts.noises import NOISES
 from infinitetalk.pipeline.facts.packages import Package
 from infinitetalk.pipeline.facts.sizes import size_text
 from infinitetalk.pipeline.facts.solvers import SOLVERS, solvers_help, steps_help
 from infinitetalk.pipeline.models.transformer.attention import BACKENDS
-from infinitetalk.pipeline.sampling.solvers import DISTILLED_LEVELS, MAKERS
+from infinitetalk.pipeline.sampling.noise import NOISE_MAKERS
+from infinitetalk.pipeline.sampling.schedules import DISTILLED_LEVELS
+from infinitetalk.pipeline.sampling.solvers import MAKERS
 from infinitetalk.pipeline.settings.definition import setting_infos
 
 ENGINE = Path(packages.__file__).parents[1]
@@ -23,6 +26,7 @@ ENGINE = Path(packages.__file__).parents[1]
 def test_every_row_has_its_code_and_all_code_has_a_row():
     assert list(SOLVERS) == list(MAKERS) == [row.name for row in SOLVERS.values()]
     assert list(ATTENTION) == list(BACKENDS) == [row.name for row in ATTENTION.values()]
+    assert list(NOISES) == list(NOISE_MAKERS) == [row.name for row in NOISES.values()]
     assert SOLVERS["flowmatch_distill"].steps == len(DISTILLED_LEVELS)
 
 
@@ -39,11 +43,12 @@ def test_a_small_file_is_not_nothing(size, text):
 
 def test_settings_offer_the_rows():
     infos = setting_infos()
-    assert infos["sample_solver"].choices == ("euler", "flowmatch_distill", "unipc", "lcm")
+    assert infos["sample_solver"].choices == tuple(SOLVERS) and infos["noise"].choices == tuple(NOISES)
     assert infos["attention"].choices == (
         *("auto", "sdpa", "flash3", "flash3_fp8", "cudnn", "cudnn_fp8", "flash", "sage"),
     )
-    assert solvers_help() == "euler is upstream's; flowmatch_distill is for 4-step LoRAs; unipc and lcm need diffusers"
+    assert solvers_help().startswith("euler is upstream's; flowmatch_distill is for 4-step LoRAs; dpm++_sde is")
+    assert "; unipc and kijai:unipc need diffusers; " in solvers_help()
     assert steps_help() == "40, or 4 with flowmatch_distill"
     assert "flash3_fp8, cudnn_fp8 and sage compute in 8 bits" in attention_help()
 
@@ -97,8 +102,8 @@ def test_a_package_must_be_there_and_new_enough(monkeypatch, version, refused):
 NEW = {
     "facts/solvers.py": ("_ROWS = (\n", '    SolverFacts("midway", "goes half as far", steps=3, comfy=("dpm_2",)),\n'),
     "sampling/solvers.py": (
-        "Callable[[int, float, torch.Generator], Solver]] = {\n",
-        '    "midway": lambda steps, shift, generator: EulerSolver(euler_levels(steps, shift) / 2),\n',
+        "MAKERS: Mapping[str, Maker] = {\n",
+        '    "midway": Maker(lambda n, s: Schedule(schedules.upstream_schedule(n, s).levels / 2), EulerSolver),\n',
     ),
     "facts/attention.py": (
         "_ROWS = (\n",
@@ -156,7 +161,7 @@ plan = describe_computation(choose_machine(settings.replace(device="cpu")), choo
 assert "attention by mirror (asked for; in 8 bits, not exact)" in plan, plan
 solver = make_solver("midway", 3, 7.0, torch.Generator())
 x = torch.ones(2)
-assert torch.equal(solver.step(0, x, x), x - float(solver.levels[0] - solver.levels[1])), solver.levels
+assert torch.equal(solver.step(0, x, x), x - float(solver.schedule.levels[0] - solver.schedule.levels[1]))
 from pathlib import Path
 from infinitetalk.pipeline.checkpoints.files import open_tensors
 from infinitetalk.pipeline.checkpoints.writing import converted_parts, converted_specs, write_safetensors

@@ -28,7 +28,7 @@ def refused(data):
 
 
 def test_a_graph_that_is_refused_for_its_sampler_is_read_to_the_end(api):
-    changed(api, "WanVideoSampler", scheduler="dpm++_sde", start_step=2)
+    changed(api, "WanVideoSampler", scheduler="er_sde", riflex_freq_index=2)
     changed(api, "WanVideoTextEncode", positive_prompt="a | b")
     changed(api, "MultiTalkModelLoader", model="multitalk.safetensors")
     changed(api, "WanVideoClipVisionEncode", strength_1=0.8)
@@ -39,8 +39,8 @@ def test_a_graph_that_is_refused_for_its_sampler_is_read_to_the_end(api):
     for line, part in zip(
         others,
         (
-            "- node 128 (WanVideoSampler): start_step is 2, which has no equivalent here; set it to 0.",
-            "- node 128 (WanVideoSampler): scheduler dpm++_sde has no equivalent here; choose one of",
+            "- node 128 (WanVideoSampler): riflex_freq_index is 2, which has no equivalent here; set it to 0.",
+            "- node 128 (WanVideoSampler): scheduler er_sde has no equivalent here; choose one of",
             "- node 135 (WanVideoTextEncode): has several prompts",
             "- node 120 (MultiTalkModelLoader): multitalk.safetensors are MultiTalk's weights by their name",
             "- node 133 (LoadImage): image is empty; choose a name in the graph.",
@@ -54,8 +54,8 @@ def test_a_graph_that_is_refused_for_its_sampler_is_read_to_the_end(api):
 
 
 def test_one_refusal_is_one_sentence(api):
-    (sentence,) = refused(changed(api, "WanVideoSampler", scheduler="dpm++_sde"))
-    assert sentence.startswith("graph.json: node 128 (WanVideoSampler): scheduler dpm++_sde has no equivalent here")
+    (sentence,) = refused(changed(api, "WanVideoSampler", scheduler="er_sde"))
+    assert sentence.startswith("graph.json: node 128 (WanVideoSampler): scheduler er_sde has no equivalent here")
 
 
 def test_windows_of_comfyuis_own_nodes():
@@ -75,13 +75,13 @@ def test_windows_of_comfyuis_own_nodes():
 
 
 def test_the_shell_shows_all_of_them(api, tmp_path, capsys):
-    changed(api, "WanVideoSampler", scheduler="dpm++_sde", end_step=3)
+    changed(api, "WanVideoSampler", scheduler="er_sde", riflex_freq_index=3)
     path = tmp_path / "graph.json"
     path.write_text(json.dumps(api), encoding="utf-8")
     assert main(["export", str(path)]) == 2
     shown = capsys.readouterr().err
     assert shown.startswith(f"error: export: {path}: 2 things in it cannot be part of a command:\n- node 128")
-    assert "end_step is 3" in shown and "scheduler dpm++_sde" in shown
+    assert "riflex_freq_index is 3" in shown and "scheduler er_sde" in shown
 
 
 def test_what_a_program_fills_in_is_refused(api):

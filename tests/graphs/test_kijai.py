@@ -32,6 +32,7 @@ EXPECTED = {
     "sample_shift": 11.0,
     "base_seed": 1,
     "sample_solver": "flowmatch_distill",
+    "noise": "kijai",
     "offload_model": True,
     "lora_dir": (WEIGHTS / "lightx2v_I2V_14B_480p_cfg_step_distill_rank128_bf16.safetensors",),
     "lora_scale": (0.8,),
@@ -70,7 +71,6 @@ EXPLAINED = (
     "node 205 (MultiTalkWav2VecEmbeds): num_frames is computed by node 199 (SimpleMath+)",
     "--motion_frame 25 is the graph's. The guide suggests 9",
     "--sample_audio_guide_scale 1 is the graph's. The guide suggests 2 with a LoRA",
-    "The same --base_seed draws other noise here",
     "Left out, since they change time, memory or the last digits only",
     "node 202 (easy showAnything): nothing of the video comes from it",
 )
@@ -224,10 +224,13 @@ def test_orders_name_every_widget_once():
 @pytest.mark.parametrize(
     ("kind", "inputs", "expected"),
     [
-        ("WanVideoSampler", {"scheduler": "euler", "steps": 20}, {"sample_solver": "euler", "sample_steps": 20}),
+        ("WanVideoSampler", {"scheduler": "euler", "steps": 20}, {"sample_solver": "kijai:euler", "sample_steps": 20}),
         ("WanVideoSampler", {"scheduler": "multitalk", "steps": 20}, {"sample_solver": "euler", "sample_steps": 4}),
-        ("WanVideoSampler", {"scheduler": "unipc"}, {"sample_solver": "unipc"}),
-        ("WanVideoSampler", {"scheduler": "lcm"}, {"sample_solver": "lcm"}),
+        ("WanVideoSampler", {"scheduler": "unipc"}, {"sample_solver": "kijai:unipc", "noise": "kijai"}),
+        ("WanVideoSampler", {"scheduler": "lcm"}, {"sample_solver": "kijai:lcm"}),
+        ("WanVideoSampler", {"scheduler": "dpm++_sde", "steps": 6}, {"sample_solver": "dpm++_sde", "sample_steps": 6}),
+        ("WanVideoSampler", {"start_step": 1, "end_step": 3}, {"sample_start_step": 1, "sample_end_step": 3}),
+        ("WanVideoSampler", {"denoise_strength": 0.5}, {"sample_start_step": 1}),
         ("WanVideoSampler", {"force_offload": False}, {"offload_model": False}),
         ("WanVideoSampler", {"cfg": 5, "seed": 2**63}, {"sample_text_guide_scale": 5.0, "base_seed": 2**63}),
         ("MultiTalkWav2VecEmbeds", {"audio_cfg_scale": 3}, {"sample_audio_guide_scale": 3.0}),

@@ -20,12 +20,11 @@ def api():
     [
         (
             "WanVideoSampler",
-            {"scheduler": "dpm++_sde"},
-            r"128 .*: scheduler dpm\+\+_sde has no equivalent here; choose one",
+            {"scheduler": "er_sde"},
+            r"128 .*: scheduler er_sde has no equivalent here; choose one",
         ),
-        ("WanVideoSampler", {"start_step": 2}, "start_step is 2, which has no equivalent here; set it to 0"),
-        ("WanVideoSampler", {"end_step": 3}, "end_step is 3, which has no equivalent here; set it to -1"),
-        ("WanVideoSampler", {"denoise_strength": 0.5}, "denoise_strength is 0.5"),
+        ("WanVideoSampler", {"start_step": 4}, "--sample_start_step: 4 found, fewer than --sample_steps"),
+        ("WanVideoSampler", {"start_step": 1, "denoise_strength": 0.5}, "both say where it begins"),
         ("WanVideoSampler", {"riflex_freq_index": 6}, "riflex_freq_index is 6"),
         ("WanVideoSampler", {"samples": ["129", 0]}, "samples .starting from the latents of another video. has no"),
         ("WanVideoSampler", {"cfg": [5.0, 1.0]}, r"cfg is \[5.0, 1.0\], where a number was expected"),

@@ -224,10 +224,20 @@ def test_killed_while_finishing(generator, job, stopped, unbroken, monkeypatch):
     assert packets(stopped) == unbroken
 
 
-@pytest.mark.parametrize("count", [4, 32])
-def test_even_seams_go_on_from_what_was_shown(generator, job, tmp_path, count):
-    """Also where they reach the frames that the next window is held to, as 32 do here."""
-    changed = generator.settings.replace(seam_frames=count)
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"seam_frames": 4},
+        {"seam_frames": 32},
+        {"noise": "kijai", "sample_solver": "dpm++_sde"},
+        {"noise": "upstream", "sample_start_step": 1},
+    ],
+    ids=str,
+)
+def test_what_goes_on_over_windows_goes_on_after_a_stop(generator, job, tmp_path, changes):
+    """Seams from what was shown, also where they reach the frames that the next window is held to, as 32 do here; and
+    one generator of noise for the whole run."""
+    changed = generator.settings.replace(**changes)
     whole = packets(generator.save(job, tmp_path / "whole.mp4", changed))
     generator.progress = after_window(2, KeyboardInterrupt)
     with pytest.raises(KeyboardInterrupt):

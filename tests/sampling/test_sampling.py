@@ -11,7 +11,8 @@ from infinitetalk.pipeline.sampling.guidance import (
     branches_of_steps,
     guidance_branches,
 )
-from infinitetalk.pipeline.sampling.solvers import TRAIN_TIMESTEPS, make_solver
+from infinitetalk.pipeline.sampling.schedules import TRAIN_TIMESTEPS
+from infinitetalk.pipeline.sampling.solvers import make_solver
 from infinitetalk.tests.golden.recipe import random_tensor, read_golden
 from infinitetalk.tests.support.places import DATA
 
@@ -31,13 +32,13 @@ def predictions(call):
 @pytest.mark.parametrize("steps", [1, 4, 8, 40])
 @pytest.mark.parametrize("shift", [2, 5, 7, 11])
 def test_euler_schedule_equals_upstream(steps, shift):
-    levels = solver("euler", steps, shift).levels
+    levels = solver("euler", steps, shift).schedule.levels
     np.testing.assert_allclose(levels * TRAIN_TIMESTEPS, GOLDEN[f"euler.{steps}.{shift}"], rtol=1e-6)
 
 
 @pytest.mark.parametrize("shift", [2, 5, 8, 11])
 def test_distilled_schedule(shift):
-    levels = solver("flowmatch_distill", 4, shift).levels
+    levels = solver("flowmatch_distill", 4, shift).schedule.levels
     np.testing.assert_allclose(levels * TRAIN_TIMESTEPS, GOLDEN[f"distill.{shift}"], rtol=1e-6)
 
 
@@ -52,12 +53,12 @@ def test_solvers_find_the_end_of_a_straight_path(name, steps):
     """On a straight path the velocity is noise minus data everywhere, and every solver is exact."""
     data, noise = random_tensor("data", [4, 3, 6, 8]), random_tensor("noise", [4, 3, 6, 8])
     walker = solver(name, steps, 7)
-    assert walker.levels.shape == (steps + 1,)
-    assert walker.levels[-1] == 0
-    assert (np.diff(walker.levels) < 0).all()
-    x = walker.levels[0] * noise + (1 - walker.levels[0]) * data
+    assert walker.schedule.levels.shape == (steps + 1,)
+    assert walker.schedule.levels[-1] == 0
+    assert (np.diff(walker.schedule.levels) < 0).all()
+    x = walker.schedule.levels[0] * noise + (1 - walker.schedule.levels[0]) * data
     for i in range(steps):
-        level = walker.levels[i]
+        level = walker.schedule.levels[i]
         velocity = (x - data) / float(level)  # points from the data through where we are
         x = walker.step(i, velocity, x)
     assert torch.allclose(x, data, atol=1e-3)
@@ -104,7 +105,7 @@ def test_guidance_by_speech_may_end_after_some_steps(text, guided, without):
 
 def test_each_step_is_asked_for_its_own_branches():
     """The model hears of a branch while there is guidance by the speech, and the guide makes do without it."""
-    asked, level = [], solver("euler", 3, 5).levels
+    asked, level = [], solver("euler", 3, 5).schedule.levels
 
     def model(latents, reference, timestep, contexts, blocks, cache):
         asked.append(contexts)

@@ -87,6 +87,9 @@ OURS = {
     "lora_mode",
     "lora_ignore_unmatched",
     "quant_matmul",
+    "noise",
+    "sample_start_step",
+    "sample_end_step",
 }
 
 

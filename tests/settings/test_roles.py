@@ -169,6 +169,9 @@ sample_text_guide_scale     | value   | -   | yes | yes | flag      | yes
 sample_audio_guide_scale    | value   | -   | yes | yes | flag      | yes
 sample_audio_guide_steps    | value   | -   | yes | yes | said      | yes
 base_seed                   | value   | -   | yes | yes | flag      | yes
+noise                       | value   | -   | yes | yes | said      | yes
+sample_start_step           | value   | -   | yes | yes | said      | yes
+sample_end_step             | value   | -   | yes | yes | said      | yes
 use_apg                     | value   | -   | yes | yes | flag      | yes
 apg_momentum                | value   | -   | yes | yes | flag      | yes
 apg_norm_threshold          | value   | -   | yes | yes | flag      | yes

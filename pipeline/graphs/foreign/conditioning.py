@@ -127,9 +127,11 @@ def plain_prompt(graph: Graph, node: Node) -> str:
 def quantisation(node: Node, weights: str, asked: str, notes: Notes) -> Values:
     """``--quant`` for a transformer's file and what a loader is asked to make of it ("fp8_...", or anything else)."""
     if asked.startswith("fp8"):
-        notes.append(f"{node}: {asked} became --quant fp8, which is e4m3 with a scale for each row.")
+        notes.precision("fp8 weights", f"{node}: {asked} became --quant fp8, which is e4m3 with a scale for each row.")
         return {"quant": "fp8"}
     if "fp8" in weights.lower() and not weights.lower().endswith(".gguf"):
-        notes.append(f"{node}: {weights} is fp8 by its name; --quant fp8 keeps it in 8 bits, LoRAs fused in.")
+        notes.precision(
+            "fp8 weights", f"{node}: {weights} is fp8 by its name; --quant fp8 keeps it in 8 bits, LoRAs fused in."
+        )
         return {"quant": "fp8"}
     return {}

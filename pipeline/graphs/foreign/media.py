@@ -179,11 +179,20 @@ def _check_resize(graph: Graph, node: Node, notes: Notes) -> None:
     if how in ("crop", "fill / crop"):
         position = value(graph, node, "crop_position", "center")
         if position != "center":
-            notes.append(f"{node}: crops at the {position}; here the middle of the picture is kept.")
+            notes.other(
+                "another part of the picture is shown",
+                f"{node}: crops at the {position}; here the middle of the picture is kept.",
+            )
     elif how == "stretch":
-        notes.append(f"{node}: stretches the picture; here it is cropped to the video's shape, undistorted.")
+        notes.other(
+            "the picture is not stretched",
+            f"{node}: stretches the picture; here it is cropped to the video's shape, undistorted.",
+        )
     elif how != "total_pixels":
-        notes.append(f"{node}: {how} fits the picture into a box; here it is cropped to the shape of --size.")
+        notes.near(
+            "how the picture is fitted",
+            f"{node}: {how} fits the picture into a box; here it is cropped to the shape of --size.",
+        )
 
 
 def sound(graph: Graph, node: Node, slot: str, files: Files, notes: Notes) -> Sound:
@@ -230,7 +239,10 @@ def _separator(graph: Graph, node: Node, files: Files, notes: Notes) -> Path:
         return weights(graph, of_kind(graph, node, "model", "MelBandRoFormerModelLoader"), "model_name", _VOICE, files)
     for name, usual in _CHUNKS.items():
         if (found := value(graph, node, name, usual)) != usual:
-            notes.append(f"{node}: {name} {found} is left out; here it is always {usual}.")
+            notes.other(
+                "the voice is separated in other chunks",
+                f"{node}: {name} {found} is left out; here it is always {usual}.",
+            )
     try:
         return files.model(_VOICE, _DEMUCS)
     except InputError:

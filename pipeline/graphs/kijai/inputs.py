@@ -111,9 +111,10 @@ def _shown(graph: Graph, node: Node, files: Files, notes: Notes) -> Values:
         shown = media.picture(graph, node, "start_image", files, notes, exact=True)
         found[shown.setting] = shown.source
         if shown.setting == "video":
-            notes.append(
+            notes.other(
+                "the video is read by time",
                 f"{node}: the graph shows window n the frame n of the video, nearly a still picture; here the video is "
-                "read by time, as InfiniteTalk was made for."
+                "read by time, as InfiniteTalk was made for.",
             )
     return found | _image_encoder(graph, node, shown, files, notes)
 
@@ -126,9 +127,10 @@ def _resizing(graph: Graph, node: Node, size: str, files: Files, notes: Notes) -
     steps = steps_of(graph, nodes, video, sizes.Where(files, notes.quiet()))
     if steps is None:
         names = ", ".join(map(str, nodes))
-        notes.append(
+        notes.near(
+            "how the picture is resized",
             f"{names}: how the picture is resized is not known in full, or has no equivalent; it is scaled bilinearly "
-            "until it covers the video's size, and its middle is cut out."
+            "until it covers the video's size, and its middle is cut out.",
         )
         return {}
     return {"resize": steps or ("lanczos,stretch",)}
@@ -143,14 +145,18 @@ def _colours(graph: Graph, node: Node, notes: Notes) -> Values:
     row = next((row for row in COLOURS.values() if match in row.color_matcher), None)
     if row is None:
         raise refusal(graph, node, f"colormatch {match} has no equivalent here; choose mkl, or disabled")
-    notes.append(f"{node}: colormatch {match} became --color_method {row.name}: {row.exactness}.")
+    told = f"{node}: colormatch {match} became --color_method {row.name}: {row.exactness}."
+    notes.near("colours where many pixels are equal", told) if "hm" in match else notes.append(told)
     return {"color_correction_strength": 1.0, "color_method": row.name}
 
 
 def _image_encoder(graph: Graph, node: Node, shown: media.Picture | None, files: Files, notes: Notes) -> Values:
     encode = feeding(graph, node, "clip_embeds")
     if encode is None:
-        notes.append(f"{node}: clip_embeds is not linked; here the picture always goes through the image encoder too.")
+        notes.other(
+            "the picture goes through the image encoder",
+            f"{node}: clip_embeds is not linked; here the picture always goes through the image encoder too.",
+        )
         return {}
     if encode.kind != "WanVideoClipVisionEncode":
         raise refusal(graph, encode, "this use of the image encoder has no equivalent; use WanVideoClipVisionEncode")
@@ -191,7 +197,10 @@ def speech_settings(graph: Graph, node: Node, files: Files, notes: Notes) -> Val
                 raise refusal(graph, node, f"{name} has no equivalent here; switch it off")
     with notes.part():
         if not value(graph, node, "normalize_loudness"):
-            notes.append(f"{node}: normalize_loudness is off; here loudness is always normalised, as upstream does.")
+            notes.other(
+                "loudness is normalised",
+                f"{node}: normalize_loudness is off; here loudness is always normalised, as upstream does.",
+            )
     found: Values = {}
     limits: list[int | None] = []
     with notes.part():
@@ -216,9 +225,10 @@ def _frame_count(graph: Graph, node: Node, notes: Notes) -> int | None:
     source = computed(graph, node, "num_frames")
     if source is None:
         return whole(graph, node, "num_frames")
-    notes.append(
+    notes.near(
+        "its length, which the graph computes",
         f"{node}: num_frames is computed by {source} when the graph runs. It is left out: the command's video is as "
-        "long as the speech, to the frame; --max_frame_num (25 a second) would cut it."
+        "long as the speech, to the frame; --max_frame_num (25 a second) would cut it.",
     )
     return None
 

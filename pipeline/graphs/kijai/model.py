@@ -80,18 +80,21 @@ def _speech_weights(graph: Graph, node: Node, files: Files) -> Path:
 def _leave_out_speed(graph: Graph, node: Node, notes: Notes) -> None:
     precision, attention = value(graph, node, "base_precision"), value(graph, node, "attention_mode", "sdpa")
     if precision != "bf16":
-        notes.append(
+        notes.precision(
+            f"base_precision {precision}",
             f"{node}: base_precision {precision} is left out; --dtype is auto: bf16, as the weights were made, where "
-            "the GPU has it."
+            "the GPU has it.",
         )
     if attention != "sdpa":
-        notes.append(
+        notes.precision(
+            f"attention by {attention}",
             f"{node}: attention_mode {attention} is left out, --attention is auto; it takes sage and flash too, where "
-            "they are installed."
+            "they are installed.",
         )
     if "compile_args" in node.links:
-        notes.append(
-            f"{linked(graph, node, 'compile_args')}: torch.compile is left out; fused kernels are chosen by --kernels."
+        notes.precision(
+            "a compiled graph",
+            f"{linked(graph, node, 'compile_args')}: torch.compile is left out; fused kernels are chosen by --kernels.",
         )
     if "vram_management_args" in node.links:
         notes.append(

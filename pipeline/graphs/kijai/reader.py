@@ -43,7 +43,7 @@ _NO_EQUIVALENT = {
     "uni3c_embeds": "Uni3C",
     "freeinit_args": "FreeInit",
 }
-_MUST_BE = {"riflex_freq_index": 0, "denoise_strength": 1, "start_step": 0, "end_step": -1}
+_MUST_BE = {"riflex_freq_index": 0}
 _INPUTS: dict[str, Callable[[Graph, Node, Files, Notes], Values]] = {
     "text_embeds": text_settings,
     "model": model_settings,
@@ -80,8 +80,10 @@ def read(graph: Graph, sampler: str, files: Files) -> Exported:
         validate(settings)
     notes.check(graph.name)
     _advise(settings, notes)
-    notes.extend([conditioning.OTHER_NOISE, _ONLY_SPEED, *media.idle(graph, owner)])
-    return Exported(settings, (*notes.said, *files.notes()))
+    notes.near("the sound of silence behind the end of the speech")
+    notes.precision("how weights, VAE and encoders are stored and LoRAs merged", _ONLY_SPEED)
+    notes.extend(media.idle(graph, owner))
+    return Exported(settings, (*notes.said, *files.notes()), notes.take)
 
 
 def _parts(graph: Graph, sampler: Node) -> tuple[Node, ...]:
@@ -117,9 +119,10 @@ def _sampling(graph: Graph, parts: tuple[Node, ...], notes: Notes) -> Values:
     with notes.part():
         if value(graph, holder := _holder(parts, "enhance_hf"), "enhance_hf", False):
             raise refusal(graph, holder, "enhance_hf has no equivalent here; switch it off")
-    values: Values = {}
+    values: Values = {"noise": "kijai"}
     with notes.part():
-        values["sample_steps"] = whole(graph, _holder(parts, "steps"), "steps")
+        steps = values["sample_steps"] = whole(graph, _holder(parts, "steps"), "steps")
+        values |= _steps_taken(graph, parts, steps)
     with notes.part():
         values |= _solver(graph, _holder(parts, "scheduler"), notes)
     with notes.part():
@@ -142,28 +145,46 @@ def _solver(graph: Graph, holder: Node, notes: Notes) -> Values:
         raise refusal(graph, holder, f"scheduler {scheduler} has no equivalent here; choose one of {offered}")
     solver, difference = _SOLVERS[scheduler]
     if difference:
-        notes.append(f"{holder}: scheduler {scheduler} became --sample_solver {solver}: {difference}.")
+        notes.other(
+            f"nothing is known to run scheduler {scheduler}, so nothing was compared",
+            f"{holder}: scheduler {scheduler} became --sample_solver {solver}: {difference}.",
+        )
     steps = {"sample_steps": _MULTITALK_STEPS} if scheduler == "multitalk" else {}
     return {"sample_solver": solver, **steps}
+
+
+def _steps_taken(graph: Graph, parts: tuple[Node, ...], steps: int) -> Values:
+    """Which of the steps are taken: by number, or by how much of the noise is there in the beginning."""
+    start = whole(graph, _holder(parts, "start_step"), "start_step", 0)
+    end = whole(graph, _holder(parts, "end_step"), "end_step", -1)
+    strength = number(graph, holder := _holder(parts, "denoise_strength"), "denoise_strength", 1)
+    if strength < 1:
+        if start:
+            raise refusal(graph, holder, "denoise_strength and start_step both say where it begins; set one of them")
+        start = max(0, steps - int(steps * strength) - 1)
+    return {"sample_start_step": start, **({} if end == -1 else {"sample_end_step": end})}
 
 
 def _cache(graph: Graph, parts: tuple[Node, ...], notes: Notes) -> Values:
     sources = [feeding(graph, _holder(parts, slot), slot) for slot in _CACHES]
     for source in sources:
         if source is not None and source.kind == "WanVideoTeaCache":
-            notes.append(
+            notes.other(
+                "its TeaCache skips other steps",
                 f"{source}: became --use_teacache with its threshold; start_step and end_step are left out, TeaCache "
-                "never skips in the first 5 steps here."
+                "never skips in the first 5 steps here.",
             )
             return {"use_teacache": True, "teacache_thresh": float(number(graph, source, "rel_l1_thresh"))}
         if source is not None:
-            notes.append(f"{source}: this way of skipping steps is left out; all steps are computed.")
+            notes.other("it skips steps", f"{source}: this way of skipping steps is left out; all steps are computed.")
     return {}
 
 
 def _with_guidance(graph: Graph, parts: tuple[Node, ...], settings: Settings, notes: Notes) -> Settings:
     """These nodes multiply the guidance by speech by that by text where both are on; upstream does not."""
     by_text, by_speech = settings.sample_text_guide_scale, settings.sample_audio_guide_scale
+    if by_speech != 1:
+        notes.other("until the end of 2025 that pack used audio_cfg_scale otherwise, and not at all with cfg 1")
     if 1 in (by_text, by_speech):
         return settings
     holder = _holder(parts, "batched_cfg")

@@ -77,8 +77,10 @@ def read(graph: Graph, sampler: str, files: Files) -> Exported:
     with notes.part():
         validate(settings)
     notes.check(graph.name)
-    notes.extend([_SPEECH_NOTE, conditioning.OTHER_NOISE, *media.idle(graph, graph.nodes[sampler])])
-    return Exported(settings, (*notes.said, *files.notes()))
+    notes.other("those nodes encode speech otherwise", _SPEECH_NOTE)
+    notes.other("the same seed draws other noise", conditioning.OTHER_NOISE)
+    notes.extend(media.idle(graph, graph.nodes[sampler]))
+    return Exported(settings, (*notes.said, *files.notes()), notes.take)
 
 
 def _chain(graph: Graph, last: Node) -> list[Node]:

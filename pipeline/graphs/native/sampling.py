@@ -151,14 +151,16 @@ def _solver(graph: Graph, node: Node, sampler: str, scheduler: str, steps: int, 
     if sampler not in _SAMPLERS:
         return solver
     if solver == "euler" and scheduler in _EVEN and steps == SOLVERS["flowmatch_distill"].steps:
-        notes.append(
+        notes.other(
+            "noise levels differ slightly",
             f"{node}: euler with {scheduler} in 4 steps became --sample_solver flowmatch_distill: the same solver on "
-            "nearly the same noise levels."
+            "nearly the same noise levels.",
         )
         return "flowmatch_distill"
-    notes.append(
+    notes.other(
+        "noise levels are spaced otherwise",
         f"{node}: {sampler} with {scheduler} became --sample_solver {solver}: the same solver, but here the {steps} "
-        "noise levels are spaced as upstream spaces them, from 1 to 0.001 before the shift."
+        "noise levels are spaced as upstream spaces them, from 1 to 0.001 before the shift.",
     )
     return solver
 
