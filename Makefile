@@ -13,7 +13,7 @@ PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 PYTEST := -m pytest -q -rs -n auto --maxprocesses=4 --dist loadscope --no-loadscope-reorder
 DEMO := .demo
 
-.PHONY: help demo test test-fast test-long fuzz test-oldest test-newest coverage lint test-lint format golden clean
+.PHONY: help demo test test-fast test-long fuzz test-browser test-oldest test-newest coverage lint test-lint format golden clean
 
 help:
 	@echo "make demo         a talking video from the bundled portrait, speech and small model, and what can be measured on it"
@@ -21,6 +21,7 @@ help:
 	@echo "make test-fast    tests that start no server and no browser and make no whole videos"
 	@echo "make test-long    more cases of what the tests have a sample of"
 	@echo "make fuzz         20 000 more spoilt files: no crash, no wrong result, bounded memory and time"
+	@echo "make test-browser fifty random sequences of what a user does with presets, in a real ComfyUI and a browser"
 	@echo "make test-oldest  all but ComfyUI with the oldest supported PyTorch, transformers and diffusers"
 	@echo "make test-newest  likewise with the newest PyTorch and transformers that pip gives"
 	@echo "make coverage     the lines of the engine that no test reaches"
@@ -45,6 +46,9 @@ test-long: .venv/installed-test
 
 fuzz: .venv/installed-test
 	$(PY) -m infinitetalk.tests.fuzz --numbers 1000-2000
+
+test-browser: .venv/installed-test
+	PRESET_SEQUENCES=50 $(PY) -m pytest -q -rs tests/comfy/test_presets.py
 
 test-oldest: .venv-oldest/installed-test
 	$(PY_OLDEST) $(PYTEST) --ignore=tests/comfy

@@ -6,6 +6,8 @@ from pathlib import Path
 import av
 import pytest
 from infinitetalk.pipeline.facts.downloads import STAND_INS
+from infinitetalk.pipeline.graphs.widgets import BY_LINK
+from infinitetalk.pipeline.job.record import read_record
 from infinitetalk.tests.support.comfy_graphs import executed, node, texts
 from infinitetalk.tests.support.comfy_host import Refused
 
@@ -146,3 +148,19 @@ def test_a_presets_lora_is_stood_in_for_and_the_page_hears_of_it(run, graph, vid
     assert video_of(entry).is_file()
     said = [message.data["text"] for message in seen if message.type == "infinitetalk.notice"]
     assert any(f"{own} is not there" in text and f"{other} takes its place" in text for text in said), said
+
+
+def test_under_a_preset_the_seed_is_free_and_linked_values_win(run, graph, video_of):
+    small = {"size": "64x64", "frame_num": 17, "motion_frame": 5}
+    made = graph({"preset": node("InfiniteTalkPreset", preset="03_balanced"), "steps": node("PrimitiveInt", value=2)})
+    made["sampler"]["inputs"] |= {**small, BY_LINK: " ".join(small), "sample_steps": ["steps", 0], "sample_shift": 1.0}
+    made["sampler"]["inputs"]["preset"] = ["preset", 0]
+    videos = {}
+    for seed in (51, 52):
+        made["sampler"]["inputs"]["base_seed"] = seed
+        entry, _ = run(made)
+        settings = read_record(video_of(entry)).settings
+        assert (settings["base_seed"], settings["sample_steps"], settings["sample_shift"]) == (seed, 2, 7.0)
+        assert settings["sample_audio_guide_scale"] == 3.0
+        videos[seed] = video_of(entry)
+    assert videos[51] != videos[52] and videos[51].read_bytes() != videos[52].read_bytes()

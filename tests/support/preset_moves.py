@@ -101,8 +101,9 @@ HELPERS = """
       if (check) tracker().checkState()
       await settle()
       const saved = (node) => JSON.stringify([node.id, node.widgets_values, node.properties])
-      const states = [tracker().activeState, root().serialize()].map((state) => state.nodes.map(saved).sort().join())
-      return [tracker().undoQueue.length, tracker().redoQueue.length, states[0] === states[1]]
+      const [last, now] = [tracker().activeState, root().serialize()].map((state) => state.nodes.map(saved))
+      const changed = [...last.filter((each) => !now.includes(each)), ...now.filter((each) => !last.includes(each))]
+      return [tracker().undoQueue.length, tracker().redoQueue.length, changed]
     },
     shown(title) {
       return Object.fromEntries(play.of(title).widgets.map((each) => [each.name, [each.value, Boolean(each.disabled)]]))
@@ -159,13 +160,13 @@ class State:
 class Play:
     """Random moves on a page that shows one or two samplers, of which each is compared with an account of its own."""
 
-    def __init__(self, page: Page, workflow: str, seed: int) -> None:
+    def __init__(self, page: Page, workflow: str, seed: int, two: bool | None = None) -> None:
         self.page = page
         self.random = random.Random(seed)
         self.moves: list[str] = []
         page.run(f"app.loadGraphData({workflow})")
         page.run(HELPERS)
-        self.two = self.random.random() < 0.5
+        self.two = self.random.random() < 0.5 if two is None else two
         self.do(f"play.prepare({json.dumps(PRESETS)}, {json.dumps(self.two)})")
         own = {node: {name: value for name, (value, _) in self.read(node).items()} for node in self.nodes}
         self.state = State(own, dict.fromkeys(PRESETS, preset_names()[0]), dict.fromkeys(self.nodes))
@@ -186,8 +187,9 @@ class Play:
         Raises:
             AssertionError: the page has a state of nodes that is not the one that it took for the last.
         """
-        undone, redone, same = self.page.run(f"(async () => {{ await ({script}); return play.done({int(check)}) }})()")
-        assert same, f"nodes have changed by themselves after\n{self.told()}"
+        done = self.page.run(f"(async () => {{ await ({script}); return play.done({int(check)}) }})()")
+        undone, redone, changed = done
+        assert not changed, f"nodes have changed by themselves: {changed} after\n{self.told()}"
         return undone, redone
 
     def read(self, node: str) -> dict[str, tuple[object, bool]]:
