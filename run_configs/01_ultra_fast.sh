@@ -37,6 +37,8 @@ exec "$PYTHON" generate_infinitetalk.py \
     --sample_text_guide_scale 1.0 \
     --sample_audio_guide_scale 2.0 \
     --base_seed 42 \
+    --noise window \
+    --sample_start_step 0 \
     --use_apg false \
     --apg_momentum=-0.75 \
     --apg_norm_threshold 55.0 \

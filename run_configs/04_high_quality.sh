@@ -34,6 +34,8 @@ exec "$PYTHON" generate_infinitetalk.py \
     --sample_text_guide_scale 5.0 \
     --sample_audio_guide_scale 4.0 \
     --base_seed 42 \
+    --noise window \
+    --sample_start_step 0 \
     --use_apg \
     --apg_momentum=-0.75 \
     --apg_norm_threshold 55.0 \

@@ -73,7 +73,12 @@ def _speech_weights(graph: Graph, node: Node, files: Files) -> Path:
     speech = of_kind(graph, node, "multitalk_model", "MultiTalkModelLoader")
     name = text(graph, speech, "model")
     if "infinite" not in name.lower():
-        raise refusal(graph, speech, f"{name} are MultiTalk's weights by their name; choose InfiniteTalk's")
+        raise refusal(
+            graph,
+            speech,
+            f"{name} are MultiTalk's weights by their name; this is a graph for MultiTalk, another model, which is not "
+            "here: choose InfiniteTalk's, and mode infinitetalk, for a video of InfiniteTalk",
+        )
     return weights(graph, speech, "model", "infinitetalk_dir", files)
 
 

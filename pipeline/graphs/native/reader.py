@@ -160,6 +160,8 @@ def _window(graph: Graph, node: Node, files: Files, notes: Notes) -> Values:
         values["vae"] = weights(graph, of_kind(graph, node, "vae", "VAELoader"), "vae_name", "vae", files)
     with notes.part():
         patch = of_kind(graph, node, "model_patch", "ModelPatchLoader")
+        if "multitalk" in (name := text(graph, patch, "name")).lower() and "infinite" not in name.lower():
+            raise refusal(graph, patch, f"{name} are MultiTalk's weights by their name; choose InfiniteTalk's")
         values["infinitetalk_dir"] = weights(graph, patch, "name", "infinitetalk_dir", files)
     return values
 
