@@ -31,6 +31,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ..pipeline.errors import InputError, in_short
 from ..pipeline.facts.model_sizes import WAN_14B as REAL
+from ..pipeline.media.fragments import VideoFormat
 from ..pipeline.media.reference import open_reference
 from ..pipeline.media.writer import VideoWriter
 from ..pipeline.models.image_encoder import ImageEncoder, load_image_encoder
@@ -306,7 +307,10 @@ def measure_window(height: int, width: int, quant: str | None) -> dict[str, obje
 
     found: dict[str, object] = {}
     torch.cuda.reset_peak_memory_stats()
-    with tempfile.TemporaryDirectory() as folder, VideoWriter(Path(folder) / "out.mp4", height, width) as writer:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        VideoWriter(Path(folder) / "out.mp4", VideoFormat(height, width)) as writer,
+    ):
         inputs_ = Inputs(reference, speech, prompt, prompt)
         for window, _ in stream(models, inputs_, settings, spans, listen):
             listen(window)

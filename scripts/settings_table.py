@@ -16,7 +16,23 @@ from typing import Any
 from ..pipeline.settings.definition import NEGATIVE_PROMPT, PROMPT, Settings, setting_infos, setting_types
 from ..pipeline.settings.flags import describe_setting, value_to_text
 from ..pipeline.settings.presets import Preset, load_preset, preset_names
-from ..pipeline.settings.roles import SettingInfo, SettingType, Value
+from ..pipeline.settings.roles import (
+    CONTENT,
+    EFFECTS,
+    FRAMES,
+    JOB,
+    LATER,
+    MACHINE,
+    MODELS,
+    NEUTRAL,
+    OWNERS,
+    RUN,
+    UNREAD,
+    VIDEO,
+    SettingInfo,
+    SettingType,
+    Value,
+)
 
 DOCS = Path(__file__).parent.parent / "docs"
 FILE, CHINESE_FILE = DOCS / "settings.md", DOCS / "settings.zh-CN.md"
@@ -48,6 +64,11 @@ Rules for the command line:
   (upstream: 1000). `input_json`, `audio_save_dir` and the other names and defaults are upstream's where upstream has
   the flag.
 - What is not available yet is refused with a sentence, never accepted and ignored.
+
+The last column is what follows from a setting's roles. Whose it is: of the *job* (what one video is made from), of the
+*models* (fixed while they are loaded), of the *video* (may change from one to the next), of the *run* alone (no video
+carries it). And what of it an unfinished run must have in common with the one that goes on: its *value*, the *content*
+of the file that it names, what this *machine* chose by it, or *nothing*, since it changes no frame.
 
 The negative prompt, where none is given:
 
@@ -119,15 +140,26 @@ def chinese_texts() -> dict[str, Any]:
 def settings_page(language: Language) -> str:
     """The whole page, as Markdown."""
     parts = [language.head.format(negative_prompt=NEGATIVE_PROMPT, prompt=PROMPT)]
-    head = " | ".join(map(language.word, ("flag", "values", "what it does")))
+    head = " | ".join(map(language.word, ("flag", "values", "what it does", "role")))
     group = None
     for name, info in setting_infos().items():
         if info.group != group:
             group = info.group
-            parts.append(f"\n## {language.group(group)}\n\n| {head} |\n|---|---|---|\n")
+            parts.append(f"\n## {language.group(group)}\n\n| {head} |\n|---|---|---|---|\n")
         values = _values(info, setting_types()[name], language.word)
-        parts.append(f"| `--{name}` | {values} | {language.line(name, info, getattr(Settings, name))} |\n")
+        said = language.line(name, info, getattr(Settings, name))
+        parts.append(f"| `--{name}` | {values} | {said} | {_role(info, language.word)} |\n")
     return "".join(parts) + language.presets + _presets_table()
+
+
+_OWNERS = {JOB: "job", MODELS: "models", VIDEO: "video", RUN: "run", LATER: "not available yet", UNREAD: "not read"}
+_EFFECTS = {FRAMES: "value", CONTENT: "content", MACHINE: "machine", NEUTRAL: "nothing"}
+
+
+def _role(info: SettingInfo, word: Callable[[str], str]) -> str:
+    """Whose the setting is, and what of it resuming compares."""
+    said = _OWNERS[info.roles & OWNERS]
+    return word(said) if info.roles & (LATER | UNREAD) else f"{word(said)}, {word(_EFFECTS[info.roles & EFFECTS])}"
 
 
 def _values(info: SettingInfo, expected: SettingType, word: Callable[[str], str]) -> str:

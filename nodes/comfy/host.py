@@ -21,7 +21,7 @@ from PIL import Image
 from server import PromptServer
 
 from ...pipeline.errors import InputError, printable
-from ...pipeline.run.progress import Decoded, Event, Kept, Narrator, Notice, RunStarted, Step, WindowDone, Working
+from ...pipeline.run.progress import Decoded, Event, Narrator, Notice, RunStarted, Step, Stopped, WindowDone, Working
 
 GIB = 2**30
 NOTICE = "infinitetalk.notice"  # message to the browser, which shows it
@@ -122,7 +122,7 @@ class HostProgress:
     def __call__(self, event: Event) -> None:
         comfy.model_management.throw_exception_if_processing_interrupted()
         match event:
-            case Working() | Kept():  # the one says nothing, the other what to do on a command line
+            case Working() | Stopped():  # the one says nothing, the other what to do on a command line
                 return
             case RunStarted():
                 self._windows = event.windows

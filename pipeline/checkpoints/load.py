@@ -24,7 +24,6 @@ def fill(
     *,
     dtype: torch.dtype | Callable[[str], torch.dtype] | None = None,
     device: torch.device | str = "cpu",
-    optional: frozenset[str] = frozenset(),
     skip: Callable[[str], bool] | None = None,
     change: Callable[[str, torch.Tensor], torch.Tensor] | None = None,
 ) -> None:
@@ -37,7 +36,6 @@ def fill(
         dtype: dtype to store floating point parameters in, or a function of the name; None keeps
             the file's.
         device: where the parameters live afterwards.
-        optional: names that may be missing (left as they are).
         skip: names for which it is true are left alone.
         change: gives the values to store for a name and its tensor, on the device, before the cast.
 
@@ -45,10 +43,8 @@ def fill(
         InputError: a name is missing or a shape differs.
     """
     wanted = {name: old for name, old in module.state_dict(keep_vars=True).items() if not (skip and skip(name))}
-    check_names(list(wanted), tensors, what, optional)
+    check_names(list(wanted), tensors, what)
     for name, old in wanted.items():
-        if name not in tensors:
-            continue
         check_shape(name, tuple(old.shape), tensors, what)
         stored_as = dtype(name) if callable(dtype) else dtype
         if change is None:

@@ -2,7 +2,8 @@
 
 Every window has an encoder of its own with the same fixed settings, so it begins with an IDR frame
 and needs nothing of the windows before it: header + fragments in order are a playable file, and the
-same frames give the same bytes however often the work was interrupted. Knows no files and no sound.
+same frames give the same bytes however often the work was interrupted. Knows no files, and of sound no more than how
+many frames go with a second of it.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from fractions import Fraction
 
 import av
 import numpy as np
+
+from .audio import FPS
 
 # x264's bitstream depends on its number of threads, so the number must not be the machine's.
 # Without B-frames a frame's time of decoding is its time of display, and windows can be joined anywhere.
@@ -36,8 +39,8 @@ class VideoFormat:
 
     height: int
     width: int
-    fps: int
-    crf: int
+    fps: int = FPS
+    crf: int = 18
 
 
 @dataclass(frozen=True)

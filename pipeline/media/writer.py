@@ -58,10 +58,7 @@ class VideoWriter:
     def __init__(
         self,
         path: Path,
-        height: int,
-        width: int,
-        fps: int = 25,
-        crf: int = 18,
+        video: VideoFormat,
         audio: Audio | None = None,
         metadata: Mapping[str, object] | None = None,
         continued: Written | None = None,
@@ -72,9 +69,7 @@ class VideoWriter:
 
         Args:
             path: ends in ``.mp4``; its folder is made if it is missing.
-            height, width: of all frames, multiples of 16.
-            fps: frames a second.
-            crf: 1 (best) to 51 (worst); 0 is lossless and for players built on FFmpeg (see ``VideoFormat``).
+            video: what all frames have in common.
             audio: the sound, at its own rate and with its own channels, read again by ``finish``; None for a
                 silent video.
             metadata: settings that JSON can hold, kept in the file under ``METADATA_KEY``.
@@ -93,7 +88,7 @@ class VideoWriter:
         self.written = Written()
         self._created = self._finished = False
         self._hash = hashlib.sha256()
-        self._video = VideoFormat(height, width, fps, crf)
+        self._video = video
         self._audio = audio
         self._overwrite = overwrite
         self._metadata = {**(tags or {}), METADATA_KEY: json.dumps(metadata or {})}

@@ -57,7 +57,7 @@ class Chunking:
 
 @dataclass(frozen=True)
 class _Clip:
-    """Speech and its normalization, which is applied to a part at a time: the whole may be a file of hours."""
+    """Speech and its normalisation, which is applied to a part at a time: the whole may be a file of hours."""
 
     speech: np.ndarray
     mean: float = 0.0
@@ -133,13 +133,13 @@ class SpeechEncoder:
 
     Args:
         model: in eval mode, float32.
-        normalize: give it speech of zero mean and unit variance (``do_normalize`` of its preprocessor_config.json).
+        normalise: give it speech of zero mean and unit variance (``do_normalize`` of its preprocessor_config.json).
         chunking: how long speech is cut up.
     """
 
-    def __init__(self, model: Wav2Vec2Model, normalize: bool = True, chunking: Chunking | None = None) -> None:
+    def __init__(self, model: Wav2Vec2Model, normalise: bool = True, chunking: Chunking | None = None) -> None:
         self.model = model
-        self.normalize = normalize
+        self.normalise = normalise
         self.chunking = chunking or Chunking()
         self._weights = HostWeights()
         self.layers: int = model.config.num_hidden_layers
@@ -191,7 +191,7 @@ class SpeechEncoder:
 
     def _clip(self, speech: np.ndarray) -> _Clip:
         """Normalized as by transformers' Wav2Vec2FeatureExtractor."""
-        if not self.normalize:
+        if not self.normalise:
             return _Clip(speech)
         pieces = [slice(start, start + PIECE) for start in range(0, speech.size, PIECE)]
         mean = sum(speech[piece].sum(dtype=np.float64) for piece in pieces) / speech.size
@@ -228,7 +228,7 @@ class SpeechEncoder:
         with contextlib.ExitStack() as hooks, _true_float32():
             norm = _group_norm(self.model)
             if norm is not None and statistics is not None:
-                hook = norm.register_forward_hook(lambda _, args, output: _normalize_with(norm, args[0], *statistics))
+                hook = norm.register_forward_hook(lambda _, args, output: _normalise_with(norm, args[0], *statistics))
                 hooks.enter_context(hook)
             pieces = []
             for start in range(begin, end, CONVOLVED):
@@ -251,7 +251,7 @@ class SpeechEncoder:
 
     @torch.no_grad()
     def _norm_statistics(self, clip: _Clip) -> tuple[Tensor, Tensor] | None:
-        """Mean and variance [channels] over the clip of what the group norm normalizes; None without group norm."""
+        """Mean and variance [channels] over the clip of what the group norm normalises; None without group norm."""
         if _group_norm(self.model) is None:
             return None
         convolution = self.model.feature_extractor.conv_layers[0].conv
@@ -276,7 +276,7 @@ def _group_norm(model: Wav2Vec2Model) -> nn.GroupNorm | None:
     return norm if isinstance(norm, nn.GroupNorm) else None
 
 
-def _normalize_with(norm: nn.GroupNorm, values: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
+def _normalise_with(norm: nn.GroupNorm, values: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
     """``norm`` of ``values`` [1, channels, n], with statistics from elsewhere."""
     scale = norm.weight * torch.rsqrt(variance.to(values.device) + norm.eps)
     shift = norm.bias - mean.to(values.device) * scale

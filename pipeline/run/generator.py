@@ -32,6 +32,7 @@ from ..job.job import Job
 from ..job.output import path_to_write
 from ..job.record import record_of
 from ..media.audio import FPS
+from ..media.fragments import VideoFormat
 from ..media.writer import VideoWriter
 from ..planning.run_plan import RunPlan, plan_models, plan_run
 from ..settings.definition import Settings, names_with
@@ -159,9 +160,8 @@ class Generator:
         written = None if state is None else state.written
         begin_state(path, prepared.identity)
         try:
-            writer = VideoWriter(
-                path, *plan.size, FPS, settings.crf, plan.soundtrack, metadata, written, tags, settings.overwrite
-            )
+            video = VideoFormat(*plan.size, crf=settings.crf)
+            writer = VideoWriter(path, video, plan.soundtrack, metadata, written, tags, settings.overwrite)
         except InputError:
             remove_state(path)
             raise

@@ -112,7 +112,7 @@ class Finished:
 
 
 @dataclass(frozen=True)
-class Kept:
+class Stopped:
     """The run stops early; ``windows`` finished windows of the video ``path`` lie in ``partial``."""
 
     path: Path
@@ -123,7 +123,7 @@ class Kept:
 
 Preparing = Loading | BlockLoaded | Notice | Fact | RunStarted
 Making = WindowStarted | Working | Step | Decoding | Decoded | WindowDone
-Event = Preparing | Making | Finished | Kept
+Event = Preparing | Making | Finished | Stopped
 
 
 class Console(Protocol):
@@ -193,7 +193,7 @@ class Narrator:
                 return [self._window_done(event)]
             case Finished():
                 return [Line(f"finished after {duration(self._clock() - self._created)}", True)]
-            case Kept(path, partial, windows, seed):
+            case Stopped(path, partial, windows, seed):
                 flags = f"--resume --save_file {shlex.quote(str(path))} --base_seed {seed}"
                 return [
                     Line(f"stopped; {partial} keeps {windows} of {self._windows} windows and plays.", True),

@@ -5,6 +5,8 @@ Whatever ends a run, the windows so far play, and the run goes on after them. Kn
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -13,8 +15,7 @@ from types import TracebackType
 from ..media.audio import FPS
 from ..media.writer import VideoWriter
 from ..settings.roles import Json
-from .handover import Handover
-from .progress import Kept, Progress, WindowDone
+from .progress import Progress, Stopped, WindowDone
 from .resume import RunState, begin_state, remove_state, save_state
 from .streaming import Before, Window
 
@@ -53,7 +54,7 @@ class Recording:
         try:
             self._handover.__exit__(kind, error, traceback)  # waits: the window under way may yet be kept
             if error is not None and self._windows:
-                self._tell(Kept(self.path, self._writer.partial, self._windows, self._seed))
+                self._tell(Stopped(self.path, self._writer.partial, self._windows, self._seed))
         finally:
             self._writer.__exit__(kind, error, traceback)
             remove_state(self.path)
@@ -79,3 +80,43 @@ class Recording:
 
     def _tell_done(self, index: int, count: int) -> None:
         self._tell(WindowDone(index, count, self._writer.written.frames / FPS))
+
+
+class Handover:
+    """Takes work in order. A context manager: leaving it waits for the piece that is under way.
+
+    What a piece of work raises, the next call here raises in the main flow.
+    """
+
+    def __init__(self) -> None:
+        self._thread = ThreadPoolExecutor(max_workers=1)
+        self._under_way: tuple[Future, Callable[[], None]] | None = None
+
+    def __enter__(self) -> Handover:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._thread.shutdown()
+
+    def give(self, work: Callable[[], None], then: Callable[[], None]) -> None:
+        """Begin a piece of work, once the one before is done.
+
+        Args:
+            then: called in the main flow, by the next call that finds the work done.
+        """
+        self.wait()
+        self._under_way = self._thread.submit(work), then
+
+    def look(self) -> None:
+        """See whether the work is done."""
+        if self._under_way is not None and self._under_way[0].done():
+            self.wait()
+
+    def wait(self) -> None:
+        """Wait until the work is done."""
+        if self._under_way is not None:
+            (work, then), self._under_way = self._under_way, None
+            work.result()
+            then()

@@ -8,6 +8,7 @@ import pytest
 import torch
 from infinitetalk import __version__
 from infinitetalk.pipeline.commands.main import main
+from infinitetalk.pipeline.media.fragments import VideoFormat
 from infinitetalk.pipeline.media.writer import VideoWriter
 from infinitetalk.pipeline.settings.definition import NEGATIVE_PROMPT, Settings, setting_types
 from infinitetalk.pipeline.settings.validation import resolve
@@ -24,7 +25,7 @@ def told(capsys, *argv):
 
 
 def write(path, metadata):
-    with VideoWriter(path, 64, 64, metadata=metadata) as writer:
+    with VideoWriter(path, VideoFormat(64, 64), metadata=metadata) as writer:
         writer.write_window(torch.zeros(2, 64, 64, 3, dtype=torch.uint8))
         return writer.finish()
 

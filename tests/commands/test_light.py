@@ -8,6 +8,7 @@ import infinitetalk.pipeline as engine
 import pytest
 import torch
 from infinitetalk.pipeline.commands.table import COMMANDS
+from infinitetalk.pipeline.media.fragments import VideoFormat
 from infinitetalk.pipeline.media.writer import VideoWriter
 from infinitetalk.pipeline.settings.definition import Settings
 from infinitetalk.pipeline.settings.demo import ASSETS, FACE_READER, demo_checkpoint
@@ -48,7 +49,7 @@ GRAPHS += ("tests/data/graphs/native_two_windows_api.json",)
 def video(tmp_path):
     job = {"reference": "me.png", "speech": "a.wav", "prompt": "p", "negative_prompt": "n"}
     record = {"version": "9.9", "settings": resolve(Settings()).as_json(), "job": job}
-    with VideoWriter(tmp_path / "video.mp4", 64, 64, metadata=record) as writer:
+    with VideoWriter(tmp_path / "video.mp4", VideoFormat(64, 64), metadata=record) as writer:
         writer.write_window(torch.zeros(2, 64, 64, 3, dtype=torch.uint8))
         return str(writer.finish())
 

@@ -12,6 +12,7 @@ from infinitetalk.pipeline.evaluation.measures import evaluate_frames
 from infinitetalk.pipeline.evaluation.opening import mouth_curves
 from infinitetalk.pipeline.evaluation.reader import load_reader
 from infinitetalk.pipeline.media.audio import open_audio
+from infinitetalk.pipeline.media.fragments import VideoFormat
 from infinitetalk.pipeline.media.speech import speech_for_model
 from infinitetalk.pipeline.media.writer import VideoWriter
 from infinitetalk.pipeline.settings.demo import FACE_READER
@@ -84,7 +85,7 @@ def test_silence_closes_the_mouth_and_level_does_not_matter():
 @pytest.fixture
 def video(tmp_path, frames):
     path = tmp_path / "talking.mp4"
-    with VideoWriter(path, *frames.shape[1:3], 25, 12, open_audio(SPEECH), {}) as writer:
+    with VideoWriter(path, VideoFormat(*frames.shape[1:3], crf=12), open_audio(SPEECH)) as writer:
         writer.write_window(torch.from_numpy(frames))
         writer.finish()
     return path

@@ -10,6 +10,7 @@ from infinitetalk.pipeline.commands.main import main
 from infinitetalk.pipeline.graphs.places import FolderFiles, PortableFiles
 from infinitetalk.pipeline.graphs.video import read_video
 from infinitetalk.pipeline.job.record import read_record
+from infinitetalk.pipeline.media.fragments import VideoFormat
 from infinitetalk.pipeline.media.writer import VideoWriter
 from infinitetalk.pipeline.settings.definition import NEGATIVE_PROMPT, Settings
 from infinitetalk.pipeline.settings.validation import resolve
@@ -57,7 +58,7 @@ def test_the_exported_line_makes_the_same_frames(command, tmp_path, capsys, monk
 def write(path, settings=None, job=None, tags=None):
     job = {"reference": "me.png", "speech": "a.wav", "prompt": "p", "negative_prompt": NEGATIVE_PROMPT} | (job or {})
     metadata = {"version": "9.9", "settings": resolve(Settings()).as_json() | (settings or {}), "job": job}
-    with VideoWriter(path, 64, 64, metadata=metadata, tags=tags) as writer:
+    with VideoWriter(path, VideoFormat(64, 64), metadata=metadata, tags=tags) as writer:
         writer.write_window(torch.zeros(2, 64, 64, 3, dtype=torch.uint8))
         return writer.finish()
 

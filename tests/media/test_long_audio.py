@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from infinitetalk.pipeline.media.audio import SAMPLE_RATE, frame_count, open_audio
+from infinitetalk.pipeline.media.fragments import VideoFormat
 from infinitetalk.pipeline.media.speech import speech_for_model
 from infinitetalk.pipeline.media.writer import VideoWriter
 from infinitetalk.pipeline.models.speech_encoder import SpeechEncoder
@@ -84,7 +85,7 @@ def write_all(*paths):
     for path in paths:
         audio = open_audio(path)
         speech_for_model(audio)
-        with VideoWriter(path.with_suffix(".mp4"), 16, 16, fps=1, audio=audio) as writer:
+        with VideoWriter(path.with_suffix(".mp4"), VideoFormat(16, 16, fps=1), audio) as writer:
             writer.write_window(torch.zeros(round(audio.seconds), 16, 16, 3, dtype=torch.uint8))
             writer.finish()
         yield {"peak": peak()}

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+from dataclasses import replace
 from fractions import Fraction
 
 import av
@@ -13,12 +14,14 @@ from infinitetalk.pipeline.errors import InputError
 from infinitetalk.pipeline.job.record import METADATA_KEY
 from infinitetalk.pipeline.media import remux as remux_module
 from infinitetalk.pipeline.media.audio import open_audio
+from infinitetalk.pipeline.media.fragments import VideoFormat
 from infinitetalk.pipeline.media.reference import open_reference
 from infinitetalk.pipeline.media.writer import VideoWriter
 from infinitetalk.tests.golden.recipe import reference_frames
 from infinitetalk.tests.golden.speech import save_wav
 
 HEIGHT, WIDTH = 64, 96
+VIDEO = VideoFormat(HEIGHT, WIDTH)
 WINDOWS = ((0, 17), (17, 18), (18, 30), (30, 40))
 
 
@@ -46,8 +49,8 @@ def tones(tmp_path_factory):
     return make
 
 
-def write(path, frames=FRAMES, windows=WINDOWS, **options):
-    with VideoWriter(path, HEIGHT, WIDTH, **options) as writer:
+def write(path, frames=FRAMES, windows=WINDOWS, video=VIDEO, **options):
+    with VideoWriter(path, video, **options) as writer:
         for start, stop in windows:
             writer.write_window(frames[start:stop])
         return writer.finish()
@@ -73,7 +76,7 @@ def psnr(frames, expected):
 
 
 def test_the_partial_file_plays_between_windows(tmp_path):
-    with VideoWriter(tmp_path / "a.mp4", HEIGHT, WIDTH) as writer:
+    with VideoWriter(tmp_path / "a.mp4", VIDEO) as writer:
         for start, stop in WINDOWS:
             writer.write_window(FRAMES[start:stop])
             assert (writer.written.frames, writer.written.bytes) == (stop, writer.partial.stat().st_size)
@@ -84,12 +87,12 @@ def test_the_partial_file_plays_between_windows(tmp_path):
 
 def test_each_window_begins_with_a_key_frame_and_stands_alone(tmp_path):
     """The seam of resuming: windows 3 and 4 encoded by another writer are the same bytes."""
-    with VideoWriter(tmp_path / "a.mp4", HEIGHT, WIDTH) as writer:
+    with VideoWriter(tmp_path / "a.mp4", VIDEO) as writer:
         marks = []
         for start, stop in WINDOWS:
             writer.write_window(FRAMES[start:stop])
             marks.append(writer.written.bytes)
-    with VideoWriter(tmp_path / "b.mp4", HEIGHT, WIDTH) as other:
+    with VideoWriter(tmp_path / "b.mp4", VIDEO) as other:
         other.write_window(FRAMES[:18])
         tail = other.written.bytes
         other.write_window(FRAMES[18:30])
@@ -101,7 +104,10 @@ def test_each_window_begins_with_a_key_frame_and_stands_alone(tmp_path):
 
 
 def test_a_broken_run_keeps_the_partial_video_and_no_other(tmp_path):
-    with pytest.raises(RuntimeError, match="broken"), VideoWriter(tmp_path / "a.mp4", HEIGHT, WIDTH) as writer:
+    with (
+        pytest.raises(RuntimeError, match="broken"),
+        VideoWriter(tmp_path / "a.mp4", VIDEO) as writer,
+    ):
         writer.write_window(FRAMES[:17])
         raise RuntimeError("broken")
     assert [path.name for path in tmp_path.iterdir()] == ["a.partial.mp4"]
@@ -109,7 +115,7 @@ def test_a_broken_run_keeps_the_partial_video_and_no_other(tmp_path):
 
 
 def test_a_run_broken_before_its_first_window_leaves_nothing(tmp_path):
-    with pytest.raises(RuntimeError, match="broken"), VideoWriter(tmp_path / "a.mp4", HEIGHT, WIDTH):
+    with pytest.raises(RuntimeError, match="broken"), VideoWriter(tmp_path / "a.mp4", VIDEO):
         raise RuntimeError("broken")
     assert not list(tmp_path.iterdir())
 
@@ -118,7 +124,7 @@ def test_a_run_broken_before_its_first_window_leaves_nothing(tmp_path):
 
 
 def test_the_finished_video_is_an_ordinary_mp4_of_the_same_packets(tmp_path, tones):
-    with VideoWriter(tmp_path / "a.mp4", HEIGHT, WIDTH, audio=tones(1, 16000, 3)) as writer:
+    with VideoWriter(tmp_path / "a.mp4", VIDEO, audio=tones(1, 16000, 3)) as writer:
         for start, stop in WINDOWS:
             writer.write_window(FRAMES[start:stop])
         partial = video_packets(writer.partial)
@@ -146,8 +152,8 @@ def test_colours_come_back(tmp_path):
 
 def test_crf_0_is_lossless_and_a_higher_crf_is_smaller(tmp_path):
     busy = torch.from_numpy(reference_frames(40, HEIGHT, WIDTH))
-    assert np.array_equal(decoded(write(tmp_path / "lossless.mp4", busy, crf=0)), busy)
-    sizes = [write(tmp_path / f"{crf}.mp4", busy, crf=crf).stat().st_size for crf in (1, 18, 40)]
+    assert np.array_equal(decoded(write(tmp_path / "lossless.mp4", busy, video=replace(VIDEO, crf=0))), busy)
+    sizes = [write(tmp_path / f"{crf}.mp4", busy, video=replace(VIDEO, crf=crf)).stat().st_size for crf in (1, 18, 40)]
     assert (tmp_path / "lossless.mp4").stat().st_size > sizes[0] > sizes[1] > sizes[2]
 
 
@@ -211,12 +217,18 @@ def test_sound_and_picture_are_interleaved(tmp_path, tones):
 
 @pytest.mark.parametrize("shape", [(0, HEIGHT, WIDTH, 3), (2, WIDTH, HEIGHT, 3), (2, HEIGHT, WIDTH)])
 def test_frames_of_another_shape_are_refused(tmp_path, shape):
-    with VideoWriter(tmp_path / "a.mp4", HEIGHT, WIDTH) as writer, pytest.raises(ValueError, match="frames must be"):
+    with (
+        VideoWriter(tmp_path / "a.mp4", VIDEO) as writer,
+        pytest.raises(ValueError, match="frames must be"),
+    ):
         writer.write_window(torch.zeros(shape, dtype=torch.uint8))
 
 
 def test_finishing_nothing_is_refused(tmp_path):
-    with VideoWriter(tmp_path / "a.mp4", HEIGHT, WIDTH) as writer, pytest.raises(ValueError, match="no window"):
+    with (
+        VideoWriter(tmp_path / "a.mp4", VIDEO) as writer,
+        pytest.raises(ValueError, match="no window"),
+    ):
         writer.finish()
 
 
@@ -225,7 +237,7 @@ def full_disk(*_):
 
 
 def test_a_full_disk_is_said_and_keeps_the_windows_before(tmp_path, monkeypatch):
-    with VideoWriter(tmp_path / "a.mp4", HEIGHT, WIDTH) as writer:
+    with VideoWriter(tmp_path / "a.mp4", VIDEO) as writer:
         writer.write_window(FRAMES[:17])
         monkeypatch.setattr(os, "fsync", full_disk)
         with pytest.raises(InputError, match="No space left.*first 17 frames"):
@@ -235,7 +247,7 @@ def test_a_full_disk_is_said_and_keeps_the_windows_before(tmp_path, monkeypatch)
 
 
 def test_a_disk_that_fills_while_finishing_keeps_the_partial_video(tmp_path, monkeypatch):
-    with VideoWriter(tmp_path / "a.mp4", HEIGHT, WIDTH) as writer:
+    with VideoWriter(tmp_path / "a.mp4", VIDEO) as writer:
         writer.write_window(FRAMES)
         monkeypatch.setattr(os, "fsync", full_disk)
         with pytest.raises(InputError, match="No space left.*first 40 frames"):
@@ -251,7 +263,7 @@ def test_a_copy_that_lost_its_end_unnoticed_does_not_replace_the_partial_video(t
         target.write_bytes(target.read_bytes()[:-200])
 
     monkeypatch.setattr(remux_module, "_copy", lose_the_end)
-    with VideoWriter(tmp_path / "a.mp4", HEIGHT, WIDTH) as writer:
+    with VideoWriter(tmp_path / "a.mp4", VIDEO) as writer:
         writer.write_window(FRAMES)
         with pytest.raises(InputError, match="read back"):
             writer.finish()

@@ -257,13 +257,14 @@ def test_the_choice_on_a_card(monkeypatch):
 
 
 def test_products_are_tried_before_they_are_used(monkeypatch):
-    """A CPU stands for a card here: it has int8 sums and single fp8 scales, but no row-wise ones.
+    """A CPU stands for a card here, one that has int8 sums and single fp8 scales, but no row-wise ones.
 
     By the private functions that find them for a card: the public one gives a CPU none before it tries any.
     """
     before, none = torch.get_rng_state(), Unavailable("no Triton")
     int8 = products._int8_product(CPU, none)
     assert int8.function is integer_sums and int8.reason == "PyTorch's own product, since no Triton"
+    monkeypatch.setattr(products, "scaled_rows", lambda *_: torch.ones(2)[:, None] @ torch.ones(2))
     fp8 = products._fp8_product(FP8, CPU, none)
     assert fp8.function.func is scaled_after and "single scales only" in fp8.reason
     assert torch.equal(torch.get_rng_state(), before)

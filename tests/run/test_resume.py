@@ -18,8 +18,9 @@ import torch
 from infinitetalk.pipeline import Generator, InputError, Job, Settings
 from infinitetalk.pipeline.commands.main import main
 from infinitetalk.pipeline.job.output import state_path
+from infinitetalk.pipeline.media.fragments import VideoFormat
 from infinitetalk.pipeline.media.writer import VideoWriter
-from infinitetalk.pipeline.run.progress import Kept, RunStarted, Step, WindowDone
+from infinitetalk.pipeline.run.progress import RunStarted, Step, Stopped, WindowDone
 from infinitetalk.pipeline.run.resume import begin_state, load_state
 from infinitetalk.pipeline.run.streaming import to_uint8
 from infinitetalk.tests.golden.speech import save_wav
@@ -347,7 +348,7 @@ def test_a_finished_video_is_not_made_again(argv, tmp_path, capsys):
 
 
 def test_two_runs_on_one_output(argv, tmp_path, capsys):
-    with VideoWriter(tmp_path / "out.mp4", 64, 64):
+    with VideoWriter(tmp_path / "out.mp4", VideoFormat(64, 64)):
         assert run(argv, tmp_path / "out") == 2
     assert_refused(capsys, "another process is writing", "another --save_file")
 
@@ -555,7 +556,7 @@ def test_a_disk_that_fills_while_the_next_window_is_made(generator, job, tmp_pat
     with monkeypatch.context() as patch, pytest.raises(InputError, match="the disk is full"):
         patch.setattr(VideoWriter, "write_window", full)
         generator.save(job, tmp_path / "out.mp4")
-    assert [event.windows for event in told if isinstance(event, Kept)] == [2]
+    assert [event.windows for event in told if isinstance(event, Stopped)] == [2]
     assert frames(tmp_path / "out.partial.mp4") == 29
     assert packets(generator.save(job, tmp_path / "out.mp4", resumed(generator))) == unbroken
 

@@ -22,6 +22,7 @@ from infinitetalk.pipeline.graphs.video import read_video
 from infinitetalk.pipeline.job.identity import run_identity
 from infinitetalk.pipeline.job.job import load_job
 from infinitetalk.pipeline.job.record import record_of
+from infinitetalk.pipeline.media.fragments import VideoFormat
 from infinitetalk.pipeline.media.writer import VideoWriter
 from infinitetalk.pipeline.run.generator import Generator
 from infinitetalk.pipeline.settings.definition import Settings, names_on, names_with, setting_infos, setting_types
@@ -334,7 +335,7 @@ def parts(text, name):
 def of_video(settings, name, path):
     """Whether a video's settings have it again, without its default being written."""
     metadata = record_of(resolve(settings), load_job(settings))
-    with VideoWriter(path, 64, 64, metadata=vars(metadata)) as writer:
+    with VideoWriter(path, VideoFormat(64, 64), metadata=vars(metadata)) as writer:
         writer.write_window(torch.zeros(2, 64, 64, 3, dtype=torch.uint8))
         writer.finish()
     return getattr(read_video(path, PortableFiles()).settings, name) == getattr(settings, name)

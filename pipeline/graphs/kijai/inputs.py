@@ -106,17 +106,17 @@ def frame_settings(graph: Graph, node: Node, files: Files, notes: Notes) -> Valu
 def _shown(graph: Graph, node: Node, files: Files, notes: Notes) -> Values:
     """The reference, and the image encoder, which has to see the same."""
     found: Values = {}
-    shown = None
+    start = None
     with notes.part():
-        shown = media.picture(graph, node, "start_image", files, notes, exact=True)
-        found[shown.setting] = shown.source
-        if shown.setting == "video":
+        start = media.picture(graph, node, "start_image", files, notes, exact=True)
+        found[start.setting] = start.source
+        if start.setting == "video":
             notes.other(
                 "the video is read by time",
                 f"{node}: the graph shows window n the frame n of the video, nearly a still picture; here the video is "
                 "read by time, as InfiniteTalk was made for.",
             )
-    return found | _image_encoder(graph, node, shown, files, notes)
+    return found | _image_encoder(graph, node, start, files, notes)
 
 
 def _resizing(graph: Graph, node: Node, size: str, files: Files, notes: Notes) -> Values:
@@ -150,7 +150,7 @@ def _colours(graph: Graph, node: Node, notes: Notes) -> Values:
     return {"color_correction_strength": 1.0, "color_method": row.name}
 
 
-def _image_encoder(graph: Graph, node: Node, shown: media.Picture | None, files: Files, notes: Notes) -> Values:
+def _image_encoder(graph: Graph, node: Node, start: media.Picture | None, files: Files, notes: Notes) -> Values:
     encode = feeding(graph, node, "clip_embeds")
     if encode is None:
         notes.other(
@@ -169,7 +169,7 @@ def _image_encoder(graph: Graph, node: Node, shown: media.Picture | None, files:
                 raise refusal(graph, encode, f"{name} has no equivalent here; set it to {usual}")
     with notes.part():
         again = media.picture(graph, encode, "image_1", files, notes.quiet(), exact=True)
-        if shown is not None and again.source != shown.source:
+        if start is not None and again.source != start.source:
             raise refusal(graph, encode, "encodes another picture than the one that is shown; link the same")
     loader = of_kind(graph, encode, "clip_vision", "CLIPVisionLoader", "LoadWanVideoClipTextEncoder")
     widget = "clip_name" if loader.kind == "CLIPVisionLoader" else "model_name"

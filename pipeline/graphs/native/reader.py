@@ -167,15 +167,15 @@ def _window(graph: Graph, node: Node, files: Files, notes: Notes) -> Values:
 
 
 def _shown(graph: Graph, node: Node, files: Files, notes: Notes) -> Values:
-    shown = media.picture(graph, node, "start_image", files, notes)
-    if shown.setting == "video":
+    start = media.picture(graph, node, "start_image", files, notes)
+    if start.setting == "video":
         raise refusal(
             graph,
             node,
             "is fed with a video, whose frames it keeps as they are; here a video is a reference: load a picture, or "
             "use the nodes of this pack",
         )
-    return {shown.setting: shown.source}
+    return {start.setting: start.source}
 
 
 def _speech(graph: Graph, node: Node, files: Files, notes: Notes) -> Values:
@@ -202,8 +202,8 @@ def _image_encoder(graph: Graph, node: Node, files: Files, notes: Notes) -> Valu
         raise refusal(graph, encode, "this use of the image encoder has no equivalent; use CLIPVisionEncode")
     loader = of_kind(graph, encode, "clip_vision", "CLIPVisionLoader")
     if "start_image" in node.links:
-        shown = media.picture(graph, node, "start_image", files, notes.quiet())
-        if media.picture(graph, encode, "image", files, notes.quiet()).source != shown.source:
+        start = media.picture(graph, node, "start_image", files, notes.quiet())
+        if media.picture(graph, encode, "image", files, notes.quiet()).source != start.source:
             raise refusal(graph, encode, "encodes another picture than the one that is shown; link the same")
     return {"clip_vision": weights(graph, loader, "clip_name", "clip_vision", files)}
 

@@ -3,7 +3,7 @@
 import threading
 
 import pytest
-from infinitetalk.pipeline.run.handover import Handover
+from infinitetalk.pipeline.run.recording import Handover
 
 SOON = 10  # seconds, after which a test has failed
 
