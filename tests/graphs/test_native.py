@@ -106,7 +106,7 @@ def test_widgets_without_names_are_matched_by_position(api):
 
 def test_one_window_is_a_video_of_one_window(api):
     exported = export(one_window(api))
-    assert exported.settings == EXPECTED.replace(max_frame_num=81)
+    assert exported.settings == EXPECTED.replace(max_frame_num=81, noise="comfy")
     assert any("makes 1 window: --max_frame_num 81" in note for note in exported.notes)
 
 
@@ -145,7 +145,7 @@ def in_parts(api, guider):
 
 
 def test_other_samplers(api):
-    one = EXPECTED.replace(max_frame_num=81)
+    one = EXPECTED.replace(max_frame_num=81, noise="comfy")
     one_window(api)["21"] = advanced()
     assert export(api).settings == one.replace(sample_solver="unipc", sample_steps=6)
     guided = {"model": ["20", 0], "positive": ["20", 1], "negative": ["20", 2], "cfg": 1.0}

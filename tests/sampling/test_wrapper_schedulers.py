@@ -76,3 +76,14 @@ def test_windows_that_are_skipped_draw_what_they_would_have_drawn(name):
     assert torch.equal(window(skipping, 2), found)
     resumed.restore(2, state)
     assert torch.equal(window(resumed, 2), found)
+
+
+def test_noise_of_core_is_what_its_samplers_draw():
+    """comfy.sample.prepare_noise: the CPU's own generator, seeded, a batch of one."""
+    before = torch.random.get_rng_state()
+    torch.manual_seed(2**40 + 1)
+    expected = torch.randn([1, 4, 2, 3, 4], dtype=torch.float32, device="cpu")
+    torch.random.set_rng_state(before)
+    noises = NOISE_MAKERS["comfy"](2**40 + 1, CPU)
+    for window in (0, 3):
+        assert torch.equal(noises.begin(window, Draws((4, 2, 3, 4), 1, 3, False))[0], expected[0])

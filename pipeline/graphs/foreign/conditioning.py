@@ -22,10 +22,6 @@ ORDERS: dict[str, tuple[Order, ...]] = {
     "CLIPLoaderGGUF": ({"clip_name": str, "type": str},),
     "CLIPVisionLoader": ({"clip_name": str},),
 }
-OTHER_NOISE = (
-    "The same --base_seed draws other noise here than in that graph: the video is another take of the same. It is the "
-    "same on every device."
-)
 
 
 def of_kind(graph: Graph, node: Node, slot: str, *kinds: str) -> Node:

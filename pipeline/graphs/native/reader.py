@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ...export.exported import Exported, Files
+from ...facts.solvers import SOLVERS
 from ...settings.definition import Settings
 from ...settings.roles import Values
 from ...settings.validation import validate
@@ -78,7 +79,7 @@ def read(graph: Graph, sampler: str, files: Files) -> Exported:
         validate(settings)
     notes.check(graph.name)
     notes.other("those nodes encode speech otherwise", _SPEECH_NOTE)
-    notes.other("the same seed draws other noise", conditioning.OTHER_NOISE)
+    notes.other("those nodes do not hold the motion frames within a step")
     notes.extend(media.idle(graph, graph.nodes[sampler]))
     return Exported(settings, (*notes.said, *files.notes()), notes.take)
 
@@ -218,8 +219,14 @@ def _sampling(samplings: list[Sampling], notes: Notes) -> Values:
                 sentence = f"differs from {first.node} in {both}; windows of one video are sampled alike here"
                 notes.refuse(refusal(other.graph, other.node, sentence))
     if len({sampling.seed for sampling in samplings}) > 1:
-        notes.append(f"Each window has a seed of its own; {first.node}'s is taken, and noise differs by window anyway.")
-    return {**first.settings, "base_seed": first.seed}
+        notes.other(
+            "each window has a seed of its own",
+            f"Each window has a seed of its own; {first.node}'s is taken, and noise differs by window.",
+        )
+        return {**first.settings, "base_seed": first.seed}
+    if SOLVERS[str(first.settings.get("sample_solver", "euler"))].draws:
+        notes.other("the noise that is added in every step is drawn on the card there")
+    return {**first.settings, "base_seed": first.seed, "noise": "comfy"}
 
 
 def _length(s: Settings, windows: int, notes: Notes) -> int:
