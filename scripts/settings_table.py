@@ -7,6 +7,7 @@ from pages_zh.toml, and for settings that are not there from the text of their w
 from __future__ import annotations
 
 import dataclasses
+import json
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -37,6 +38,7 @@ from ..pipeline.settings.roles import (
 DOCS = Path(__file__).parent.parent / "docs"
 FILE, CHINESE_FILE = DOCS / "settings.md", DOCS / "settings.zh-CN.md"
 CHINESE = Path(__file__).parent / "pages_zh.toml"
+HELPS = Path(__file__).parent.parent / "pipeline" / "facts" / "chinese.toml"  # what --help says
 WIDGETS = Path(__file__).parent / "node_texts_zh.toml"
 
 HEAD = """\
@@ -118,7 +120,7 @@ def chinese() -> Language:
     words = texts["words"]
 
     def line(name: str, info: SettingInfo, default: Value) -> str:
-        said = texts["settings"].get(name) or widgets[name][1].rstrip("。")
+        said = _help(name, texts["settings"], widgets)
         if default is not None and default is not False:
             said += f"（{words['default']}：{value_to_text(default)}）"
         return said + ("" if info.landed else f"（{words['landed']}）")
@@ -130,6 +132,18 @@ def chinese() -> Language:
         return texts["groups"][english]
 
     return Language(texts["page"]["head"].lstrip(), texts["page"]["presets"], group, word, line)
+
+
+def with_chinese_helps() -> str:
+    """The engine's chinese.toml, with what every setting does."""
+    said, widgets = chinese_texts()["settings"], tomllib.loads(WIDGETS.read_text(encoding="utf-8"))["slots"]
+    lines = [f"{name} = {json.dumps(_help(name, said, widgets), ensure_ascii=False)}\n" for name in setting_infos()]
+    head, mark, _ = HELPS.read_text(encoding="utf-8").partition("[settings]\n")
+    return head + mark + "".join(lines)
+
+
+def _help(name: str, said: Mapping[str, str], widgets: Mapping[str, list[str]]) -> str:
+    return said.get(name) or widgets[name][1].rstrip("。")
 
 
 def chinese_texts() -> dict[str, Any]:
@@ -199,3 +213,4 @@ def _cell(value: Value) -> str:
 if __name__ == "__main__":
     FILE.write_text(settings_page(english()), encoding="utf-8", newline="\n")
     CHINESE_FILE.write_text(settings_page(chinese()), encoding="utf-8", newline="\n")
+    HELPS.write_text(with_chinese_helps(), encoding="utf-8", newline="\n")

@@ -19,6 +19,7 @@ SMALL = {"device": "cpu", "size": "64x64", "frame_num": 17, "motion_frame": 5, "
 SMALL |= {"sample_text_guide_scale": 1, "sample_audio_guide_scale": 1}
 
 torch.set_num_threads(1)
+os.environ["INFINITETALK_LANG"] = "en"  # sentences are compared, whatever the machine speaks
 
 
 def pytest_xdist_make_scheduler(config, log):

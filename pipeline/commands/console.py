@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TextIO
 
 from ..errors import InputError, printable
+from ..facts.language import spoken
 
 LAYOUT = "\n\t"  # control characters that a result of several lines has
 
@@ -44,7 +45,7 @@ def say(text: str, exact: bool = False) -> None:
 
 def note(text: str) -> None:
     """Anything else, on stderr; where that cannot be written, nobody hears it."""
-    _tell(printable(text, LAYOUT) + "\n")
+    _tell(printable(spoken(text), LAYOUT) + "\n")
 
 
 def _tell(text: str) -> None:
@@ -69,13 +70,14 @@ class Messages:
 
 def refuse(sentence: str) -> None:
     """Why there is no result, as ``error: …``; under torchrun once, and again in the report that it ends with."""
+    sentence = spoken(sentence)
     report = os.environ.get("TORCHELASTIC_ERROR_FILE")
     if report:
         when = {"py_callstack": f"error: {sentence}", "timestamp": str(int(time.time()))}
         with contextlib.suppress(OSError):
             Path(report).write_text(json.dumps({"message": {"message": sentence, "extraInfo": when}}), encoding="utf-8")
     if not report or os.environ.get("RANK", "0") == "0":
-        note(f"error: {sentence}")
+        _tell(printable(f"{spoken('error')}: {sentence}", LAYOUT) + "\n")
 
 
 def ask(question: str) -> str:

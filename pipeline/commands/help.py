@@ -7,12 +7,18 @@ from pathlib import Path
 
 from ..errors import InputError
 from ..export.command import line, own_shell
+from ..facts.language import spoken
 from ..settings.flags import Parser, to_argv
 from ..settings.presets import DEMO, load_preset, settings_with_preset
 from .console import say
 from .table import COMMANDS, near_command
 
 _ABOUT = "InfiniteTalk makes a talking video of any length from a portrait or a video, and speech."
+_MORE = """\
+infinitetalk COMMAND --help tells all about a command; infinitetalk generate --help lists the flags of a
+video. In a clone, python generate_infinitetalk.py is the same program; without words it generates.
+Exit codes: 0 done (also for infinitetalk without words), 2 bad input, 130 interrupted. --version, -V.
+--lang en or zh before or after a command, or LANG, chooses the language of help, errors and notices."""
 _MOST_USED = "generate", "recommend", "download", "doctor"
 
 
@@ -49,14 +55,12 @@ def commands_list() -> str:
             "usage: infinitetalk COMMAND ...",
             "       infinitetalk --ckpt_dir DIR --infinitetalk_dir FILE --wav2vec_dir DIR [flags]",
             "",
-            _ABOUT,
+            spoken(_ABOUT),
             "",
-            "Commands:",
+            spoken("Commands:"),
             *_lines(tuple(COMMANDS)),
             "",
-            "infinitetalk COMMAND --help tells all about a command; infinitetalk generate --help lists the flags of a",
-            "video. In a clone, python generate_infinitetalk.py is the same program; without words it generates.",
-            "Exit codes: 0 done (also for infinitetalk without words), 2 bad input, 130 interrupted. --version, -V.",
+            spoken(_MORE),
         ]
     )
 
@@ -65,16 +69,16 @@ def overview() -> str:
     """What ``infinitetalk`` alone says: what it is, how to see it work, what is used most."""
     return "\n".join(
         [
-            _ABOUT,
+            spoken(_ABOUT),
             "",
-            "A first video, with the small model that is inside (drawn faces; a minute or so without a card):",
+            spoken("A first video, with the small model that is inside (drawn faces; a minute or so without a card):"),
             "",
             demo_command(),
             "",
-            "Most used:",
+            spoken("Most used:"),
             *_lines(_MOST_USED),
             "",
-            "infinitetalk help lists all commands.",
+            spoken("infinitetalk help lists all commands."),
         ]
     )
 
@@ -87,4 +91,4 @@ def demo_command() -> str:
 
 def _lines(names: tuple[str, ...]) -> list[str]:
     width = max(map(len, COMMANDS)) + 2
-    return [f"  {name:<{width}}{COMMANDS[name].line}" for name in names]
+    return [f"  {name:<{width}}{spoken(COMMANDS[name].line)}" for name in names]

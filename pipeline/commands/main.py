@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 from ..errors import InputError
+from ..facts.language import VARIABLE, language_of
 from ..version import __version__
 from .console import note, open_what_is_closed, refuse, say
 from .table import COMMANDS, USUAL, near_command
@@ -30,8 +31,9 @@ def main(argv: list[str] | None = None) -> int:
     """
     _let_threads_sleep()
     open_what_is_closed()
+    before = os.environ.get(VARIABLE)
     try:
-        return _dispatch(sys.argv[1:] if argv is None else argv)
+        return _dispatch(_speaking(sys.argv[1:] if argv is None else argv))
     except InputError as error:
         refuse(str(error))
         return BAD_INPUT
@@ -44,6 +46,22 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         note("\ninterrupted")
         return INTERRUPTED
+    finally:
+        os.environ.pop(VARIABLE, None)
+        os.environ.update({} if before is None else {VARIABLE: before})
+
+
+def _speaking(argv: list[str]) -> list[str]:
+    """The words without ``--lang LANGUAGE``, which holds for all that is said from here on."""
+    rest = list(argv)
+    for place, word in enumerate(argv):
+        name, equals, value = word.partition("=")
+        if name == "--lang":
+            end = place + (1 if equals else 2)
+            os.environ[VARIABLE] = language_of(value if equals else " ".join(argv[place + 1 : end]))
+            del rest[place:end]
+            break
+    return rest
 
 
 def _let_threads_sleep() -> None:

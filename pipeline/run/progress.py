@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from ..errors import printable
+from ..facts.language import spoken
 from ..planning.notices import Notice
 
 if TYPE_CHECKING:
@@ -252,10 +253,10 @@ class ConsoleProgress:
             if line.stays:
                 self._write(line.text, "\n", 0)
             elif self._interactive:
-                self._write(line.text, "", len(line.text))
+                self._write(line.text, "", len(spoken(line.text)))
 
     def _write(self, text: str, end: str, width: int) -> None:
-        text = printable(text)
+        text = printable(spoken(text))
         over = f"\r{text.ljust(self._width)}" if self._interactive else text
         self._console.write(over + end)
         self._width = width

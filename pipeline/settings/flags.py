@@ -15,10 +15,12 @@ from types import MappingProxyType
 from typing import Never
 
 from ..errors import InputError
+from ..facts.language import setting_help, spoken
 from .definition import Settings, setting_infos, setting_types
 from .presets import DEMO, preset_names, settings_with_preset
 from .roles import SettingInfo, SettingType, Single, Value, Values
 
+HEADINGS = ("usage:", "positional arguments:", "options:", "show this help message and exit")
 TRUE_WORDS = ("true", "yes", "on", "1", "t", "y")
 FALSE_WORDS = ("false", "no", "off", "0", "f", "n")
 NONE_WORD = "none"
@@ -66,11 +68,17 @@ class Parser(argparse.ArgumentParser):
         super().__init__(
             prog=prog,
             usage=f"{prog} {words}".rstrip(),
-            description=description,
-            epilog=epilog,
+            description=spoken(description),
+            epilog=spoken(epilog),
             formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(prog, max_help_position=36, width=118),
             allow_abbrev=False,
         )
+
+    def format_help(self) -> str:
+        text = super().format_help()
+        for heading in HEADINGS:
+            text = text.replace(heading, spoken(heading), 1)
+        return text
 
     def error(self, message: str) -> Never:
         raise InputError(f"{message.removeprefix('argument ')}; {self._hint()}")
@@ -130,8 +138,8 @@ def with_settings(parser: Parser, names: Collection[str], helps: Mapping[str, st
         if name not in names:
             continue
         if info.group not in groups:
-            groups[info.group] = parser.add_argument_group(info.group)
-        told = dataclasses.replace(info, help=helps.get(name, info.help))
+            groups[info.group] = parser.add_argument_group(spoken(info.group))
+        told = dataclasses.replace(info, help=helps.get(name) or setting_help(name, info.help))
         _add_flag(groups[info.group], name, told, setting_types()[name], getattr(Settings, name))
     return parser
 
@@ -159,8 +167,8 @@ def describe_setting(info: SettingInfo, default: Value) -> str:
     if info.unit:
         text += f" [{info.unit}]"
     if default is not None and default is not False:
-        text += f" (default: {value_to_text(default)})"
-    return text + ("" if info.landed else " (not available yet)")
+        text += f" ({spoken('default')}: {value_to_text(default)})"
+    return text + ("" if info.landed else f" ({spoken('not available yet')})")
 
 
 def value_from_text(name: str, text: str) -> Single | None:

@@ -38,6 +38,11 @@ def test_the_sizes_in_the_readme_are_those_of_the_table(page):
     assert "infinitetalk download --preset" in text
 
 
+def test_help_in_chinese_is_up_to_date():
+    written = settings_table.HELPS.read_text(encoding="utf-8")
+    assert written == settings_table.with_chinese_helps(), "run: python -m infinitetalk.scripts.settings_table"
+
+
 def test_every_setting_is_told_in_chinese():
     language = settings_table.chinese()
     for name, info in setting_infos().items():
