@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import urllib.error
+import urllib.request
 
 import av
 import pytest
@@ -56,6 +58,29 @@ def test_bad_graphs_are_answered_with_a_sentence(host, graph):
     ):
         answer = asked(host, prompt)
         assert set(answer) == {"error"} and words in answer["error"], answer
+
+
+@pytest.mark.parametrize(
+    ("address", "body", "headers"),
+    [
+        ("export", b"[]", {"Content-Type": "application/json"}),
+        ("export", b"{", {"Content-Type": "application/json"}),
+        ("export", b'{"prompt": {}, "shell": "fish"}', {"Content-Type": "application/json"}),
+        ("export", b'{"prompt": {}}', {"Content-Type": "text/plain"}),
+        ("export", b'{"prompt": {}}', {"Content-Type": "application/json", "Origin": "http://elsewhere.example"}),
+        ("presets", None, {"Origin": "http://elsewhere.example"}),
+    ],
+)
+def test_wrong_requests_are_answered_with_a_sentence_and_no_path(host, address, body, headers):
+    request = urllib.request.Request(f"{host.url}/infinitetalk/{address}", body, headers)
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        urllib.request.urlopen(request, timeout=60)
+    answer = refused.value.read().decode()
+    # ComfyUI itself refuses other origins before it asks us, where it knows that it serves this machine alone
+    assert refused.value.code == 400 or "Origin" in headers and refused.value.code == 403
+    assert str(host.base) not in answer
+    if refused.value.code == 400:
+        assert set(json.loads(answer)) == {"error"}
 
 
 def test_the_node_saves_and_chooses_by_its_link(host, graph):
