@@ -13,7 +13,7 @@ PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 PYTEST := -m pytest -q -rs -n auto --maxprocesses=4 --dist loadscope --no-loadscope-reorder
 DEMO := .demo
 
-.PHONY: help demo test test-fast test-long fuzz test-browser test-oldest test-newest coverage lint test-lint format golden clean
+.PHONY: help demo test test-fast test-long fuzz test-browser test-oldest test-newest coverage lint test-lint format golden compare clean
 
 help:
 	@echo "make demo         a talking video from the bundled portrait, speech and small model, and what can be measured on it"
@@ -28,6 +28,7 @@ help:
 	@echo "make lint         style, imports between rooms, types;  make format  rewrites"
 	@echo "make test-lint    plants faults in a copy and sees that lint finds them"
 	@echo "make golden UPSTREAM=path/to/InfiniteTalk   recomputes tests/data from upstream's own code"
+	@echo "make compare UPSTREAM=path/to/InfiniteTalk FLAGS='...'   one window by both, side by side (no FLAGS: small files)"
 	@echo "make clean        removes the environments and everything that was built"
 
 demo: .venv/installed
@@ -77,6 +78,10 @@ format: .venv/installed-test
 golden: .venv/installed-test
 	@test -n "$(UPSTREAM)" || { echo "Say where upstream's clone is: make golden UPSTREAM=path/to/InfiniteTalk"; exit 2; }
 	$(PY) -m infinitetalk.tests.golden --upstream "$(UPSTREAM)"
+
+compare: .venv/installed-test
+	@test -n "$(UPSTREAM)" || { echo "Say where upstream's clone is: make compare UPSTREAM=path/to/InfiniteTalk"; exit 2; }
+	$(PY) -m infinitetalk.scripts.compare "$(UPSTREAM)" $(FLAGS)
 
 clean:
 	rm -rf .venv .venv-oldest .venv-newest .comfy $(DEMO) build dist infinitetalk.egg-info .pytest_cache .ruff_cache .mypy_cache .import_linter_cache .hypothesis .coverage

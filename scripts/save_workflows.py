@@ -76,14 +76,24 @@ WORKFLOWS: dict[str, dict[str, Node]] = {
             "Choose a picture and a sound file, say what is to be seen, and run. The video is as long as the speech, "
             "and lies under `output/video` from its first window on.\n\n"
             + downloads(*IMAGE_MODELS, *WAV2VEC.values(), LIGHTX2V)
+            + "\n\nSpeech with music: put `MelBandRoformer_fp16.safetensors` (from Kijai/MelBandRoFormer_comfy) or "
+            "torchaudio's `hdemucs_high_trained.pt` into `models/diffusion_models` and choose it in *Separate Voice*; "
+            "with none the sound goes through as it is. The video carries the whole sound either way."
             + f"\n\n{CHINESE['single_image']}",
             (-600, 0),
             (560, 480),
         ),
         "image": Node("LoadImage", (0, 0), {"image": "portrait.png"}, size=(320, 330)),
         "audio": Node("LoadAudio", (0, 400), {"audio": "speech.wav"}, size=(320, 140)),
+        "voice": Node(
+            "InfiniteTalkVoice", (0, 760), {"separate_voice": "none"}, {"audio": ("audio", 0)}, size=(320, 90)
+        ),
         "speech": Node(
-            "InfiniteTalkAudioEncoder", (360, 400), WAV2VEC, {"audio": ("audio", 0)}, tuple(WAV2VEC.values())
+            "InfiniteTalkAudioEncoder",
+            (360, 400),
+            WAV2VEC,
+            {"audio": ("voice", 0), "soundtrack": ("audio", 0)},
+            tuple(WAV2VEC.values()),
         ),
         "lora": Node(
             "InfiniteTalkLoRA", (0, 600), {"lora": LIGHTX2V, "scale": 0.8}, models=(LIGHTX2V,), size=(320, 110)

@@ -45,6 +45,31 @@ def upstream_command(exported: Exported, shell: str, full: bool = False) -> Comm
     Raises:
         InputError: a path that the shell cannot hand over.
     """
+    run = upstream_run(exported, full)
+    comments = [comment(said) for said in run.differences]
+    text = [*comments, write_json(str(run.inputs), run.entries, shell), line(PROGRAM, run.argv, shell)]
+    return Command("\n".join(text), exported.notes, shell)
+
+
+@dataclass(frozen=True)
+class UpstreamRun:
+    """What upstream's script is given.
+
+    Attributes:
+        argv: its flags.
+        inputs: the JSON file that they name.
+        entries: what is to be in it.
+        differences: sentences on what it does otherwise.
+    """
+
+    argv: list[str]
+    inputs: Path
+    entries: dict[str, Json]
+    differences: tuple[str, ...]
+
+
+def upstream_run(exported: Exported, full: bool = False) -> UpstreamRun:
+    """What to give to upstream's script, run in its folder; see ``upstream_command``."""
     settings = resolve(_with_paths(exported.settings))
     said = [*_differences(settings)]
     values = {name: getattr(settings, name) for name in names_with(Role.UPSTREAM)}
@@ -52,14 +77,12 @@ def upstream_command(exported: Exported, shell: str, full: bool = False) -> Comm
         values |= dict(one.changes)
     inputs = Path(json_name(settings))
     values |= {"input_json": inputs, "save_file": _without_mp4(settings.save_file)}
-    comments = [comment(one.comment) for one in said if one.comment]
     entries: dict[str, Json] = {
         "prompt": settings.prompt,
         "cond_video": _text(settings.image or settings.video),
         "cond_audio": {"person1": _text(settings.audio)},
     }
-    text = [*comments, write_json(str(inputs), entries, shell), line(PROGRAM, _argv(values, full), shell)]
-    return Command("\n".join(text), exported.notes, shell)
+    return UpstreamRun(_argv(values, full), inputs, entries, tuple(one.comment for one in said if one.comment))
 
 
 def _text(path: Path | None) -> str:

@@ -13,8 +13,19 @@ from pathlib import Path
 import pytest
 from infinitetalk.pipeline.commands.main import main
 from infinitetalk.tests.support import comfy_host, comfy_install, lora_files, random_checkpoint, shell
-from infinitetalk.tests.support.comfy_graphs import FUSIONX, LIGHTX2V, LOADER, PACK, QUANTISED, SAMPLER, SIZES, node
+from infinitetalk.tests.support.comfy_graphs import (
+    FUSIONX,
+    LIGHTX2V,
+    LOADER,
+    PACK,
+    QUANTISED,
+    SAMPLER,
+    SIZES,
+    VOICE,
+    node,
+)
 from infinitetalk.tests.support.places import ASSETS, ROOT, SPEECH
+from infinitetalk.tests.support.voice_files import write_mel_band
 from safetensors.torch import save_file
 
 CACHE = ROOT / ".comfy"
@@ -63,6 +74,7 @@ def base(host, weights):
     shutil.copytree(weights.ckpt_dir, models / "diffusion_models" / weights.ckpt_dir.name)
     shutil.copy(weights.infinitetalk, models / "diffusion_models")
     shutil.copytree(weights.wav2vec_dir, models / "audio_encoders" / weights.wav2vec_dir.name)
+    write_mel_band(models / "diffusion_models" / VOICE)
     save_file(lora_files.lightx2v_i2v(SIZES), models / "loras" / LIGHTX2V)
     save_file(lora_files.fusionx(SIZES), models / "loras" / FUSIONX)
     quantised = models / "diffusion_models" / "InfiniteTalk" / "quant_models" / QUANTISED

@@ -8,7 +8,7 @@ import subprocess
 import av
 import pytest
 from infinitetalk.pipeline.settings.presets import load_preset, preset_names
-from infinitetalk.tests.support.comfy_graphs import FUSIONX, LIGHTX2V, PACK, node
+from infinitetalk.tests.support.comfy_graphs import FUSIONX, LIGHTX2V, PACK, VOICE, node
 from infinitetalk.tests.support.shell import SCRIPT
 
 SAMPLED = ("sample_steps", "sample_shift", "sample_solver", "sample_text_guide_scale", "sample_audio_guide_scale")
@@ -69,6 +69,8 @@ def random_case(number):
 
 CASES = {
     **{name: preset_case(name) for name in preset_names()},
+    "a voice out of music": ({}, {}, {}),
+    "a voice alone": ({}, {}, {}),
     **{f"random {number}": random_case(number) for number in range(12)},
 }
 LONG = list(CASES)[-9:]
@@ -117,6 +119,11 @@ def graph_of(graph, clip):
         widgets, nodes, links = CASES[name]
         made = graph(nodes=nodes, **widgets)
         made["model"]["inputs"].update(links)
+        if "voice" in name:
+            speech = made["speech"]["inputs"]
+            made["voice"] = node("InfiniteTalkVoice", audio=speech["audio"], separate_voice=VOICE)
+            whole = {} if name.endswith("alone") else {"soundtrack": speech["audio"]}
+            speech.update({"audio": ["voice", 0], **whole})
         if name in DUBS:
             made["image"] = node("LoadVideo", file=clip)
             made["sampler"]["inputs"]["video"] = made["sampler"]["inputs"].pop("image")

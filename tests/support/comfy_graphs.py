@@ -11,6 +11,7 @@ PACK = "My InfiniteTalk 1.0"  # any folder name will do, with spaces and dots in
 SIZES = TINY
 LIGHTX2V = "lightx2v_I2V_14B_480p_cfg_step_distill_rank128_bf16.safetensors"
 FUSIONX = "Wan2.1_I2V_14B_FusionX_LoRA.safetensors"
+VOICE = "MelBandRoformer_fp16.safetensors"
 QUANTISED = "infinitetalk_single_fp8.safetensors"
 LOADER = {
     **{"dit_path": "Wan2.1-I2V-14B-480P", "infinitetalk_dir": "infinitetalk.safetensors"},
