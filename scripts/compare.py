@@ -31,7 +31,7 @@ from ..pipeline.facts.sizes import GIB
 from ..pipeline.job.job import load_job
 from ..pipeline.run.generator import Generator
 from ..pipeline.run.streaming import to_uint8
-from ..pipeline.settings.definition import Settings
+from ..pipeline.settings.definition import NEGATIVE_PROMPT, Settings
 from ..pipeline.settings.flags import parse, to_argv
 from ..pipeline.settings.validation import resolve
 
@@ -110,7 +110,8 @@ def _absolute(settings: Settings) -> Settings:
         for name, value in vars(settings).items()
         if isinstance(value, tuple) and all(isinstance(single, Path) for single in value)
     }
-    return settings.replace(**{**paths, **several, "audio_save_dir": settings.audio_save_dir})
+    same = {name: getattr(settings, name) for name in ("audio_save_dir", "input_json", "save_file")}
+    return settings.replace(**{**paths, **several, **same})
 
 
 @contextlib.contextmanager
@@ -231,6 +232,7 @@ def _small_upstream(folder: Path) -> list[contextlib.AbstractContextManager]:
 
     shapes = json.loads((DATA / "streaming.json").read_text(encoding="utf-8"))["shapes"]
     pipeline = streaming._pipeline(folder, shapes)
+    pipeline.sample_neg_prompt = NEGATIVE_PROMPT
     bucket = {"0.67": ([streaming.HEIGHT, streaming.WIDTH], 1)}
     return [
         mock.patch.object(script, "custom_init", encoder),
