@@ -255,7 +255,7 @@ def test_downloads_are_named_for_every_file_of_the_workflows():
         for name in WORKFLOWS
         for node in json.loads((ROOT / "workflows" / f"{name}.json").read_text())["nodes"]
     }
-    assert {f"InfiniteTalk{name}" for name in NODES} <= used
+    assert {f"InfiniteTalk{name}" for name in NODES if name != "Voice"} <= used  # which speech without music needs not
     assert QUANTISED in URLS
 
 
