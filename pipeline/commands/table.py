@@ -65,6 +65,7 @@ _ROWS = (
     Command("evaluate", "does a drawn face's mouth follow the speech: numbers and a picture", ".evaluate"),
     Command("doctor", "versions, the card, what is fast here, and why what is missing matters", ".doctor"),
     Command("bench", "what the card can do, in two minutes, without weights", ".bench"),
+    Command("completion", "a script that completes commands and flags in bash, zsh, fish or PowerShell", ".completion"),
     Command("help", "this list; with a name, all about that command", ".help"),
 )
 COMMANDS: dict[str, Command] = {row.name: row for row in _ROWS}
