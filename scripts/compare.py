@@ -215,29 +215,27 @@ def _small_upstream(folder: Path) -> list[contextlib.AbstractContextManager]:
 
     Its speech encoder was written for transformers 4, which let it ask for attention maps.
     """
-    import wan
-    from src.audio_analysis.wav2vec2 import Wav2Vec2Model
     from transformers import Wav2Vec2FeatureExtractor
-    from wan.utils import multitalk_utils
-
-    import generate_infinitetalk as script
 
     from ..tests.golden import streaming
     from ..tests.golden.speech import _with_hidden_states
     from ..tests.support.places import DATA
 
+    names = "generate_infinitetalk", "wan", "wan.utils.multitalk_utils", "src.audio_analysis.wav2vec2"
+    script, wan, sizes, speech = map(importlib.import_module, names)
+
     def encoder(*_: object) -> tuple:
-        model = Wav2Vec2Model.from_pretrained(folder / "wav2vec2", attn_implementation="eager").eval()
+        model = speech.Wav2Vec2Model.from_pretrained(folder / "wav2vec2", attn_implementation="eager").eval()
         return Wav2Vec2FeatureExtractor(), _with_hidden_states(model)
 
     shapes = json.loads((DATA / "streaming.json").read_text(encoding="utf-8"))["shapes"]
     pipeline = streaming._pipeline(folder, shapes)
-    pipeline.sample_neg_prompt = NEGATIVE_PROMPT
+    vars(pipeline)["sample_neg_prompt"] = NEGATIVE_PROMPT
     bucket = {"0.67": ([streaming.HEIGHT, streaming.WIDTH], 1)}
     return [
         mock.patch.object(script, "custom_init", encoder),
         mock.patch.object(wan, "InfiniteTalkPipeline", lambda **_: pipeline),
-        mock.patch.dict(multitalk_utils.ASPECT_RATIO_627, bucket, clear=True),
+        mock.patch.dict(sizes.ASPECT_RATIO_627, bucket, clear=True),
     ]
 
 
