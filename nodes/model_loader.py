@@ -34,7 +34,6 @@ class InfiniteTalkModelLoader(io.ComfyNode):
     @classmethod
     def execute(cls, preset: Preset | None = None, lora: LoraChain | None = None, **widgets: object) -> io.NodeOutput:
         from ..pipeline.planning.checked import check_models
-        from ..pipeline.planning.notices import stand_in_notices
 
         values = setting_values(widgets, FILES)
         if lora is not None:
@@ -43,9 +42,16 @@ class InfiniteTalkModelLoader(io.ComfyNode):
             values |= ruled_by_loader(preset, inputs.linked_now(cls.hidden.dynprompt), FILES)
         settings = validate(Settings.of(values))
         check_models(settings, comfy=True)
-        wanted = None if preset is None else preset.as_settings().lora_dir
-        for text in stand_in_notices(wanted, settings.lora_dir or ()):
+        if preset is not None:
+            cls._tell(preset, settings)
+        return io.NodeOutput(ModelChoice(values, None if preset is None else preset.name))
+
+    @classmethod
+    def _tell(cls, preset: Preset, settings: Settings) -> None:
+        """What must not go unseen: that another LoRA takes the place of the preset's."""
+        from ..pipeline.planning.notices import stand_in_notices
+
+        for text in stand_in_notices(preset.as_settings().lora_dir, settings.lora_dir or ()):
             from .comfy import host
 
             host.warn(text)
-        return io.NodeOutput(ModelChoice(values, None if preset is None else preset.name))

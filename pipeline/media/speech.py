@@ -16,7 +16,6 @@ import numpy as np
 from ..errors import InputError, in_short
 from ..facts.packs import UPSTREAM, PackFacts
 from .audio import FPS, SAMPLE_RATE, Audio
-from .sinc import resample, resampled_length
 
 TARGET_LUFS = -23.0
 PIECE = 60 * SAMPLE_RATE  # samples in memory at a time; a multiple of _HOP
@@ -67,6 +66,8 @@ def speech_for_model(audio: Audio, pack: PackFacts = UPSTREAM, frames: int | Non
 def speech_length(audio: Audio, pack: PackFacts = UPSTREAM, frames: int | None = None) -> int:
     """Samples of ``speech_for_model``'s speech."""
     if pack.sinc:
+        from .sinc import resampled_length  # here, since it brings PyTorch, which no refusal waits for
+
         length = resampled_length(audio.num_samples, audio.sample_rate, SAMPLE_RATE)
         return min(length, int(frames / FPS * SAMPLE_RATE)) if pack.cut_first and frames is not None else length
     return math.ceil(audio.num_samples * (float(SAMPLE_RATE) / audio.sample_rate))
@@ -91,6 +92,8 @@ def _heard(audio: Audio, pack: PackFacts) -> Iterator[np.ndarray]:
     if not pack.sinc:
         return _resample((block.mean(axis=0) for block in audio.blocks()), audio.sample_rate)
     first = (block[:1] if pack.first_channel else block.mean(axis=0, keepdims=True) for block in audio.blocks())
+    from .sinc import resample
+
     return (np.ascontiguousarray(piece[0]) for piece in resample(first, audio.sample_rate, SAMPLE_RATE))
 
 

@@ -105,9 +105,11 @@ def loader(monkeypatch):
     """The loader node as ComfyUI calls it, in a host that is only there by name."""
     io = SimpleNamespace(ComfyNode=object, Custom=lambda name: SimpleNamespace(), NodeOutput=lambda *values: values)
     latest, host, folders = ModuleType("comfy_api.latest"), ModuleType("comfy_api"), ModuleType("folder_paths")
+    execution, context = ModuleType("comfy_execution"), ModuleType("comfy_execution.utils")
     latest.io = io
     folders.get_folder_paths = lambda folder: ["."]
-    for module in (host, latest, folders):
+    context.get_executing_context = lambda: None
+    for module in (host, latest, folders, execution, context):
         monkeypatch.setitem(sys.modules, module.__name__, module)
     for name in [name for name in sys.modules if name.startswith("infinitetalk.nodes")]:
         monkeypatch.delitem(sys.modules, name)
