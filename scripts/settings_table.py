@@ -51,7 +51,11 @@ from the code by `python -m infinitetalk.scripts.settings_table`.
 
 Rules for the command line:
 
-- Given flags win over `--preset`, the preset wins over the defaults.
+- Given flags win over `--preset`, the preset over the config, the config over the defaults. `--preset` also takes a
+  file of yours like those in `presets/` (`--preset mine.toml`); its values are recorded, not its name.
+- `infinitetalk.toml` in the working folder, else in the user's folder of configs (`~/.config/infinitetalk/`,
+  `%APPDATA%\\infinitetalk\\`), or `--config FILE`: `[settings]` with `ckpt_dir`, `infinitetalk_dir`, `wav2vec_dir` and
+  what never changes a frame, `[presets.NAME]` with anything. `infinitetalk doctor` tells which counts.
 - Switches (true/false) take an optional value: `--t5_cpu`, `--t5_cpu true` and `--t5_cpu false` all work.
 - The word `none` undoes what a preset sets, where none is a value: `--lora_dir none`. (A file of that name is
   `./none`.)

@@ -15,7 +15,7 @@ from ..job.output import check_output
 from ..planning.checked import check_transformer
 from ..run.progress import ConsoleProgress, no_progress
 from ..settings.definition import Settings, setting_infos
-from ..settings.flags import Parser, settings_from, with_settings
+from ..settings.flags import Parser, config_of, settings_from, with_settings
 from ..settings.roles import Role
 from ..settings.validation import validate
 from .console import Messages, say
@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         InputError: see ``checked`` and ``converting.convert``.
     """
-    settings = with_default_paths(validate(settings_from(args)))
+    settings = with_default_paths(validate(settings_from(args, config_of(args))))
     path, files = checked(settings)
     from .converting import convert
 

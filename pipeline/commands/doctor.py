@@ -15,12 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..checkpoints.lookup import find_file
+from ..errors import InputError
 from ..facts.attention import ATTENTION
 from ..facts.downloads import PARTS, STAND_INS, part_of
 from ..facts.packages import TRITON, Package
 from ..facts.sizes import GIB
 from ..facts.solvers import by_package
 from ..facts.words import listed
+from ..settings.config import PRECEDENCE, find_config, places
 from ..settings.flags import Parser
 from ..version import __version__
 from .console import say
@@ -80,7 +82,7 @@ def run(args: argparse.Namespace) -> int:
 
 def examine(quick: bool = False) -> list[Finding]:
     """Everything, in the order in which it is told; ``quick`` without what needs PyTorch."""
-    found = [*_software(), *_machine(), *_models()]
+    found = [*_software(), *_machine(), *_models(), _config()]
     if quick or PYTORCH.installed() is None:
         return found
     from .ways import cards, ways
@@ -132,6 +134,18 @@ def _video_library() -> Finding:
     if "libx264" not in av.codecs_available:
         return Finding(BAD, "PyAV", f"{av.__version__}, built without libx264: install av from PyPI to write videos")
     return Finding(FINE, "PyAV", f"{av.__version__} with libx264")
+
+
+def _config() -> Finding:
+    """Which config counts, what it says, and what wins over what."""
+    try:
+        config = find_config()
+    except InputError as error:
+        return Finding(BAD, "config", str(error))
+    if config.path is None:
+        return Finding(FINE, "config", f"none ({' or '.join(map(str, places()))}); what counts: {PRECEDENCE}")
+    names = [*config.settings, *(f"preset {name}" for name in config.presets)]
+    return Finding(FINE, "config", f"{config.path}: {', '.join(names) or 'empty'}; what counts: {PRECEDENCE}")
 
 
 def _models() -> list[Finding]:

@@ -15,7 +15,7 @@ from ..job.job import load_job
 from ..job.output import output_path
 from ..run.progress import ConsoleProgress, Loading, no_progress
 from ..settings.definition import ONE_GPU
-from ..settings.flags import Parser, build_parser, settings_from
+from ..settings.flags import Parser, build_parser, config_of, settings_from
 from ..settings.validation import resolve
 from .console import Messages, say
 
@@ -31,7 +31,7 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         InputError: settings or files are not right.
     """
-    settings = with_default_paths(resolve(settings_from(args)))
+    settings = with_default_paths(resolve(settings_from(args, config_of(args))))
     if os.environ.get("WORLD_SIZE", "1") != "1":
         raise InputError(f"torchrun started {os.environ['WORLD_SIZE']} processes, but {ONE_GPU}")
     if settings.resume and settings.save_file is None:

@@ -16,8 +16,9 @@ from typing import Never
 
 from ..errors import InputError
 from ..facts.language import setting_help, spoken
+from .config import FOLDERS, Config, find_config
 from .definition import Settings, setting_infos, setting_types
-from .presets import DEMO, preset_names, settings_with_preset
+from .presets import DEMO, load_preset, preset_names, settings_with_preset, settings_with_values
 from .roles import SettingInfo, SettingType, Single, Value, Values
 
 HEADINGS = ("usage:", "positional arguments:", "options:", "show this help message and exit")
@@ -51,6 +52,7 @@ Switches take an optional true or false. A flag whose default is none takes the 
 what a preset sets. docs/settings.md has everything in one table; infinitetalk help lists the other commands.
 """
 
+_CONFIG_HELP = "infinitetalk.toml with folders and own presets (left out: here, else the user's; none: no config)"
 _METAVARS = {int: "N", float: "X", str: "TEXT", Path: "PATH", bool: "true|false"}
 
 
@@ -110,11 +112,37 @@ def parse(argv: list[str]) -> Settings:
     return settings_from(build_parser().parse_args(argv))
 
 
-def settings_from(args: argparse.Namespace) -> Settings:
-    """The settings that the result of a parser from ``with_settings`` gives; see ``parse``."""
-    values = vars(args).items()
+def settings_from(args: argparse.Namespace, config: Config | None = None) -> Settings:
+    """The settings that the result of a parser from ``with_settings`` gives; see ``parse``.
+
+    Args:
+        config: what counts where flags and preset say nothing, and presets of one's own.
+
+    Raises:
+        InputError: an unknown preset.
+    """
+    config = config or Config()
+    values = [(name, value) for name, value in vars(args).items() if name in setting_types()]
     given = {name: _several(value) if isinstance(value, list) else value for name, value in values if name != "preset"}
-    return _implied(getattr(args, "preset", None), given)
+    preset = getattr(args, "preset", None)
+    if preset in config.presets:
+        settings, named = settings_with_values(config.presets[preset], given), set(config.presets[preset])
+    else:
+        settings = _implied(preset, given)
+        named = set() if preset is None else set(load_preset(preset).settings)
+    for ways in (("blocks_to_swap", "num_persistent_param_in_dit"), ("dit_path", "infinitetalk_dir")):
+        named |= set(ways) if named & set(ways) or given.keys() & set(ways) else set()
+    left = {name: value for name, value in config.settings.items() if name not in given and name not in named}
+    if settings.quant_dir is not None:  # may hold everything
+        left.pop("infinitetalk_dir", None)
+    if settings.preset == DEMO:  # brings its own models
+        left = {name: value for name, value in left.items() if name not in FOLDERS}
+    return settings.replace(**left)
+
+
+def config_of(args: argparse.Namespace) -> Config:
+    """The config that the flags name, or the one that lies where it is looked for."""
+    return find_config(getattr(args, "config", None))
 
 
 def _several(values: list[Single | None]) -> tuple[Single | None, ...] | None:
@@ -133,6 +161,7 @@ def with_settings(parser: Parser, names: Collection[str], helps: Mapping[str, st
     Args:
         helps: what some of them mean to this command.
     """
+    parser.add_argument("--config", metavar="FILE", default=argparse.SUPPRESS, help=spoken(_CONFIG_HELP))
     groups: dict[str, argparse._ArgumentGroup] = {}
     for name, info in setting_infos().items():
         if name not in names:

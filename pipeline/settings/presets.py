@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import difflib
 import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from ..errors import InputError
+from ..errors import InputError, in_short
 from ..facts.downloads import Part, needed
-from .definition import Settings, names_with
+from .definition import Settings, names_with, setting_types
 from .roles import JOB, Values
 
 FOLDER = Path(__file__).parents[2] / "presets"
@@ -86,6 +88,8 @@ def load_preset(name: str) -> Preset:
     Raises:
         InputError: there is none; lists those there are.
     """
+    if name.endswith(".toml"):
+        return _own_preset(Path(name))
     names = (*preset_names(), DEMO)
     if name not in names:
         near = difflib.get_close_matches(name, names, n=1)
@@ -99,6 +103,55 @@ def load_preset(name: str) -> Preset:
     return Preset(name, settings, About(**tables["about"]), tables.get("weights", {}), tables.get("bundled", {}))
 
 
+def _own_preset(path: Path) -> Preset:
+    tables = read_toml(path, "--preset")
+    if "settings" not in tables:
+        raise InputError(f"--preset: {path} has no table [settings]; give a file like those in presets/.")
+    return Preset(str(path), own_settings(path, tables["settings"], "--preset"), About(path.stem, path.stem, path.stem))
+
+
+def read_toml(path: Path, flag: str) -> dict[str, Any]:
+    """The tables of a file of the user's.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{flag}: {path} cannot be read ({error.strerror}); check the path.") from error
+    except ValueError as error:  # of TOML, or not UTF-8
+        raise InputError(f"{flag}: {path} is not TOML in UTF-8 ({in_short(error)}); mend it.") from error
+
+
+def own_settings(path: Path, table: Any, flag: str) -> Values:
+    """Settings of a user's file; folders and files that lie beside it are named from there.
+
+    Raises:
+        InputError: an unknown setting, or one that is of a single video.
+    """
+    if not isinstance(table, dict):
+        raise InputError(f"{flag}: {path} has settings that are no table; write name = value under [settings].")
+    found: Values = {}
+    for name, value in table.items():
+        if name not in setting_types() or name in (*names_with(JOB), "preset"):
+            near = difflib.get_close_matches(name, setting_types(), n=1)
+            hint = f"did you mean {near[0]}?" if near and near[0] != name else "docs/settings.md lists all."
+            raise InputError(f"{flag}: {path} gives {name!r}, which is no setting for a file; {hint}")
+        found[name] = _from_file(path.parent, name, value)
+    return found
+
+
+def _from_file(folder: Path, name: str, value: Any) -> Any:
+    if isinstance(value, list):
+        return tuple(_from_file(folder, name, single) for single in value)
+    if setting_types()[name].kind is not Path or not isinstance(value, str):
+        return value
+    given = Path(value).expanduser()
+    beside = folder / given
+    return beside if beside.exists() or name in ("ckpt_dir", "infinitetalk_dir", "wav2vec_dir") else given
+
+
 def settings_with_preset(name: str, **given: object) -> Settings:
     """The settings of a preset; those in ``given`` win.
 
@@ -109,11 +162,19 @@ def settings_with_preset(name: str, **given: object) -> Settings:
     Raises:
         InputError: there is no such preset.
     """
-    preset = load_preset(name)
+    return _with_preset(load_preset(name), given)
+
+
+def settings_with_values(usual: Values, given: Mapping[str, object]) -> Settings:
+    """The same with the values of a preset of one's own, which are recorded in place of its name."""
+    return _with_preset(Preset(".toml", usual, About("", "", "")), given)
+
+
+def _with_preset(preset: Preset, given: Mapping[str, object]) -> Settings:
     usual: Values = {**preset.bundled_paths(), **preset.settings}
     if given.get("input_json") is not None:
         usual = {setting: value for setting, value in usual.items() if setting not in names_with(JOB)}
-    values: dict[str, object] = {**usual, **given, "preset": name}
+    values: dict[str, object] = {**usual, **given, "preset": None if preset.name.endswith(".toml") else preset.name}
     for owner, follower in (("lora_dir", "lora_scale"), ("quant", "quant_dir")):
         if values.get(owner) is None and follower not in given:
             values.pop(follower, None)
