@@ -349,7 +349,7 @@ def test_help_imports_nothing_heavy():
 def test_the_parser_has_a_flag_for_every_setting_and_no_other():
     # private, but argparse lists its flags nowhere else
     flags = {option for action in build_parser()._actions for option in action.option_strings}
-    assert flags - {"-h", "--help"} == {f"--{name}" for name in setting_types()}
+    assert flags - {"-h", "--help", "--config"} == {f"--{name}" for name in setting_types()}
 
 
 # The guide's whole command lines, and upstream's README's.
