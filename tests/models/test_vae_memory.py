@@ -46,7 +46,7 @@ def vae():
 
 @pytest.fixture
 def as_on_a_card(monkeypatch):
-    def convolve(self, joined, bias=True):
+    def convolve(self, joined, kernels, bias=True):
         return F.conv3d(joined, self.weight, self.bias, self.stride, self.padding)
 
     def attend(q, k, v):
