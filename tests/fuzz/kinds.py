@@ -213,7 +213,8 @@ def _finished(folder: Path) -> list[bytes]:
 
 
 def _read_finished(path: Path) -> None:
-    export(argparse.Namespace(file=path, shell="sh", full=False, target="ours", comfyui=None, node=None))
+    flags = {"shell": "sh", "full": False, "target": "ours", "comfyui": None, "node": None, "strict": False}
+    export(argparse.Namespace(file=path, **flags))
     describe(read_record(path), full=True)
 
 
