@@ -8,6 +8,7 @@ compute in float32 and round once.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 import torch
@@ -89,19 +90,27 @@ def choose_vae_kernels(name: str, device: torch.device) -> VaeKernels:
     fused = triton_kernels(device)
     if isinstance(fused, Unavailable):
         return PlainVaeKernels(fused.reason)
-    from .kernels_triton import TritonVaeKernels
+    from .kernels_triton import TritonVaeKernels, attend_wide
 
-    reason = "asked for" if name == "triton" else "a CUDA card with Triton"
-    return TritonVaeKernels(reason, torch.cuda.get_device_capability(device)[0] == 9, _accurate_products(device))
+    return TritonVaeKernels(
+        "asked for" if name == "triton" else "a CUDA card with Triton",
+        own_convolution=torch.cuda.get_device_capability(device)[0] == 9,
+        wide_attention=_agrees(attend_wide, device),
+    )
 
 
-def _accurate_products(device: torch.device) -> bool:
-    """Whether PyTorch has products of 16 bits with float32 results here (it has had them since 2.8)."""
-    try:
-        x = torch.ones(1, 16, 16, dtype=torch.float16, device=device)
-        return bool(torch.bmm(x, x, out_dtype=torch.float32)[0, 0, 0] == 16)
+def _agrees(attend: Callable[..., torch.Tensor], device: torch.device) -> bool:
+    """Whether this attention works here and is PyTorch's up to rounding, on heads as wide as the VAE's."""
+    generator = torch.Generator(device).manual_seed(0)
+    qkv = torch.randn(2, 1, 70, 3 * 384, generator=generator, device=device).half().chunk(3, dim=-1)
+    expected = F.scaled_dot_product_attention(*(x.float() for x in qkv))
+    try:  # torch.bmm has had ``out_dtype`` since 2.8
+        found = attend(*qkv).float()
+    except torch.OutOfMemoryError:  # what happens to be free must not choose another way
+        raise
     except (TypeError, RuntimeError):
         return False
+    return bool((found - expected).norm() < 0.01 * expected.norm())
 
 
 class PlainVaeKernels:

@@ -138,16 +138,16 @@ class TritonVaeKernels:
     Args:
         own_convolution: whether the 3x3x3 convolutions of the finest features are Triton's. On an H200 they reach 440
             TFLOP/s, cuDNN's 290, which work with instructions of older cards; other cards were not measured.
-        accurate_products: whether PyTorch has products of 16 bits with float32 results here.
+        wide_attention: whether ``attend_wide`` works here.
     """
 
     name = "triton"
     adds_bias = True
 
-    def __init__(self, reason: str, own_convolution: bool = False, accurate_products: bool = False) -> None:
+    def __init__(self, reason: str, own_convolution: bool = False, wide_attention: bool = False) -> None:
         self.reason = reason
         self._own_convolution = own_convolution
-        self._accurate_products = accurate_products
+        self._wide_attention = wide_attention
 
     def norm_silu(
         self, x: torch.Tensor, bias: torch.Tensor | None, gamma: torch.Tensor, past: torch.Tensor | None, reach: int
@@ -180,7 +180,7 @@ class TritonVaeKernels:
         return h
 
     def attend(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-        if q.itemsize == 2 and self._accurate_products:
+        if q.itemsize == 2 and self._wide_attention:
             return attend_wide(q, k, v)
         return F.scaled_dot_product_attention(q, k, v)
 
