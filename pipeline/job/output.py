@@ -46,6 +46,12 @@ def is_own_state(file: Path) -> bool:
     return begin == _STATE_BEGINS[: len(begin)]
 
 
+def remove_own_state(file: Path) -> None:
+    """Remove a state that an interrupted run left; a file of somebody else's stays, and is in the way."""
+    if os.path.lexists(file) and is_own_state(file):
+        file.unlink()
+
+
 def windows_done(path: Path) -> int | None:
     """How many windows of the video ``path`` are there, by its state; None where there is none, or it is damaged."""
     try:
@@ -166,6 +172,8 @@ def check_unfinished(path: Path, settings: Settings, sources: tuple[Path, ...] =
             neither ``resume`` nor ``overwrite``, or files of others lie where it is to be made (``check_beside``).
     """
     check_beside(path, sources)
+    if os.path.lexists(path) and not partial_path(path).exists() and not settings.dry_run:
+        remove_own_state(state_path(path))  # left where a crash came between the removal of the two files
     begun = state_path(path).exists() and windows_done(path) != 0
     made = partial_path(path).exists()
     if settings.resume and begun and (made or not os.path.lexists(path)):

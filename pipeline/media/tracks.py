@@ -36,6 +36,7 @@ _BARE = ("aac", "ac3", "eac3")  # frame after frame, of which FFmpeg leaves out 
 _FARTHEST = 2**25  # bytes between two packets: tags hold pictures
 _LONGEST_DAMAGE = 60.0  # seconds of bytes between two frames that may be sound
 _WITHOUT_PAUSES = ("ogg", "flac")  # whose frames count samples: FFmpeg drops damaged ones without a word
+_WITH_CHECKSUMS = ("flac", "tta")  # in every frame; FFmpeg looks at them on request alone
 _SET_AFTERWARDS = ("mp1", "mp2", "mp3")  # decoders that give the first frame of another rate the rate before
 
 
@@ -133,6 +134,8 @@ def _decode(path: Path, container: av.container.InputContainer, number: int) -> 
     clock, arrays = _Clock(_start_of_picture(container)), _Arrays()
     has_times = container.format.name.startswith(_WITH_TIMES)
     without_pauses = container.format.name in _WITHOUT_PAUSES
+    if stream.codec_context.name in _WITH_CHECKSUMS:
+        stream.codec_context.options = {"err_detect": "crccheck+explode"}
     set_afterwards = stream.codec_context.name.startswith(_SET_AFTERWARDS)
     first_rate, good_bytes, good_seconds = 0, 0, 0.0
     left_out = _LeftOut(path) if container.format.name in _BARE else None

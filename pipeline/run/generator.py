@@ -42,7 +42,7 @@ from .loaded_models import LoadedModels
 from .not_finite import explained
 from .progress import Event, Fact, Finished, Progress, RunStarted, no_progress
 from .recording import Recording
-from .resume import RunState, begin_state, check_same_run, check_state, remove_state, unfinished
+from .resume import RunState, begin_state, check_same_run, check_state, check_unchanged, remove_state, unfinished
 from .sinks import Sink
 from .streaming import Before, NoiseSource, NotFinite, Window, stream
 
@@ -167,6 +167,8 @@ class Generator:
             raise
         before = Before() if state is None else Before(state.windows, state.motion, state.noise)
         with Recording(writer, prepared.identity, before.windows, settings.base_seed, self.progress) as recording:
+            check_unchanged(path, before.windows)
+            begin_state(path, prepared.identity)  # where another process has just removed it
             self._feed(recording, plan, before)
         self.progress(Finished(path))
         return path

@@ -24,6 +24,7 @@ from ..job.output import (
     check_unfinished,
     is_own_state,
     partial_path,
+    remove_own_state,
     state_in_writing_path,
     state_path,
     windows_done,
@@ -84,7 +85,7 @@ def save_state(path: Path, state: RunState) -> None:
     made = False
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _remove_own(temporary)
+        remove_own_state(temporary)
         with temporary.open("xb") as file:
             made = True
             file.write(save(tensors, {"state": json.dumps(notes)}))
@@ -105,12 +106,6 @@ def _publish_state(temporary: Path, target: Path) -> None:
     replaced = os.path.lexists(target) and is_own_state(target)
     if not publish(temporary, target, replaced):
         raise FileExistsError(0, "another file has appeared there; move it away")
-
-
-def _remove_own(file: Path) -> None:
-    """Remove what an interrupted run left; a file of somebody else's stays, and is in the way."""
-    if os.path.lexists(file) and is_own_state(file):
-        file.unlink()
 
 
 def _checksum(notes: dict[str, Json], tensors: dict[str, torch.Tensor]) -> str:
@@ -216,7 +211,7 @@ def check_same_run(old: dict[str, Json], new: dict[str, Json]) -> None:
 def remove_state(path: Path) -> None:
     """Remove the state of the video ``path``, whose partial file is gone: it is finished, or has not begun."""
     if not partial_path(path).exists():
-        _remove_own(state_path(path))
+        remove_own_state(state_path(path))
 
 
 def unfinished(path: Path, settings: Settings, sources: tuple[Path, ...] = ()) -> RunState | None:
@@ -230,3 +225,16 @@ def unfinished(path: Path, settings: Settings, sources: tuple[Path, ...] = ()) -
     """
     check_unfinished(path, settings, sources)
     return load_state(path) if settings.resume else None
+
+
+def check_unchanged(path: Path, windows: int) -> None:
+    """See, once the partial file is locked, that no other process has gone on with the run since its state was read.
+
+    Args:
+        windows: that it told of.
+
+    Raises:
+        InputError: one has.
+    """
+    if windows and windows_done(path) != windows:
+        raise InputError(f"another process has gone on with {path} in the meantime: give the same command once more.")

@@ -159,6 +159,32 @@ def test_a_damaged_packet_is_silence_of_its_length(tmp_path, name, codec, contai
     assert len(heard(damaged)[0]) == damaged.num_samples
 
 
+@pytest.mark.parametrize(
+    ("name", "codec", "container"),
+    [("a.flac", "flac", "flac"), ("a.mka", "flac", "matroska"), ("a.tta", "tta", "tta")],
+)
+def test_a_frame_whose_checksum_is_wrong_is_no_sound(tmp_path, name, codec, container):
+    """It can be decoded, to something that was never recorded."""
+    noise = np.random.default_rng(0).normal(scale=0.1, size=(1, 240_000)).astype(np.float32)
+    path = encoded(tmp_path / name, noise, 48_000, codec, container)
+    whole, data = open_audio(path), bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    damaged = open_audio(path)
+    assert whole.heard.lost == 0 < damaged.heard.lost < 9
+    assert damaged.seconds == pytest.approx(whole.seconds, abs=FRAME)
+    found, right = heard(damaged), heard(whole_again(path, data))
+    length = min(found.shape[1], right.shape[1])
+    assert all(sample in (0, other) for sample, other in zip(found[0, :length], right[0, :length], strict=True))
+
+
+def whole_again(path, data):
+    """The sound without the damage."""
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    return open_audio(path)
+
+
 def test_what_is_damaged_all_through_is_refused(tmp_path):
     path = encoded(tmp_path / "a.m4a", tone(1.0, 44_100), 44_100, "aac", "ipod")
     data = path.read_bytes()

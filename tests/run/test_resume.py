@@ -373,6 +373,28 @@ def after_start(event):
         raise KeyboardInterrupt
 
 
+def test_a_state_that_a_crash_left_beside_the_finished_video_goes(generator, job, stopped, capsys, argv):
+    state = state_path(stopped).read_bytes()
+    generator.save(job, stopped, resumed(generator))
+    state_path(stopped).write_bytes(state)
+    assert run(argv, stopped, "--resume") == 2
+    assert_refused(capsys, "out.mp4 is finished")
+    assert [path.name for path in stopped.parent.iterdir()] == ["out.mp4"]
+
+
+def test_a_state_that_another_process_has_written_meanwhile_is_noticed(generator, job, stopped, monkeypatch):
+    """Between reading it and locking the partial file."""
+    planned = generator.plan
+
+    def meanwhile(*given):
+        begin_state(stopped, {}, anew=True)
+        return planned(*given)
+
+    monkeypatch.setattr(generator, "plan", meanwhile)
+    with pytest.raises(InputError, match="another process has gone on with .*out.mp4"):
+        generator.save(job, stopped, resumed(generator))
+
+
 def test_a_lost_partial_file_is_named(argv, stopped, capsys):
     (stopped.parent / "out.partial.mp4").unlink()
     assert run(argv, stopped, "--resume") == 2

@@ -1,0 +1,11 @@
+"""A run that is ended at a call that changes a file goes on to the same bytes: ``make test-crash`` tries all calls."""
+
+import pytest
+from infinitetalk.tests.support.crashing import run_all
+
+pytestmark = pytest.mark.whole
+
+
+@pytest.mark.parametrize("every", [8, pytest.param(1, marks=pytest.mark.long)])
+def test_nothing_is_lost_by_a_crash_or_a_full_disk(every):
+    assert "no videos were lost" in run_all("--every", str(every))
