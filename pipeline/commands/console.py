@@ -16,7 +16,11 @@ from typing import TextIO
 
 from ..errors import InputError, printable
 from ..facts.language import spoken
+from ..parallel.launch import OURS, rank
 
+BAD_INPUT = 2
+INTERRUPTED = 130
+ENDINGS = InputError, OSError, KeyboardInterrupt  # how a command ends that is not well and no fault of the program
 LAYOUT = "\n\t"  # control characters that a result of several lines has
 
 
@@ -69,15 +73,42 @@ class Messages:
 
 
 def refuse(sentence: str) -> None:
-    """Why there is no result, as ``error: …``; under torchrun once, and again in the report that it ends with."""
+    """Why there is no result, as ``error: …``; under torchrun once, and again in the report that it ends with.
+
+    A process that this program has started leaves it to the one that did.
+    """
     sentence = spoken(sentence)
     report = os.environ.get("TORCHELASTIC_ERROR_FILE")
     if report:
         when = {"py_callstack": f"error: {sentence}", "timestamp": str(int(time.time()))}
         with contextlib.suppress(OSError):
             Path(report).write_text(json.dumps({"message": {"message": sentence, "extraInfo": when}}), encoding="utf-8")
-    if not report or os.environ.get("RANK", "0") == "0":
+    if not report or _heard():
         _tell(printable(f"{spoken('error')}: {sentence}", LAYOUT) + "\n")
+
+
+def ended(error: InputError | OSError | KeyboardInterrupt) -> int:
+    """Say how a command ended that raised this; returns its exit code.
+
+    Raises:
+        OSError: it is none of a file.
+    """
+    if isinstance(error, KeyboardInterrupt):
+        if _heard():
+            note("\ninterrupted")
+        return INTERRUPTED
+    if isinstance(error, OSError):  # of a file that nobody asked for before it was needed
+        if error.filename is None:
+            raise error
+        todo = "check its permissions" if isinstance(error, PermissionError) else "check the path, or give another"
+        error = InputError(f"{error.filename} cannot be opened ({error.strerror}); {todo}.")
+    refuse(str(error))
+    return BAD_INPUT
+
+
+def _heard() -> bool:
+    """Whether this is the process of a run that says how it ended."""
+    return rank() == 0 and OURS not in os.environ
 
 
 def ask(question: str) -> str:

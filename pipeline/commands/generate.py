@@ -6,15 +6,16 @@ Everything that can be refused without PyTorch is refused before it is imported.
 from __future__ import annotations
 
 import argparse
-import os
 from datetime import datetime
 
 from ..checkpoints.defaults import with_default_paths
 from ..errors import InputError
 from ..job.job import load_job
 from ..job.output import output_path
+from ..parallel.division import divide
+from ..parallel.launch import processes, rank
 from ..run.progress import ConsoleProgress, Loading, no_progress
-from ..settings.definition import ONE_GPU
+from ..settings.definition import Settings
 from ..settings.flags import Parser, build_parser, config_of, settings_from
 from ..settings.validation import resolve
 from .console import Messages, say
@@ -32,8 +33,7 @@ def run(args: argparse.Namespace) -> int:
         InputError: settings or files are not right.
     """
     settings = with_default_paths(resolve(settings_from(args, config_of(args))))
-    if os.environ.get("WORLD_SIZE", "1") != "1":
-        raise InputError(f"torchrun started {os.environ['WORLD_SIZE']} processes, but {ONE_GPU}")
+    check_cards(settings)
     if settings.resume and settings.save_file is None:
         raise InputError("--resume needs --save_file: the name of the video to go on with.")
     job = load_job(settings)
@@ -45,13 +45,46 @@ def run(args: argparse.Namespace) -> int:
         from ..planning.describe import describe
         from ..run.generator import prepare
 
-        prepared = prepare(settings, job)
-        say(describe(prepared.plan, prepared.windows_done))
+        prepared = prepare(settings, job, max(settings.gpus, processes()))
+        if rank() == 0:
+            say(describe(prepared.plan, prepared.windows_done))
         return 0
 
-    progress = no_progress if settings.quiet else ConsoleProgress(Messages())
+    progress = no_progress if settings.quiet or rank() else ConsoleProgress(Messages())
     progress(Loading("loading PyTorch"))
+    if processes() > 1:
+        from .together import make
+
+        make(settings, job, progress)
+    if settings.gpus > 1:
+        from .together import start
+
+        start(settings)
+        return 0
     from ..run.generator import generate
 
     say(str(generate(settings, job, progress)), exact=True)
     return 0
+
+
+def check_cards(settings: Settings) -> None:
+    """Look at what the settings say of several cards.
+
+    Raises:
+        InputError: there are others than they say, or only one.
+    """
+    started, together = processes(), settings.ulysses_size * settings.ring_size
+    if started > 1 and settings.gpus not in (1, started):
+        raise InputError(f"--gpus: {settings.gpus} found, but torchrun started {started} processes; leave --gpus out.")
+    cards = max(started, settings.gpus)
+    if together > 1 and cards > 1:
+        divide(cards, 1, together, together)
+    elif together > 1:
+        raise InputError(
+            f"--ulysses_size times --ring_size is {together}, but this is one process: add --gpus {together}, or start "
+            f"with torchrun --nproc_per_node={together}."
+        )
+    elif settings.dit_fsdp and cards == 1:
+        raise InputError(
+            "--dit_fsdp: several cards expected, one found; add --gpus, start with torchrun, or leave it out."
+        )

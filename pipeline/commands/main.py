@@ -14,11 +14,9 @@ from pathlib import Path
 from ..errors import InputError
 from ..facts.language import VARIABLE, language_of
 from ..version import __version__
-from .console import note, open_what_is_closed, refuse, say
+from .console import ENDINGS, ended, open_what_is_closed, say
 from .table import COMMANDS, USUAL, near_command
 
-BAD_INPUT = 2
-INTERRUPTED = 130
 HELP = ("-h", "--help")
 VERSION = ("-V", "--version")
 
@@ -34,18 +32,8 @@ def main(argv: list[str] | None = None) -> int:
     before = os.environ.get(VARIABLE)
     try:
         return _dispatch(_speaking(sys.argv[1:] if argv is None else argv))
-    except InputError as error:
-        refuse(str(error))
-        return BAD_INPUT
-    except OSError as error:  # of a file that nobody asked for before it was needed
-        if error.filename is None:
-            raise
-        todo = "check its permissions" if isinstance(error, PermissionError) else "check the path, or give another"
-        refuse(str(InputError(f"{error.filename} cannot be opened ({error.strerror}); {todo}.")))
-        return BAD_INPUT
-    except KeyboardInterrupt:
-        note("\ninterrupted")
-        return INTERRUPTED
+    except ENDINGS as error:
+        return ended(error)
     finally:
         os.environ.pop(VARIABLE, None)
         os.environ.update({} if before is None else {VARIABLE: before})

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ..facts.model_sizes import TransformerConfig
     from ..job.job import Job
     from ..media.reference import Reference
+    from ..settings.definition import Settings
     from .windows import WindowSpan
 
 SILENT = 1e-4  # of full scale: the noise of a decoder is below it
@@ -160,6 +161,21 @@ def short_notice(spans: tuple[WindowSpan, ...], motion_frame: int) -> tuple[str,
         f"The video has {frames} frames, but the window that is computed for it {window}; "
         f"--frame_num {enough} makes a shorter one, in about {enough / window:.0%} of the time.",
     )
+
+
+def cards_notices(settings: Settings) -> tuple[str, ...]:
+    """What upstream's flags for several cards do otherwise here."""
+    notices = []
+    if settings.dit_fsdp:
+        notices.append(
+            "--dit_fsdp shards nothing in this version: each card keeps the whole transformer, and blocks that do not "
+            "fit are copied in (--vram_limit, --blocks_to_swap). The video is the same."
+        )
+    if settings.ring_size > 1:
+        notices.append(
+            f"--ring_size {settings.ring_size} counts as so many times --ulysses_size: cards share heads, not rings."
+        )
+    return tuple(notices)
 
 
 def cut_notice(speech_seconds: float, seconds: float) -> tuple[str, ...]:

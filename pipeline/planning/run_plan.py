@@ -28,6 +28,7 @@ from ..models.transformer.matrices import TransformerWeights
 from ..models.transformer.weights import open_weights
 from ..models.vae.model import load_vae
 from ..models.voice.separator import load_separator, voice_in
+from ..parallel.division import Division, divide
 from ..residency.host_memory import host_memory_notice
 from ..sampling.guidance import branches_of_steps
 from ..sampling.solvers import make_solver
@@ -38,6 +39,7 @@ from .machine import Machine, choose_machine, choose_vae, computes, free_memory
 from .memory import MARGIN, MemoryEstimate, Placement, VaePlan, host_bytes, plan_memory
 from .notices import (
     Notice,
+    cards_notices,
     cut_notice,
     knows_drawn_faces_only,
     picture_notices,
@@ -56,6 +58,7 @@ class ModelsPlan:
         settings: resolved.
         text_identity: what besides the prompt decides its embedding.
         keep_models: whether all weights wait in host memory between videos.
+        cards: how many make a video together.
     """
 
     settings: Settings
@@ -64,6 +67,7 @@ class ModelsPlan:
     weights: TransformerWeights
     text_identity: str
     keep_models: bool = False
+    cards: int = 1
 
     @property
     def text_device(self) -> torch.device:
@@ -142,6 +146,16 @@ class RunPlan:
         """Frames of the video."""
         return self.spans[-1].start + self.spans[-1].keep_to
 
+    def divide(self, passes: int) -> Division:
+        """How the cards share a step of so many passes.
+
+        Raises:
+            InputError: they cannot as the settings say.
+        """
+        settings = self.settings
+        together = settings.ulysses_size * settings.ring_size
+        return divide(self.models.cards, passes, self.models.weights.config.num_heads, together)
+
     @property
     def tokens(self) -> int:
         """Of a window."""
@@ -165,12 +179,13 @@ class RunPlan:
         return replace(self, placement=placement, memory=memory)
 
 
-def plan_models(settings: Settings, keep_models: bool = False) -> ModelsPlan:
+def plan_models(settings: Settings, keep_models: bool = False, cards: int = 1) -> ModelsPlan:
     """Which models, and how they run.
 
     Args:
         settings: resolved.
         keep_models: whether all weights are to wait in host memory between videos.
+        cards: how many make a video together.
 
     Raises:
         InputError: files are missing, of another kind or do not go together, or the settings ask for what this
@@ -184,7 +199,7 @@ def plan_models(settings: Settings, keep_models: bool = False) -> ModelsPlan:
     text = f"{text_identity(files.encoders.text, machine.dtype)} {text_device}"
     if text_device == "cpu":
         text += f" {torch.get_num_threads()}"
-    return ModelsPlan(settings, files, machine, weights, text, keep_models and machine.device.type != "cpu")
+    return ModelsPlan(settings, files, machine, weights, text, keep_models and machine.device.type != "cpu", cards)
 
 
 def _text_device(settings: Settings, machine: Machine) -> torch.device:
@@ -256,7 +271,7 @@ def plan_run(models: ModelsPlan, settings: Settings, job: Job, loaded: bool = Fa
         placement=placement,
         memory=memory,
         notices=(
-            *(Notice(text, warning=True) for text in warnings),
+            *(Notice(text, warning=True) for text in (*warnings, *cards_notices(settings))),
             *(Notice(text) for text in short_notice(spans, settings.motion_frame)),
             *(() if loaded else _loading_notices(models, placement)),
         ),

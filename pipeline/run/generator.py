@@ -34,6 +34,7 @@ from ..job.record import record_of
 from ..media.audio import FPS
 from ..media.fragments import VideoFormat
 from ..media.writer import VideoWriter
+from ..parallel.cards import Cards, planned
 from ..planning.run_plan import RunPlan, plan_models, plan_run
 from ..settings.definition import Settings, names_with
 from ..settings.roles import Json, Role
@@ -90,6 +91,7 @@ class Generator:
         keep_models: keep all models in host memory between videos, so that ``release`` can give the card back and no
             file is read twice.
         make_room: called with the bytes that are wanted on the card before it is looked how many are free.
+        cards: that make every video together, each by a generator that is told the same; the first one writes.
 
     Attributes:
         models: what is loaded.
@@ -104,13 +106,15 @@ class Generator:
         progress: Progress = no_progress,
         keep_models: bool = False,
         make_room: Callable[[int], None] = lambda wanted: None,
+        cards: Cards | None = None,
     ) -> None:
         self.settings = with_default_paths(resolve(settings))
         self.progress = progress
         if self.settings.threads is not None:
             torch.set_num_threads(self.settings.threads)  # of the process, as PyTorch has it
-        self._plan = plan_models(self.settings, keep_models)
-        self.models = LoadedModels(self._plan, make_room)
+        self._cards = cards
+        self._plan = plan_models(self.settings, keep_models, 1 if cards is None else cards.count)
+        self.models = LoadedModels(self._plan, make_room, cards)
 
     def plan(self, job: Job, settings: Settings | None = None) -> RunPlan:
         """What making a video would do.
@@ -156,6 +160,13 @@ class Generator:
         prepared = self.prepare(job, path, settings)
         plan, state, settings = prepared.plan, prepared.state, prepared.plan.settings
         self._tell(plan)
+        before = Before() if state is None else Before(state.windows, state.motion, state.noise)
+        if self._cards is not None:
+            self._cards.wait()  # until all have read what the first one changes now
+            if not self._cards.first:
+                for _ in self._stream(plan, before, self.progress):
+                    pass
+                return path
         metadata = asdict(record_of(settings, job))
         written = None if state is None else state.written
         begin_state(path, prepared.identity)
@@ -165,7 +176,6 @@ class Generator:
         except InputError:
             remove_state(path)
             raise
-        before = Before() if state is None else Before(state.windows, state.motion, state.noise)
         with Recording(writer, prepared.identity, before.windows, settings.base_seed, self.progress) as recording:
             check_unchanged(path, before.windows)
             begin_state(path, prepared.identity)  # where another process has just removed it
@@ -210,6 +220,8 @@ class Generator:
     def _tell(self, plan: RunPlan) -> None:
         for notice in plan.notices:
             self.progress(notice)
+        if self._cards is not None:
+            self.progress(Fact(f"{self._cards.count} cards: {plan.divide(max(plan.passes))}"))
 
     def _feed(self, sink: Sink, plan: RunPlan, before: Before) -> None:
         """Make what is missing of a video and hand it to a sink."""
@@ -267,19 +279,22 @@ def memory_errors() -> Iterator[None]:
         raise
 
 
-def prepare(settings: Settings, job: Job) -> Prepared:
-    """What ``generate`` would do; raises what it raises before it loads anything."""
+def prepare(settings: Settings, job: Job, cards: int = 1) -> Prepared:
+    """What ``generate`` would do on so many cards; raises what it raises before it loads anything."""
     path = path_to_write(settings)
     with memory_errors():
-        return Generator(settings).prepare(job, path)
+        return Generator(settings, cards=planned(cards)).prepare(job, path)
 
 
-def generate(settings: Settings, job: Job, progress: Progress = no_progress) -> Path:
+def generate(settings: Settings, job: Job, progress: Progress = no_progress, cards: Cards | None = None) -> Path:
     """Make one video, as the command line does; ``settings.save_file`` is the path to write.
+
+    Args:
+        cards: that make it together; all call this with the same.
 
     Raises:
         InputError: also when memory does not suffice.
     """
     path = path_to_write(settings)
     with memory_errors():
-        return Generator(settings, progress).save(job, path)
+        return Generator(settings, progress, cards=cards).save(job, path)

@@ -6,6 +6,7 @@ Knows what a plan says of a video, but nothing of windows or of what becomes of 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import torch
 
@@ -18,6 +19,9 @@ from ..models.transformer.blocks import TransformerBlocks
 from ..models.transformer.loading import load_transformer
 from ..models.transformer.model import WanTransformer
 from ..models.vae.model import WanVAE, load_vae
+from ..parallel.cards import Cards
+from ..parallel.transformer import SharedTransformer
+from ..parallel.vae import SharedVae
 from ..planning.describe import describe_machine, describe_placement
 from ..planning.machine import free_memory
 from ..planning.memory import SEPARATOR_ROOM, TEXT_ENCODER_ROOM
@@ -33,13 +37,15 @@ class LoadedModels:
     Args:
         plan: which models, and how they run.
         make_room: called with the bytes that are wanted on the card before it is looked how many are free.
+        cards: that make videos together, all of which call the same; None for one alone.
 
     Attributes:
         speech_encoder, image_encoder, vae, transformer: those that are loaded, else None.
     """
 
-    def __init__(self, plan: ModelsPlan, make_room: Callable[[int], None]) -> None:
+    def __init__(self, plan: ModelsPlan, make_room: Callable[[int], None], cards: Cards | None = None) -> None:
         self._plan = plan
+        self._cards = cards
         self._make_room = make_room
         self.speech_encoder: SpeechEncoder | None = None
         self.image_encoder: ImageEncoder | None = None
@@ -53,8 +59,12 @@ class LoadedModels:
 
     def inputs(self, plan: RunPlan, tell: Progress) -> Inputs:
         """What a video is made from, encoded. Text and speech encoders run before the transformer arrives."""
-        prompt, *negative = self._encode_prompts(plan.prompts, tell)
+        prompt, *negative = self._agreed(lambda: self._encode_prompts(plan.prompts, tell))
         return Inputs(plan.reference, self._encode_speech(plan, tell), prompt, *negative)
+
+    def _agreed(self, make: Callable[[], list[torch.Tensor]]) -> list[torch.Tensor]:
+        """What is made on one card for all."""
+        return make() if self._cards is None else self._cards.agreed(make)
 
     def _encode_prompts(self, prompts: Sequence[str], tell: Progress) -> list[torch.Tensor]:
         """umT5 embeddings; the encoder is opened only for prompts that are not in the cache."""
@@ -112,7 +122,12 @@ class LoadedModels:
             blocks = self._transformer[1]
             blocks.place(min(placement.resident, blocks.resident), placement.contexts and blocks.contexts_stay)
         device, offload = self._plan.machine.device, bool(self._plan.settings.offload_model)
-        return Models(*self._transformer, image_encoder, vae, device, offload, plan.vae), plan
+        transformer, blocks = self._transformer
+        models = Models(transformer, blocks, image_encoder, vae, device, offload, plan.vae)
+        if self._cards is None:
+            return models, plan
+        shared = SharedTransformer(transformer, self._cards, plan.divide, plan.settings.use_teacache)
+        return replace(models, transformer=shared, vae=SharedVae(vae, self._cards)), plan
 
     def _find_image_encoder(self, tell: Progress) -> ImageEncoder:
         if self.image_encoder is None:

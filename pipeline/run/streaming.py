@@ -30,6 +30,8 @@ from ..models.speech_encoder import SpeechFeatures
 from ..models.transformer.blocks import TransformerBlocks
 from ..models.transformer.model import Context, WanTransformer
 from ..models.vae.model import WanVAE
+from ..parallel.transformer import SharedTransformer
+from ..parallel.vae import SharedVae
 from ..planning.memory import VaePlan
 from ..planning.windows import WindowSpan
 from ..sampling.denoise import Conditions, denoise
@@ -55,16 +57,16 @@ class Models:
         vae_plan: how the VAE works.
     """
 
-    transformer: WanTransformer
+    transformer: WanTransformer | SharedTransformer
     blocks: TransformerBlocks
     image_encoder: ImageEncoder
-    vae: WanVAE
+    vae: WanVAE | SharedVae
     device: torch.device
     offload: bool = False
     vae_plan: VaePlan = VaePlan()
 
     @contextmanager
-    def using(self, model: ImageEncoder | WanVAE) -> Iterator[None]:
+    def using(self, model: ImageEncoder | WanVAE | SharedVae) -> Iterator[None]:
         """Have a model on the device for a while; only the VAE, which every window needs, may stay."""
         model.move_to(self.device)
         try:

@@ -7,13 +7,30 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 
 from ..models.transformer.block import Block
-from ..models.transformer.model import Context, StepCache, WanTransformer
+from ..models.transformer.model import Context, StepCache
 from .guidance import Branch
 from .solvers import Solver
+
+
+class Predictor(Protocol):
+    """The transformer, on whatever cards."""
+
+    def __call__(
+        self,
+        latents: torch.Tensor,
+        reference: torch.Tensor,
+        timestep: float,
+        contexts: Sequence[Context],
+        blocks: Iterable[Block],
+        cache: StepCache | None = None,
+    ) -> list[torch.Tensor]:
+        """See ``WanTransformer.forward``."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -34,7 +51,7 @@ class Conditions:
 
 
 def denoise(
-    model: WanTransformer,
+    model: Predictor,
     blocks: Iterable[Block],
     noise: torch.Tensor,
     conditions: Conditions,

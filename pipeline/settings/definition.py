@@ -52,8 +52,6 @@ NEGATIVE_PROMPT = (  # what the models were tuned with: sample_neg_prompt in ups
     "messy background, three legs, many people in the background, walking backwards"
 )
 
-ONE_GPU = "this version runs on one GPU; leave it out and start without torchrun."
-
 
 _GROUPS = "Input", "Weights", "Video", "Sampling", "Speed and memory", "Output"
 input_setting, weights_setting, video_setting, sampling_setting, speed_setting, output_setting = (
@@ -393,14 +391,29 @@ class Settings:
         loader=13,
         choices=("auto", "plain", "triton"),
     )
+    gpus: int = speed_setting(
+        1, "cards that make one video together; their processes are started here", RUN | NEUTRAL, min=1, unit="GPUs"
+    )
     ulysses_size: int = speed_setting(
-        1, "GPUs that share the heads", LATER | FRAMES | UPSTREAM, min=1, unit="GPUs", refusal=ONE_GPU
+        1,
+        "cards that share the tokens of a pass (1: passes go apart first, and what is left is shared)",
+        RUN | NEUTRAL | UPSTREAM,
+        min=1,
+        unit="GPUs",
     )
     ring_size: int = speed_setting(
-        1, "GPUs that share the sequence", LATER | FRAMES | UPSTREAM, min=1, unit="GPUs", refusal=ONE_GPU
+        1, "upstream's; counts as so many times --ulysses_size here", RUN | NEUTRAL | UPSTREAM, min=1, unit="GPUs"
     )
-    t5_fsdp: bool = speed_setting(False, "shard the text encoder over GPUs", LATER | FRAMES | UPSTREAM, refusal=ONE_GPU)
-    dit_fsdp: bool = speed_setting(False, "shard the transformer over GPUs", LATER | FRAMES | UPSTREAM, refusal=ONE_GPU)
+    t5_fsdp: bool = speed_setting(
+        False,
+        "upstream's; the text encoder runs on the first card alone, a block at a time, with or without it",
+        RUN | NEUTRAL | UPSTREAM,
+    )
+    dit_fsdp: bool = speed_setting(
+        False,
+        "upstream's; each card keeps the whole transformer here, and copies in the blocks that do not fit",
+        RUN | NEUTRAL | UPSTREAM,
+    )
 
     save_file: Path | None = output_setting(
         None, "the video to write; .mp4 is added (left out: named by size, prompt and time)", JOB | NEUTRAL | UPSTREAM

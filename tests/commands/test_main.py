@@ -1,5 +1,6 @@
 """The command line: flags to settings and back, precedence, and every way it can end."""
 
+import contextlib
 import dataclasses
 import io
 import json
@@ -156,7 +157,9 @@ def test_the_word_none_is_a_prompt_like_any_other():
         (["--num_persistent_param_in_dit", "0", "--blocks_to_swap", "30"], "give one of them"),
         (["--sample_solver", "flowmatch_distill", "--sample_steps", "8"], "exactly 4 steps"),
         (["--lora_dir", "a", "b"], "--lora_scale: 1 found"),
-        (["--ulysses_size", "2"], "one GPU"),
+        (["--ulysses_size", "2"], "--ulysses_size times --ring_size is 2, but this is one process: add --gpus 2"),
+        (["--ulysses_size", "2", "--gpus", "3"], "there are 3 processes; their number must be a multiple"),
+        (["--dit_fsdp"], "--dit_fsdp: several cards expected, one found"),
         (["--scene_seg"], "scene segmentation"),
         (["--audio_mode", "tts"], "speech synthesis"),
         (["--quant", "fp4"], "--quant: 'fp4' found, one of fp8, int8"),
@@ -193,9 +196,10 @@ def test_no_input_says_what_to_give(inputs, capsys):
     assert "Give --image or --video, --audio, or --input_json" in error_of(capsys, ["generate"])
 
 
-def test_several_processes_are_refused(inputs, capsys, monkeypatch):
+def test_torchruns_processes_are_those_that_the_flags_say(inputs, capsys, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "4")
-    assert "torchrun started 4 processes" in error_of(capsys, INPUTS)
+    assert "--gpus: 3 found, but torchrun started 4 processes" in error_of(capsys, [*INPUTS, "--gpus", "3"])
+    assert "--ring_size is 3, but there are 4 processes" in error_of(capsys, [*INPUTS, "--ring_size", "3"])
 
 
 @pytest.mark.parametrize("command", [[], ["generate"]])
@@ -331,7 +335,7 @@ def test_torchrun_tells_the_sentence_in_its_report(inputs, capsys, monkeypatch, 
     monkeypatch.setenv("WORLD_SIZE", "2")
     for rank, told in (("0", True), ("1", False)):
         monkeypatch.setenv("RANK", rank)
-        assert main(INPUTS) == 2
+        assert main([*INPUTS, "--gpus", "3"]) == 2
         sentence = json.loads((tmp_path / "report.json").read_text())["message"]["message"]
         assert "torchrun started 2 processes" in sentence
         assert (sentence in capsys.readouterr().err) is told
@@ -397,8 +401,24 @@ def test_the_guides_whole_command_is_understood(single_json):
     assert (settings.save_file, settings.num_persistent_param_in_dit) == (Path("output_fast.mp4"), 0)
 
 
-def test_the_guides_parallel_command_is_refused(single_json, capsys):
-    assert "one GPU" in error_of(capsys, GUIDE_PARALLEL)
+def test_the_guides_parallel_command_needs_its_cards(single_json, capsys):
+    """By this process alone, and understood where torchrun has started those that it names."""
+    assert "add --gpus 4, or start with torchrun --nproc_per_node=4" in error_of(capsys, GUIDE_PARALLEL)
+
+
+@pytest.mark.parametrize(("started", "words"), [("4", GUIDE_PARALLEL), ("1", [*GUIDE_PARALLEL, "--gpus", "4"])])
+def test_the_guides_parallel_command_is_understood(single_json, monkeypatch, started, words):
+    made = []
+    together = type(sys)("infinitetalk.pipeline.commands.together")
+    together.make = lambda settings, job, progress: sys.exit(made.append(settings))
+    together.start = made.append
+    monkeypatch.setitem(sys.modules, together.__name__, together)
+    monkeypatch.setattr("infinitetalk.pipeline.commands.together", together, raising=False)
+    monkeypatch.setenv("WORLD_SIZE", started)
+    with contextlib.suppress(SystemExit):
+        assert main(words) == 0
+    (settings,) = made
+    assert (settings.ulysses_size, settings.dit_fsdp, settings.t5_fsdp) == (4, True, True)
 
 
 @pytest.mark.parametrize("piece", [[], *GUIDE_PIECES])

@@ -73,6 +73,7 @@ OURS = {
     "blocks_to_swap",
     "device",
     "threads",
+    "gpus",
     "dtype",
     "attention",
     "image",
@@ -159,10 +160,6 @@ def test_a_wrong_value_is_one_sentence_that_names_the_flag(changes, sentence):
 
 REFUSED = {
     "task": "t2v-14B",
-    "ulysses_size": 2,
-    "ring_size": 2,
-    "t5_fsdp": True,
-    "dit_fsdp": True,
     "scene_seg": True,
     "audio_mode": "tts",
     "audio_save_dir": "elsewhere",

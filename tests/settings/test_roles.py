@@ -60,19 +60,20 @@ def test_places_of_widgets_are_taken_once_and_without_gaps(node):
 
 MODEL_FILES = """ckpt_dir infinitetalk_dir wav2vec_dir dit_path text_encoder clip_vision vae tokenizer
 separate_voice"""
+TOGETHER = "gpus ulysses_size ring_size t5_fsdp dit_fsdp"
 OWNED = f"""{MODEL_FILES} lora_dir lora_scale lora_mode lora_ignore_unmatched quant quant_dir quant_matmul device
 threads dtype attention kernels t5_cpu offload_model blocks_to_swap num_persistent_param_in_dit"""
-FREE = f"""save_file overwrite resume quiet dry_run preset audio_save_dir input_json image video audio prompt
-negative_prompt {MODEL_FILES} lora_dir lora_ignore_unmatched quant_dir quant_matmul offload_model
+FREE = f"""save_file overwrite resume quiet dry_run {TOGETHER} preset audio_save_dir input_json image video audio
+prompt negative_prompt {MODEL_FILES} lora_dir lora_ignore_unmatched quant_dir quant_matmul offload_model
 num_persistent_param_in_dit blocks_to_swap device threads dtype attention kernels vae_dtype vram_limit"""
-UNTOLD = "image video audio input_json prompt negative_prompt save_file overwrite resume quiet dry_run"
-PASSING = "overwrite resume quiet dry_run"
-UNWRITTEN = "audio_mode scene_seg ulysses_size ring_size t5_fsdp dit_fsdp input_json audio_save_dir"
+UNTOLD = f"image video audio input_json prompt negative_prompt save_file overwrite resume quiet dry_run {TOGETHER}"
+PASSING = f"overwrite resume quiet dry_run {TOGETHER}"
+UNWRITTEN = "audio_mode scene_seg input_json audio_save_dir"
 UPSTREAM = """task size frame_num max_frame_num ckpt_dir infinitetalk_dir quant_dir wav2vec_dir lora_dir lora_scale
 offload_model ulysses_size ring_size t5_fsdp t5_cpu dit_fsdp save_file base_seed input_json motion_frame mode
 sample_steps sample_shift sample_text_guide_scale sample_audio_guide_scale num_persistent_param_in_dit use_teacache
 teacache_thresh use_apg apg_momentum apg_norm_threshold color_correction_strength scene_seg quant"""
-SILENT = """image video audio prompt negative_prompt input_json preset save_file crf overwrite resume quiet dry_run
+SILENT = """gpus image video audio prompt negative_prompt input_json preset save_file crf overwrite resume quiet dry_run
 audio_mode audio_save_dir device threads dtype attention kernels quant_matmul lora_ignore_unmatched blocks_to_swap
 sample_solver vae_dtype"""
 NOT_TAKEN = "input_json image video audio prompt negative_prompt"
@@ -189,10 +190,11 @@ vae_dtype                   | choice  | -   | yes | yes | -         | yes
 vram_limit                  | -       | -   | yes | yes | said      | yes
 attention                   | choice  | yes | yes | yes | -         | yes
 kernels                     | choice  | yes | yes | yes | -         | yes
-ulysses_size                | refused
-ring_size                   | refused
-t5_fsdp                     | refused
-dit_fsdp                    | refused
+gpus                        | -       | -   | -   | -   | -         | -
+ulysses_size                | -       | -   | -   | -   | flag      | -
+ring_size                   | -       | -   | -   | -   | flag      | -
+t5_fsdp                     | -       | -   | -   | -   | flag      | -
+dit_fsdp                    | -       | -   | -   | -   | flag      | -
 save_file                   | -       | -   | -   | yes | flag      | -
 audio_save_dir              | refused
 crf                         | value   | -   | yes | yes | -         | yes

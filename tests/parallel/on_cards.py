@@ -1,0 +1,52 @@
+"""What the processes of these tests do; each imports this by its name."""
+
+import torch
+from infinitetalk.pipeline.parallel.division import Division
+from infinitetalk.pipeline.parallel.transformer import SharedTransformer
+from infinitetalk.pipeline.sampling.teacache import TeaCache
+from infinitetalk.tests.support.several import step, transformer
+
+# sums are cut differently where tokens are fewer
+CLOSE = {"rtol": 1e-4, "atol": 1e-5}
+# of a latent frame's 35 and 6 tokens, no number of cards has equal parts of both
+SIZES = ((10, 14), (4, 6))
+
+
+def differences(cards):
+    """By division, passes and size: the largest difference from one card, and from the same once more."""
+    model, found = transformer(), {}
+    divisions = {2: [(2, 1), (1, 2)], 4: [(4, 1), (2, 2), (1, 4)]}[cards.count]
+    for size in SIZES:
+        latents, reference, contexts = step(model, *size)
+        alone = model(latents, reference, 500.0, contexts, model.blocks)
+        for division in divisions:
+            shared = SharedTransformer(model, cards, lambda passes, division=division: Division(*division))
+            for passes in (1, 2, 3):
+                call = latents, reference, 500.0, contexts[:passes], model.blocks
+                first, again = shared(*call), shared(*call)
+                for one, other in zip(first, again, strict=True):
+                    assert torch.equal(one, other)
+                for one, other in zip(first, alone, strict=False):
+                    torch.testing.assert_close(one, other, **CLOSE)
+                found[division, passes, size] = all(map(torch.equal, first, alone)), torch.stack(first)
+    found["teacache"] = cached(model, cards, Division(*divisions[-1]))
+    with_model_alone = model(latents, reference, 500.0, contexts, model.blocks)
+    assert all(map(torch.equal, with_model_alone, alone))  # nothing of the division stays behind
+    return found
+
+
+def cached(model, cards, division):
+    """How far steps with TeaCache, some of which are skipped, are from one card's."""
+    latents, reference, contexts = step(model)
+    shared = SharedTransformer(model, cards, lambda passes: division, one_division=True)
+    caches = [
+        TeaCache(0.15, (0.0, 0.0, 0.0, 0.0, 0.1)) for _ in range(2)
+    ]  # lets every second step pass, from the sixth
+    worst, computed = 0.0, 0
+    for number in range(7):
+        call = latents, reference, 900.0 - 40 * number, contexts[: 2 if number < 6 else 1], model.blocks
+        before = caches[0].residuals
+        for one, other in zip(shared(*call, caches[0]), model(*call, caches[1]), strict=True):
+            worst = max(worst, (one - other).abs().max().item())
+        computed += caches[0].residuals is not before
+    return worst, computed

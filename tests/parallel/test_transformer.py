@@ -1,0 +1,18 @@
+"""One step of a small transformer on two and four processes, beside one."""
+
+import pytest
+import torch
+from infinitetalk.tests.parallel.on_cards import differences
+from infinitetalk.tests.support.several import in_processes
+
+
+@pytest.mark.parametrize("count", [2, 4])
+def test_cards_compute_what_one_computes(count):
+    everyone = in_processes(count, differences)
+    first = everyone[0]
+    worst, computed = first.pop("teacache")
+    assert worst < 1e-4 and computed == 6
+    for (division, passes, size), (equal, velocities) in first.items():
+        assert equal or division[1] > 1, (division, passes, size)  # bit for bit where passes are whole
+        for other in everyone[1:]:
+            assert torch.equal(other[division, passes, size][1], velocities)

@@ -1,0 +1,62 @@
+"""A video by two processes on a CPU: the same bytes as by one, and what becomes of it when a process is killed."""
+
+import signal
+import threading
+import time
+
+import psutil
+import pytest
+
+pytestmark = pytest.mark.usefixtures("own_cache")
+GUIDED = {"sample_audio_guide_scale": 2}  # two passes, one for each process
+PATIENCE = 20  # seconds in which nothing of a run may be left
+
+
+def process_of(rank):
+    """The process of this number that the command has started, as soon as it computes; None if none does."""
+    for process in psutil.Process().children(recursive=True):
+        try:
+            if process.environ().get("RANK") == rank and process.num_threads() > 3:
+                return process
+        except psutil.Error:
+            continue
+    return None
+
+
+def kill_when_there(rank, killed):
+    for _ in range(1200):
+        if (process := process_of(rank)) is not None:
+            process.send_signal(signal.SIGKILL)
+            killed.append(time.monotonic())
+            return
+        time.sleep(0.1)
+
+
+def test_two_processes_make_what_one_makes_and_one_goes_on_where_two_were_killed(command, tmp_path, capfd):
+    assert command(**GUIDED) == 0
+    (video,) = (tmp_path / "out").glob("*.mp4")
+    whole = video.read_bytes()
+    video.unlink()
+    assert command(**GUIDED, gpus=2) == 0
+    assert video.read_bytes() == whole
+    assert capfd.readouterr().out.splitlines() == [str(video)] * 2
+    video.unlink()
+
+    killed = []
+    killer = threading.Thread(target=kill_when_there, args=("1", killed))
+    killer.start()
+    assert command(**GUIDED, gpus=2) == 2
+    ended = time.monotonic()
+    killer.join()
+    assert ended - killed[0] < PATIENCE and process_of("0") is None
+    last = capfd.readouterr().err.splitlines()[-1]
+    assert last.startswith("error: The process of card 2 of 2 was ended from outside (SIGKILL)")
+    assert command(**GUIDED, resume=True) == 0
+    assert video.read_bytes() == whole
+
+
+def test_what_one_process_refuses_is_told_once(command, capfd):
+    """The model has two heads, which three cards cannot share."""
+    assert command(gpus=3) == 2
+    err = capfd.readouterr().err
+    assert err.startswith("error: 3 cards cannot share a model of ") and err.count("\n") == 1
