@@ -1,9 +1,11 @@
 """A run that is ended at a call that changes a file goes on to the same bytes: ``make test-crash`` tries all calls."""
 
+import shutil
+
 import pytest
 from infinitetalk.tests.support.crashing import run_all
 
-pytestmark = pytest.mark.whole
+pytestmark = [pytest.mark.whole, pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler (cc)")]
 
 
 @pytest.mark.parametrize("every", [8, pytest.param(1, marks=pytest.mark.long)])
