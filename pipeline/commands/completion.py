@@ -9,6 +9,7 @@ import argparse
 
 from ..settings.flags import Parser
 from .console import say
+from .log import LEVELS
 from .table import COMMANDS, USUAL
 
 _PRESET = "preset"
@@ -48,7 +49,7 @@ def flags_of(name: str) -> Flags:
         for option in action.option_strings:
             if option.startswith("--"):
                 found[option] = (*preset_names(), DEMO) if option == f"--{_PRESET}" else choices
-    return {**found, "--lang": ("en", "zh")}
+    return {**found, "--lang": ("en", "zh"), "--log_level": LEVELS, "--log_file": ()}
 
 
 def _bash(commands: dict[str, Flags]) -> str:

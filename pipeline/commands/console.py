@@ -11,12 +11,17 @@ import json
 import os
 import sys
 import time
+import traceback
 from pathlib import Path
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from ..errors import InputError, printable
 from ..facts.language import spoken
 from ..parallel.launch import OURS, rank
+from .log import Level, keep, shown
+
+if TYPE_CHECKING:
+    from ..run.progress import ConsoleProgress
 
 BAD_INPUT = 2
 INTERRUPTED = 130
@@ -33,6 +38,7 @@ def say(text: str, exact: bool = False) -> None:
     Raises:
         InputError: it cannot be written, as on a full disk.
     """
+    keep(text, "info")
     try:
         unchanged = exact and sys.stdout is not None and not sys.stdout.isatty()
         write(sys.stdout, text if unchanged else printable(text, LAYOUT))
@@ -52,7 +58,11 @@ def note(text: str) -> None:
     _tell(printable(spoken(text), LAYOUT) + "\n")
 
 
-def _tell(text: str) -> None:
+def _tell(text: str, level: Level = "info") -> None:
+    if text.endswith("\n"):  # no line that the next one takes the place of
+        keep(text, level)
+    if not shown(level):
+        return
     try:
         write(sys.stderr, text, end="")
     except (OSError, ValueError):  # ValueError: it was closed by somebody
@@ -71,6 +81,18 @@ class Messages:
     def write(self, text: str) -> None:
         _tell(text)
 
+    def warn(self, text: str) -> None:
+        """The same for what may be a mistake."""
+        _tell(text, "warning")
+
+
+def progress_lines() -> ConsoleProgress:
+    """Shows a run on stderr."""
+    from ..run.progress import ConsoleProgress
+
+    messages = Messages()
+    return ConsoleProgress(messages, warn=messages.warn)
+
 
 def refuse(sentence: str) -> None:
     """Why there is no result, as ``error: …``; under torchrun once, and again in the report that it ends with.
@@ -84,7 +106,7 @@ def refuse(sentence: str) -> None:
         with contextlib.suppress(OSError):
             Path(report).write_text(json.dumps({"message": {"message": sentence, "extraInfo": when}}), encoding="utf-8")
     if not report or _heard():
-        _tell(printable(f"{spoken('error')}: {sentence}", LAYOUT) + "\n")
+        _tell(printable(f"{spoken('error')}: {sentence}", LAYOUT) + "\n", "error")
 
 
 def ended(error: InputError | OSError | KeyboardInterrupt) -> int:
@@ -102,6 +124,7 @@ def ended(error: InputError | OSError | KeyboardInterrupt) -> int:
             raise error
         todo = "check its permissions" if isinstance(error, PermissionError) else "check the path, or give another"
         error = InputError(f"{error.filename} cannot be opened ({error.strerror}); {todo}.")
+    _tell("".join(traceback.format_exception(error)), "debug")  # where it came from
     refuse(str(error))
     return BAD_INPUT
 

@@ -13,12 +13,12 @@ from ..checkpoints.locate import TransformerFiles, find_transformer_files
 from ..errors import InputError
 from ..job.output import check_output
 from ..planning.checked import check_transformer
-from ..run.progress import ConsoleProgress, no_progress
+from ..run.progress import no_progress
 from ..settings.definition import Settings, setting_infos
 from ..settings.flags import Parser, config_of, settings_from, with_settings
 from ..settings.roles import Role
 from ..settings.validation import validate
-from .console import Messages, say
+from .console import progress_lines, say
 
 # what it takes beside the models, and what some of it means here
 BESIDE = ("preset", "device", "save_file", "overwrite", "quiet")
@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
     path, files = checked(settings)
     from .converting import convert
 
-    say(str(convert(settings, files, path, no_progress if settings.quiet else ConsoleProgress(Messages()))), exact=True)
+    say(str(convert(settings, files, path, no_progress if settings.quiet else progress_lines())), exact=True)
     return 0
 
 

@@ -14,11 +14,11 @@ from ..job.job import load_job
 from ..job.output import output_path
 from ..parallel.division import divide
 from ..parallel.launch import processes, rank
-from ..run.progress import ConsoleProgress, Loading, no_progress
+from ..run.progress import Loading, no_progress
 from ..settings.definition import Settings
 from ..settings.flags import Parser, build_parser, config_of, settings_from
 from ..settings.validation import resolve
-from .console import Messages, say
+from .console import progress_lines, say
 
 
 def parser() -> Parser:
@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
             say(describe(prepared.plan, prepared.windows_done))
         return 0
 
-    progress = no_progress if settings.quiet or rank() else ConsoleProgress(Messages())
+    progress = no_progress if settings.quiet or rank() else progress_lines()
     progress(Loading("loading PyTorch"))
     if processes() > 1:
         from .together import make

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
 from pathlib import Path
 
 from ..errors import InputError
-from ..facts.language import VARIABLE, language_of
 from ..version import __version__
 from .console import ENDINGS, ended, open_what_is_closed, say
+from .log import keep, without_common_flags
 from .table import COMMANDS, USUAL, near_command
 
 HELP = ("-h", "--help")
@@ -29,27 +30,17 @@ def main(argv: list[str] | None = None) -> int:
     """
     _let_threads_sleep()
     open_what_is_closed()
-    before = os.environ.get(VARIABLE)
     try:
-        return _dispatch(_speaking(sys.argv[1:] if argv is None else argv))
-    except ENDINGS as error:
+        with without_common_flags(sys.argv[1:] if argv is None else argv) as words:
+            try:
+                return _dispatch(words)
+            except ENDINGS as error:
+                return ended(error)
+            except Exception:
+                keep(traceback.format_exc(), "error")  # which Python prints
+                raise
+    except InputError as error:  # of one of those flags
         return ended(error)
-    finally:
-        os.environ.pop(VARIABLE, None)
-        os.environ.update({} if before is None else {VARIABLE: before})
-
-
-def _speaking(argv: list[str]) -> list[str]:
-    """The words without ``--lang LANGUAGE``, which holds for all that is said from here on."""
-    rest = list(argv)
-    for place, word in enumerate(argv):
-        name, equals, value = word.partition("=")
-        if name == "--lang":
-            end = place + (1 if equals else 2)
-            os.environ[VARIABLE] = language_of(value if equals else " ".join(argv[place + 1 : end]))
-            del rest[place:end]
-            break
-    return rest
 
 
 def _let_threads_sleep() -> None:

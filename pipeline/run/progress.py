@@ -149,10 +149,16 @@ def no_progress(event: Event) -> None:
 
 @dataclass(frozen=True)
 class Line:
-    """A sentence about a run; ``stays`` unless the next one is to take its place."""
+    """A sentence about a run.
+
+    Attributes:
+        stays: whether the next one leaves it there.
+        warning: whether who wants little told wants this.
+    """
 
     text: str
     stays: bool
+    warning: bool = False
 
 
 class Narrator:
@@ -178,7 +184,7 @@ class Narrator:
             case BlockLoaded(done, count):
                 return [Line(f"loading the transformer: block {done}/{count}", False)]
             case Notice(text, warning):
-                return [Line(f"{'warning' if warning else 'note'}: {text}", True)]
+                return [Line(f"{'warning' if warning else 'note'}: {text}", True, warning)]
             case Fact(text):
                 return [Line(f"note: {text}", True)]
             case RunStarted():
@@ -196,9 +202,10 @@ class Narrator:
                 return [Line(f"finished after {duration(self._clock() - self._created)}", True)]
             case Stopped(path, partial, windows, seed):
                 flags = f"--resume --save_file {shlex.quote(str(path))} --base_seed {seed}"
+                kept = f"stopped; {partial} keeps {windows} of {self._windows} windows and plays."
                 return [
-                    Line(f"stopped; {partial} keeps {windows} of {self._windows} windows and plays.", True),
-                    Line(f"To go on from there: the same command with {flags}", True),
+                    Line(kept, True, warning=True),
+                    Line(f"To go on from there: the same command with {flags}", True, warning=True),
                 ]
         return []
 
@@ -237,13 +244,18 @@ class ConsoleProgress:
     Args:
         console: where to write.
         interactive: whether a line can be written over; None asks the console.
+        warn: takes the lines that are warnings; the console unless given.
         clock: seconds, for tests.
     """
 
     def __init__(
-        self, console: Console, interactive: bool | None = None, clock: Callable[[], float] = time.monotonic
+        self,
+        console: Console,
+        interactive: bool | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        warn: Callable[[str], object] | None = None,
     ) -> None:
-        self._console = console
+        self._write_line, self._warn = console.write, console.write if warn is None else warn
         self._interactive = console.isatty() if interactive is None else interactive
         self._narrator = Narrator(clock)
         self._width = 0
@@ -251,14 +263,14 @@ class ConsoleProgress:
     def __call__(self, event: Event) -> None:
         for line in self._narrator.tell(event):
             if line.stays:
-                self._write(line.text, "\n", 0)
+                self._write(line, "\n", 0)
             elif self._interactive:
-                self._write(line.text, "", len(spoken(line.text)))
+                self._write(line, "", len(spoken(line.text)))
 
-    def _write(self, text: str, end: str, width: int) -> None:
-        text = printable(spoken(text))
+    def _write(self, line: Line, end: str, width: int) -> None:
+        text = printable(spoken(line.text))
         over = f"\r{text.ljust(self._width)}" if self._interactive else text
-        self._console.write(over + end)
+        (self._warn if line.warning else self._write_line)(over + end)
         self._width = width
 
 
