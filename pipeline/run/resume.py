@@ -8,6 +8,7 @@ frames. Knows nothing about how windows are made.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -209,9 +210,13 @@ def check_same_run(old: dict[str, Json], new: dict[str, Json]) -> None:
 
 
 def remove_state(path: Path) -> None:
-    """Remove the state of the video ``path``, whose partial file is gone: it is finished, or has not begun."""
+    """Remove the state of the video ``path``, whose partial file is gone: it is finished, or has not begun.
+
+    Where that fails the video is none the worse; the next run that is given its name tries again.
+    """
     if not partial_path(path).exists():
-        remove_own_state(state_path(path))
+        with contextlib.suppress(OSError):
+            remove_own_state(state_path(path))
 
 
 def unfinished(path: Path, settings: Settings, sources: tuple[Path, ...] = ()) -> RunState | None:

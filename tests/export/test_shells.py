@@ -17,9 +17,10 @@ from infinitetalk.pipeline.export.command import command, is_carried, line, own_
 from infinitetalk.pipeline.export.exported import Exported
 from infinitetalk.pipeline.job.job import load_job
 from infinitetalk.pipeline.job.output import output_path
-from infinitetalk.pipeline.settings.definition import Settings, setting_infos, setting_types
+from infinitetalk.pipeline.settings.definition import Settings, names_with, setting_infos, setting_types
 from infinitetalk.pipeline.settings.flags import parse
 from infinitetalk.pipeline.settings.presets import preset_names, settings_with_preset
+from infinitetalk.pipeline.settings.roles import Role
 from infinitetalk.tests.support.places import DATA
 
 GOLDEN = DATA / "export"
@@ -67,7 +68,7 @@ def _values(name):
 
 
 # what a graph or a video decides; how to run is the user's
-ASKED = ("preset", "input_json", "overwrite", "resume", "quiet", "dry_run", "audio_save_dir")
+ASKED = (*names_with(Role.RUN), "preset", "input_json", "audio_save_dir")
 WANTED = {n: _values(n) for n in setting_types() if n not in ASKED and setting_infos()[n].landed}
 
 
