@@ -115,6 +115,7 @@ def test_long_speech(tmp_path, minutes, times, windows):
         assert least < short[work] < long[work] < 1.05 * times * short[work]
 
 
+@pytest.mark.long
 def test_the_original_sound_of_an_hour(tmp_path):
     """Stereo at 48 kHz, decoded three times, the last time into the video: an hour would grow by less than 1 GB."""
     paths = [save_long_wav(tmp_path / f"{minutes}.wav", minutes, 48_000, 2) for minutes in (1, 2, 3)]

@@ -6,7 +6,7 @@ from infinitetalk.tests.parallel.on_cards import differences
 from infinitetalk.tests.support.several import in_processes
 
 
-@pytest.mark.parametrize("count", [2, 4])
+@pytest.mark.parametrize("count", [2, pytest.param(4, marks=pytest.mark.long)])
 def test_cards_compute_what_one_computes(count):
     everyone = in_processes(count, differences)
     first = everyone[0]

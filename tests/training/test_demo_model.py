@@ -109,6 +109,7 @@ def test_the_mouth_does_not_follow_another_speech(talking, reader):
     assert max(backwards, babbled) < 0.6
 
 
+@pytest.mark.long
 def test_the_lora_gives_few_steps_the_heads_motion_back(talking, reader):
     frames, speech = talk(sample_steps=4, lora_dir=(FOLDER / assemble.LORA_FILE,), lora_scale=(1.0,))
     with_lora, without = evaluate_frames(frames, speech, reader), evaluate_frames(*talking, reader)
@@ -116,6 +117,7 @@ def test_the_lora_gives_few_steps_the_heads_motion_back(talking, reader):
     assert with_lora.motion > 1.25 * without.motion
 
 
+@pytest.mark.long
 def test_even_seams_make_the_jump_between_windows_smaller():
     """Two windows of 17 frames, since the seam is the same as of long ones."""
     speech = np.array(speech_for_model(open_audio(SPEECH))[: 25 * 640])
