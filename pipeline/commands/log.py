@@ -42,9 +42,9 @@ def without_common_flags(argv: list[str]) -> Iterator[list[str]]:
             del rest[place:end]
         yield rest
     finally:
-        for name, value in before.items():
+        for name, old in before.items():
             os.environ.pop(name, None)
-            os.environ.update({} if value is None else {name: value})
+            os.environ.update({} if old is None else {name: old})
 
 
 def _checked(flag: str, value: str) -> str:
@@ -66,7 +66,8 @@ def _checked(flag: str, value: str) -> str:
 def shown(level: Level) -> bool:
     """Whether the terminal shows what is of this level."""
     chosen = os.environ.get(LEVEL, "info")
-    return LEVELS.index(level) <= (LEVELS.index(chosen) if chosen in LEVELS else LEVELS.index("info"))  # type: ignore[arg-type]
+    names: tuple[str, ...] = LEVELS
+    return names.index(level) <= names.index(chosen if chosen in names else "info")
 
 
 def keep(text: str, level: Level) -> None:
