@@ -18,6 +18,7 @@ from ..errors import InputError
 SCRIPT = "generate_infinitetalk.py"
 INTERVAL = 0.1  # seconds between looks at the processes
 OURS = "INFINITETALK_STARTED"  # that this program started the processes itself, and tells how they end
+THREADS = "OMP_NUM_THREADS"
 REFUSED = 2  # the exit code of a process that has said why, in its report
 
 
@@ -40,6 +41,7 @@ def start(words: list[str], count: int) -> None:
         InputError: one did not end well: its sentence, or what ended it.
         KeyboardInterrupt: this process was interrupted.
     """
+    import torch
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
@@ -57,7 +59,9 @@ def start(words: list[str], count: int) -> None:
         max_restarts=0,
         monitor_interval=INTERVAL,
     )
-    os.environ[OURS] = "1"
+    # on a CPU their number decides last bits, so each process computes with as many threads as one alone would
+    before = {name: os.environ.get(name) for name in (OURS, THREADS)}
+    os.environ |= {OURS: "1", THREADS: str(torch.get_num_threads())}
     try:
         elastic_launch(config, sys.executable)(*_program(), *words)
     except ChildFailedError as error:
@@ -68,7 +72,9 @@ def start(words: list[str], count: int) -> None:
     except SignalException as error:
         raise KeyboardInterrupt from error
     finally:
-        del os.environ[OURS]
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            os.environ |= {} if value is None else {name: value}
 
 
 def _sentence(message: str | dict[str, str]) -> str:
