@@ -1,4 +1,4 @@
-"""Writes docs/models.md and models.zh-CN.md: every file that is downloaded, from ``facts/downloads.py``.
+"""Writes docs/models.md and models.zh-CN.md: every file that is downloaded, from ``facts/published.py``.
 
 ``python -m infinitetalk.scripts.models_page`` rewrites them; a test fails where one is out of date. Chinese comes from
 pages_zh.toml.
@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..pipeline.facts.downloads import PARTS, UNSAID, Part
+from ..pipeline.facts.published import PARTS, UNSAID, Part
 from ..pipeline.facts.sizes import size_text
 from ..pipeline.settings.presets import load_preset, preset_names
 
@@ -25,7 +25,7 @@ HEAD = """\
 [中文](models.zh-CN.md)
 
 Where the weights come from, where they are put, and how they are checked. Made from the table in
-`pipeline/facts/downloads.py` by `python -m infinitetalk.scripts.models_page`.
+`pipeline/facts/published.py` by `python -m infinitetalk.scripts.models_page`.
 
 ```bash
 infinitetalk download --preset 02_comfyui_equivalent              # what this preset needs and is not here yet

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..pipeline.facts.downloads import PARTS
+from ..pipeline.facts.published import PARTS
 from ..pipeline.graphs.widgets import SAMPLER
 from ..pipeline.settings.presets import DEMO, load_preset
 from ..tests.support import browser, comfy_host

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from ..errors import InputError
 from ..facts import downloads
-from ..facts.downloads import DEFAULTS, PARTS, WEIGHTS
+from ..facts.downloads import DEFAULTS, WEIGHTS
+from ..facts.published import PARTS
 from ..settings.definition import Settings
 from ..settings.presets import DEMO, load_preset
 from .files import has_header, open_tensors

@@ -17,8 +17,9 @@ from pathlib import Path
 from ..checkpoints.lookup import find_file
 from ..errors import InputError
 from ..facts.attention import ATTENTION
-from ..facts.downloads import PARTS, STAND_INS, part_of
+from ..facts.downloads import STAND_INS, part_of
 from ..facts.packages import TRITON, Package
+from ..facts.published import PARTS
 from ..facts.sizes import GIB
 from ..facts.solvers import by_package
 from ..facts.words import listed

@@ -1,6 +1,6 @@
 """``infinitetalk download``: what a preset needs and is not here yet, into the guide's layout or ComfyUI's folders.
 
-What is published where is data (``facts.downloads``); fetching and checking is for ``fetching``.
+What is published where is data (``facts.published``); fetching and checking is for ``fetching``.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from pathlib import Path
 
 from ..checkpoints.lookup import weights_folders
 from ..errors import InputError
-from ..facts.downloads import DEFAULTS, GROUPS, PARTS, Part
+from ..facts.downloads import DEFAULTS, GROUPS
+from ..facts.published import PARTS, Part
 from ..facts.sizes import size_text
 from ..graphs.places import FolderFiles
 from ..settings.flags import Parser

@@ -20,8 +20,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from ..errors import InputError, in_short
-from ..facts.downloads import HUB, File, Part
 from ..facts.packages import Package
+from ..facts.published import HUB, File, Part
 from ..facts.sizes import size_text
 from ..media.file_lock import try_lock
 

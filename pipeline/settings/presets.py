@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError, in_short
-from ..facts.downloads import Part, needed
+from ..facts.downloads import needed
+from ..facts.published import Part
 from .definition import Settings, names_with, setting_types
 from .roles import JOB, Values
 

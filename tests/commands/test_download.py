@@ -10,7 +10,7 @@ from infinitetalk.pipeline.checkpoints import lookup
 from infinitetalk.pipeline.commands import download, fetching
 from infinitetalk.pipeline.commands.main import main
 from infinitetalk.pipeline.facts import downloads
-from infinitetalk.pipeline.facts.downloads import PARTS, File
+from infinitetalk.pipeline.facts.published import PARTS, File
 from infinitetalk.pipeline.settings.presets import load_preset, preset_names
 from infinitetalk.tests.support import local_hub
 from infinitetalk.tests.support.places import WORKFLOWS

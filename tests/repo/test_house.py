@@ -6,6 +6,10 @@ import pytest
 from infinitetalk.tests.support.places import ROOT
 
 ENGINE = sorted((ROOT / "pipeline").rglob("*.py"))
+CODE = [
+    path for room in ("pipeline", "nodes", "scripts", "training", "benchmarks") for path in (ROOT / room).rglob("*.py")
+]
+LONGEST = 450  # lines of a module
 HOSTS = {"comfy", "comfy_api", "comfy_extras", "folder_paths", "server", "nodes"}
 OURS_OUTSIDE = {"infinitetalk", "scripts", "training", "tests", "benchmarks"}
 ONLY_IN = {  # package -> the rooms that may name it
@@ -42,6 +46,17 @@ def misplaced(path, engine=ROOT / "pipeline"):
 
 def test_the_engine_imports_nothing_above_it_and_each_room_only_its_own_packages():
     assert [found for path in ENGINE for found in misplaced(path)] == []
+
+
+def too_long(paths):
+    """Modules that have more lines than one reads as one."""
+    return [path.name for path in paths if len(path.read_text(encoding="utf-8").splitlines()) > LONGEST]
+
+
+def test_no_module_is_too_long(tmp_path):
+    assert too_long(CODE) == []
+    (tmp_path / "planted.py").write_text("\n" * (LONGEST + 1))
+    assert too_long([tmp_path / "planted.py"]) == ["planted.py"]
 
 
 @pytest.mark.parametrize(

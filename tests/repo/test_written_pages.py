@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from infinitetalk.pipeline.facts.downloads import PARTS
+from infinitetalk.pipeline.facts.published import PARTS
 from infinitetalk.pipeline.settings.definition import setting_infos
 from infinitetalk.pipeline.settings.presets import load_preset, preset_names
 from infinitetalk.scripts import architecture, formats_page, models_page, settings_table

@@ -18,7 +18,7 @@ import torch
 from infinitetalk.pipeline import Generator, Job, settings_with_preset
 from infinitetalk.pipeline.checkpoints import lookup
 from infinitetalk.pipeline.commands.main import main
-from infinitetalk.pipeline.facts.downloads import PARTS
+from infinitetalk.pipeline.facts.published import PARTS
 from infinitetalk.tests.support import local_hub, lora_files, random_checkpoint
 from infinitetalk.tests.support.guide import GUIDE, LIGHTX2V
 from infinitetalk.tests.support.other_layouts import quanto
