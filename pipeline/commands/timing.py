@@ -34,7 +34,7 @@ from ..models.transformer.rope import rope_table
 from ..models.vae.kernels import choose_vae_kernels
 from ..models.vae.model import WanVAE, in_working_order, wan_vae
 from ..planning.machine import choose_dtype, choose_operations, choose_vae, free_memory
-from ..planning.memory import IMAGE_TOKENS, plan_memory
+from ..planning.memory import IMAGE_TOKENS, Workload, plan_memory
 from ..planning.windows import latent_frames, tokens_per_window
 from ..quantisation.codes import QUANTISERS, pack
 from ..sampling.guidance import branches_of_steps
@@ -240,7 +240,8 @@ def predict(measured: Measured, preset: str) -> Prediction | None:
     scales = settings.sample_text_guide_scale, settings.sample_audio_guide_scale
     branches = branches_of_steps(len(steps_taken(settings)), *scales, settings.sample_audio_guide_steps)
     free, vae = free_memory(measured.device), choose_vae(settings, measured.device)
-    placement, memory = plan_memory(size, settings, height, width, measured.itemsize, free, vae)
+    work = Workload.of(settings, (height, width), measured.itemsize)
+    placement, memory = plan_memory(size, settings, work, free, vae)
     copying = 0.0 if measured.copying is None else size.block_bytes / measured.copying
     copied = size.blocks - placement.resident
     steps = sum(placement.resident * n * block + copied * max(n * block, copying) for n in map(len, branches))

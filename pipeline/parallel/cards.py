@@ -22,7 +22,8 @@ import torch
 import torch.distributed as dist
 
 from ..errors import InputError
-from .division import Division
+from .division import Division, Rates
+from .measuring import measure
 
 T = TypeVar("T")
 PATIENCE = timedelta(hours=2)  # as long as the first process may load and encode; one that ends, ends all at once
@@ -52,11 +53,13 @@ class Cards:
         rank: number of this one, from 0; the first alone prints and writes.
         count: how many there are.
         device: where this one computes.
+        rates: what they and the links between them can do; None where that was not measured.
     """
 
     rank: int
     count: int
     device: torch.device
+    rates: Rates | None = None
     _groups: dict[Division, Groups] = field(default_factory=dict, compare=False)
 
     @property
@@ -138,7 +141,7 @@ def join(device: str) -> Cards:
     backend = "gloo" if on_cpu else "cpu:gloo,cuda:nccl"
     dist.init_process_group(backend, rank=rank, world_size=count, timeout=PATIENCE)
     end_with(os.getppid())
-    return Cards(rank, count, found)
+    return Cards(rank, count, found, measure(count, found) if count > 1 else None)
 
 
 def end_with(parent: int) -> None:

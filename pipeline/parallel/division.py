@@ -11,8 +11,9 @@ from math import ceil
 
 from ..errors import InputError
 
-# bytes that leave a card for each token that it does not keep, by the width of the model: q, k, v and the result
-EXCHANGED = 4
+EXCHANGED = 4  # numbers that leave a card for each token that it does not keep and channel: q, k, v and the result
+REACHED = 0.6  # of what a large product alone reaches, what a whole block does
+CLEARLY = 1.1  # how much sooner another division must be done to be taken: what was measured varies
 
 
 @dataclass(frozen=True)
@@ -56,20 +57,33 @@ class Division:
         return " x ".join(filter(None, (passes, tokens))) or "one card"
 
 
+ONE_CARD = Division()
+
+
+@dataclass(frozen=True)
+class Rates:
+    """What cards and links can do.
+
+    Attributes:
+        link: bytes a second that each card sends to the others while all do.
+        products: floating-point operations a second of a card, in a large product.
+    """
+
+    link: float
+    products: float
+
+
 @dataclass(frozen=True)
 class Speed:
     """What decides how cards best share a step.
 
     Attributes:
-        link: bytes a second that each card sends to the others while all do.
-        products: floating-point operations a second of a card.
         tokens: of a window.
         dim, blocks: of the transformer.
         parameters: of a block.
     """
 
-    link: float
-    products: float
+    rates: Rates
     tokens: int
     dim: int
     blocks: int
@@ -78,13 +92,13 @@ class Speed:
     def exchange(self, sequence: int, itemsize: int = 2) -> float:
         """Seconds that one pass's tokens are on their way, shared by so many cards."""
         leaving = EXCHANGED * self.tokens / sequence * (sequence - 1) / sequence * self.dim * itemsize
-        return self.blocks * leaving / self.link
+        return self.blocks * leaving / self.rates.link
 
     @property
     def computing(self) -> float:
         """Seconds of a pass on one card: products with the weights, and attention."""
         attention = 4 * self.tokens**2 * self.dim
-        return self.blocks * (2 * self.tokens * self.parameters + attention) / self.products
+        return self.blocks * (2 * self.tokens * self.parameters + attention) / (REACHED * self.rates.products)
 
     def step(self, division: Division, passes: int) -> float:
         """Seconds of a step."""
@@ -92,9 +106,9 @@ class Speed:
         return ceil(passes / division.guidance) * (alone + self.exchange(division.sequence))
 
 
-def divisions(cards: int, passes: int, heads: int) -> Iterable[Division]:
-    """All that use these cards; groups without a pass, and cards without a head, are of no use."""
-    for guidance in range(min(cards, passes), 0, -1):
+def divisions(cards: int, heads: int) -> Iterable[Division]:
+    """All of so many cards, those first whose passes go furthest apart; cards without a head are of no use."""
+    for guidance in range(cards, 0, -1):
         if cards % guidance == 0 and cards // guidance <= heads:
             yield Division(guidance, cards // guidance)
 
@@ -106,7 +120,7 @@ def divide(cards: int, passes: int, heads: int, sequence: int = 1, speed: Speed 
         heads: of the model's attention.
         sequence: the cards that share a pass's tokens, where the settings say it; 1: what is best.
         speed: of cards and links; without it passes go apart as far as they go evenly, since nothing is exchanged
-            then while a step is computed.
+            then while a step is computed. With it, links may be so slow that cards do the same rather than talk.
 
     Raises:
         InputError: the cards cannot be divided so.
@@ -123,9 +137,12 @@ def divide(cards: int, passes: int, heads: int, sequence: int = 1, speed: Speed 
                 f"give at most {heads}."
             )
         return Division(cards // sequence, sequence)
-    found = list(divisions(cards, passes, heads))
-    if not found:
+    found = list(divisions(cards, heads))
+    useful = [division for division in found if division.guidance <= passes]
+    if not useful:
         raise InputError(f"{cards} cards cannot share a model of {heads} heads; use at most {heads}.")
-    if speed is not None:
-        return min(found, key=lambda division: speed.step(division, passes))
-    return min(found, key=lambda division: ceil(passes / division.guidance) / division.sequence)
+    best = min(useful, key=lambda division: ceil(passes / division.guidance) / division.sequence)
+    if speed is None:
+        return best
+    sooner = min(found, key=lambda division: speed.step(division, passes))
+    return sooner if CLEARLY * speed.step(sooner, passes) < speed.step(best, passes) else best

@@ -96,13 +96,14 @@ class SplitSequence:
         q = norm_rotate(attention.q(x), attention.norm_q.weight, rope, heads, attention.norm_q.eps)
         queries = self._to_heads(q)
         x.release()
-        results, shape = [], q.shape
-        out = q.new_empty(shape)
+        results, shape, dtype = [], q.shape, q.dtype
+        del q
         for number in range(self._head_groups):
             q, k, v = (part.pop(0).wait() for part in (queries, keys, values))
             found = ops.attend.among(q, k, v, None).values
             del q, k, v
             results.append(self._to_tokens(found, number, shape[-1]))
+        out = torch.empty(shape, dtype=dtype, device=rope.device)
         for number, result in enumerate(results):
             came, done = result.wait(), 0
             for start, stop in self._head_cuts(number):

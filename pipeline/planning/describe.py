@@ -16,11 +16,13 @@ def describe(plan: RunPlan, windows_done: int = 0) -> str:
         windows_done: how many an earlier run has made.
     """
     first, memory = plan.spans[0], plan.memory
+    device = "the device" if plan.models.cards == 1 else "each device"
     window = f"{len(plan.spans)} of {first.stop - first.start} frames"
     if len(plan.spans) > 1:
         window += f", the next one {plan.spans[1].start} frames later each time"
     lines = [
         ("device", describe_machine(plan)),
+        *([("cards", describe_cards(plan))] if plan.models.cards > 1 else []),
         ("picture", f"{plan.size[1]}x{plan.size[0]}"),
         ("video", f"{plan.frames} frames, {plan.frames / FPS:.2f} s at {FPS} a second"),
         ("windows", window),
@@ -29,7 +31,7 @@ def describe(plan: RunPlan, windows_done: int = 0) -> str:
         ("in all", f"{plan.forwards} passes through the transformer"),
         (
             "memory",
-            f"about {memory.peak / GIB:.1f} GiB on the device for the transformer and the VAE (estimate: weights "
+            f"about {memory.peak / GIB:.1f} GiB on {device} for the transformer and the VAE (estimate: weights "
             f"{memory.weights / GIB:.1f}, keys and values {memory.contexts / GIB:.1f}, "
             f"a step {memory.activations / GIB:.1f}, the VAE {memory.vae / GIB:.1f}); {describe_placement(plan)}",
         ),
@@ -46,7 +48,16 @@ def describe_machine(plan: RunPlan) -> str:
 
 def describe_placement(plan: RunPlan) -> str:
     """How much of the transformer stays on the device."""
-    return f"{plan.placement.resident} of {plan.models.weights.size.blocks} blocks stay there"
+    size = plan.models.size
+    of_each = f", 1/{size.shares} of each," if size.shares > 1 else ""
+    return f"{plan.placement.resident} of {size.blocks} blocks{of_each} stay there"
+
+
+def describe_cards(plan: RunPlan) -> str:
+    """How the cards share a step, and the bandwidth between them."""
+    models = plan.models
+    rates = "" if models.rates is None else f" ({models.rates.link / 1e9:.1f} GB/s between them)"
+    return f"{models.cards} cards: {plan.divide(max(plan.passes))}{rates}"
 
 
 def _steps(passes: tuple[int, ...]) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import ceil
 
 import torch
 
@@ -15,6 +16,7 @@ from ..facts.sizes import GIB, SLOTS
 from ..models.transformer.block import TEXT_TOKENS
 from ..models.transformer.matrices import TransformerSize
 from ..models.vae.tiles import grid
+from ..parallel.division import ONE_CARD, Division
 from ..quantisation.activations import token_slices
 from ..sampling.guidance import guidance_branches
 from ..settings.definition import Settings
@@ -26,6 +28,7 @@ IMAGE_TOKENS = 257
 # cannot reuse. The feed-forward holds the stream, its input, and some tokens' hidden channels before and after GELU.
 BLOCK_VECTORS = 6.5
 FEED_FORWARD_VECTORS = 3
+EXCHANGE_VECTORS = 2  # where cards share tokens: what has left and is kept until it has arrived
 # The VAE, four frames at once with what it remembers of those before, by the bytes of its numbers; and in tiles,
 # where a window's coarse features and its frames wait as well.
 VAE_BYTES_PER_PIXEL = {4: 29_000, 2: 12_100}
@@ -103,15 +106,16 @@ class Placement:
 
 @dataclass(frozen=True)
 class Workload:
-    """What is computed at a time.
+    """What one card computes at a time.
 
     Attributes:
-        tokens: of a window.
-        passes: guidance passes of a step.
+        tokens: of a window, or this card's part of them.
+        passes: guidance passes of a step, or this card's.
         pixels: of one frame.
         itemsize: bytes of an activation.
         teacache: whether each pass keeps what the blocks added.
         attention: which, as in the settings.
+        together: how many cards share a pass's tokens.
     """
 
     tokens: int
@@ -120,6 +124,29 @@ class Workload:
     itemsize: int
     teacache: bool = False
     attention: str = "auto"
+    together: int = 1
+
+    @classmethod
+    def of(cls, settings: Settings, size: tuple[int, int], itemsize: int, division: Division = ONE_CARD) -> Workload:
+        """What a card has to do for a video.
+
+        Args:
+            settings: resolved.
+            size: (height, width) of the video, in pixels.
+            itemsize: bytes of an activation.
+            division: of a step with all passes.
+        """
+        tokens = tokens_per_window(settings.frame_num, *size)
+        passes = len(guidance_branches(settings.sample_text_guide_scale, settings.sample_audio_guide_scale))
+        return cls(
+            ceil(tokens / division.sequence),
+            ceil(passes / division.guidance),
+            size[0] * size[1],
+            itemsize,
+            settings.use_teacache,
+            settings.attention,
+            division.sequence,
+        )
 
 
 def estimate_memory(
@@ -130,13 +157,15 @@ def estimate_memory(
     Args:
         offload: whether the blocks leave while the VAE works.
     """
-    attending = BLOCK_VECTORS + extra_vectors(work.attention)
+    attending = BLOCK_VECTORS + extra_vectors(work.attention) + (EXCHANGE_VECTORS if work.together > 1 else 0)
     parts = len(list(token_slices(work.tokens)))
     feed_forward = FEED_FORWARD_VECTORS + 2 * size.ffn_dim / size.dim / parts
     # Each pass has a residual stream; TeaCache keeps the blocks' input too, or what each pass added in its stead.
     vectors = max(attending, feed_forward) + work.passes - 1 + work.teacache
     stay = placement.resident * size.block_bytes + placement.contexts * size.blocks * size.context_bytes
-    slots = min(SLOTS, size.blocks - placement.resident) * size.block_bytes
+    stay = ceil(stay / size.shares)
+    copied = size.blocks - placement.resident if size.shares == 1 else size.blocks
+    slots = min(SLOTS, copied) * size.block_bytes
     texts = 2 if work.passes == 3 else 1
     context = texts * TEXT_TOKENS + IMAGE_TOKENS
     return MemoryEstimate(
@@ -151,9 +180,10 @@ def estimate_memory(
 def host_bytes(size: TransformerSize, placement: Placement, offload: bool) -> int:
     """Bytes of host memory that the transformer takes: what is copied in; with ``offload``, all blocks."""
     blocks, contexts = size.blocks * size.block_bytes, size.blocks * size.context_bytes
-    if offload:
-        return blocks + contexts
-    return blocks - placement.resident * size.block_bytes + (0 if placement.contexts else contexts)
+    if not offload:
+        blocks -= placement.resident * size.block_bytes
+        contexts = 0 if placement.contexts else contexts
+    return ceil((blocks + contexts) / size.shares)
 
 
 def place_blocks(
@@ -191,25 +221,14 @@ def place_blocks(
 
 
 def plan_memory(
-    size: TransformerSize,
-    settings: Settings,
-    height: int,
-    width: int,
-    itemsize: int,
-    free: int | None,
-    vae: VaePlan,
+    size: TransformerSize, settings: Settings, work: Workload, free: int | None, vae: VaePlan
 ) -> tuple[Placement, MemoryEstimate]:
     """What of the transformer stays on the device, and what the run needs then.
 
     Args:
         settings: resolved.
-        height, width: of the video, in pixels.
-        itemsize: bytes of a weight and of an activation.
         free: bytes that are free on the device; None if that does not matter.
     """
-    tokens = tokens_per_window(settings.frame_num, height, width)
-    passes = len(guidance_branches(settings.sample_text_guide_scale, settings.sample_audio_guide_scale))
-    work = Workload(tokens, passes, height * width, itemsize, settings.use_teacache, settings.attention)
 
     def estimate(placement: Placement) -> MemoryEstimate:
         return estimate_memory(size, placement, work, vae, bool(settings.offload_model))

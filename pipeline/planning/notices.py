@@ -166,11 +166,6 @@ def short_notice(spans: tuple[WindowSpan, ...], motion_frame: int) -> tuple[str,
 def cards_notices(settings: Settings) -> tuple[str, ...]:
     """What upstream's flags for several cards do otherwise here."""
     notices = []
-    if settings.dit_fsdp:
-        notices.append(
-            "--dit_fsdp shards nothing in this version: each card keeps the whole transformer, and blocks that do not "
-            "fit are copied in (--vram_limit, --blocks_to_swap). The video is the same."
-        )
     if settings.ring_size > 1:
         notices.append(
             f"--ring_size {settings.ring_size} counts as so many times --ulysses_size: cards share heads, not rings."

@@ -24,19 +24,19 @@ from ..models.speech import EncodedSpeech
 from ..models.speech_encoder import load_speech_encoder
 from ..models.text.cache import Embeddings, default_cache_dir, not_cached, text_identity
 from ..models.text.encoder import load_text_encoder
-from ..models.transformer.matrices import TransformerWeights
+from ..models.transformer.matrices import TransformerSize, TransformerWeights
 from ..models.transformer.weights import open_weights
 from ..models.vae.model import load_vae
 from ..models.voice.separator import load_separator, voice_in
-from ..parallel.division import Division, divide
+from ..parallel.division import Division, Rates, Speed, divide
 from ..residency.host_memory import host_memory_notice
-from ..sampling.guidance import branches_of_steps
+from ..sampling.guidance import branches_of_steps, guidance_branches
 from ..sampling.solvers import make_solver
 from ..settings.definition import Settings
 from ..settings.validation import shift_of, steps_of, steps_taken, warnings_for
 from .checked import check_files
 from .machine import Machine, choose_machine, choose_vae, computes, free_memory
-from .memory import MARGIN, MemoryEstimate, Placement, VaePlan, host_bytes, plan_memory
+from .memory import MARGIN, MemoryEstimate, Placement, VaePlan, Workload, host_bytes, plan_memory
 from .notices import (
     Notice,
     cards_notices,
@@ -59,6 +59,7 @@ class ModelsPlan:
         text_identity: what besides the prompt decides its embedding.
         keep_models: whether all weights wait in host memory between videos.
         cards: how many make a video together.
+        rates: what they and their links can do; None where that was not measured.
     """
 
     settings: Settings
@@ -68,6 +69,7 @@ class ModelsPlan:
     text_identity: str
     keep_models: bool = False
     cards: int = 1
+    rates: Rates | None = None
 
     @property
     def text_device(self) -> torch.device:
@@ -92,6 +94,24 @@ class ModelsPlan:
         """What besides settings and files decides the last bits of a video with these settings, by name."""
         return computes(self.machine, choose_vae(settings, self.machine.device), self.weights.products, self.threads)
 
+    @property
+    def size(self) -> TransformerSize:
+        """What of the transformer memory depends on."""
+        return replace(self.weights.size, shares=self.cards if self.settings.dit_fsdp else 1)
+
+    def divide(self, settings: Settings, size: tuple[int, int], passes: int) -> Division:
+        """How the cards share a step of so many passes in a video of this size.
+
+        Raises:
+            InputError: they cannot as the settings say.
+        """
+        whole, speed = self.weights.size, None
+        if self.rates is not None:
+            tokens = tokens_per_window(settings.frame_num, *size)
+            speed = Speed(self.rates, tokens, whole.dim, whole.blocks, whole.block_parameters)
+        together = settings.ulysses_size * settings.ring_size
+        return divide(self.cards, passes, self.weights.config.num_heads, together, speed)
+
     def place(
         self, settings: Settings, size: tuple[int, int], vae: VaePlan, free: int | None
     ) -> tuple[Placement, MemoryEstimate]:
@@ -99,8 +119,13 @@ class ModelsPlan:
 
         Args:
             free: bytes that are free on the device; None if that does not matter.
+
+        Raises:
+            InputError: the cards cannot be divided as the settings say.
         """
-        return plan_memory(self.weights.size, settings, *size, self.machine.dtype.itemsize, free, vae)
+        passes = len(guidance_branches(settings.sample_text_guide_scale, settings.sample_audio_guide_scale))
+        work = Workload.of(settings, size, self.machine.dtype.itemsize, self.divide(settings, size, passes))
+        return plan_memory(self.size, settings, work, free, vae)
 
 
 @dataclass(frozen=True)
@@ -152,9 +177,7 @@ class RunPlan:
         Raises:
             InputError: they cannot as the settings say.
         """
-        settings = self.settings
-        together = settings.ulysses_size * settings.ring_size
-        return divide(self.models.cards, passes, self.models.weights.config.num_heads, together)
+        return self.models.divide(self.settings, self.size, passes)
 
     @property
     def tokens(self) -> int:
@@ -179,13 +202,16 @@ class RunPlan:
         return replace(self, placement=placement, memory=memory)
 
 
-def plan_models(settings: Settings, keep_models: bool = False, cards: int = 1) -> ModelsPlan:
+def plan_models(
+    settings: Settings, keep_models: bool = False, cards: int = 1, rates: Rates | None = None
+) -> ModelsPlan:
     """Which models, and how they run.
 
     Args:
         settings: resolved.
         keep_models: whether all weights are to wait in host memory between videos.
         cards: how many make a video together.
+        rates: what they and their links can do, if that was measured.
 
     Raises:
         InputError: files are missing, of another kind or do not go together, or the settings ask for what this
@@ -199,7 +225,8 @@ def plan_models(settings: Settings, keep_models: bool = False, cards: int = 1) -
     text = f"{text_identity(files.encoders.text, machine.dtype)} {text_device}"
     if text_device == "cpu":
         text += f" {torch.get_num_threads()}"
-    return ModelsPlan(settings, files, machine, weights, text, keep_models and machine.device.type != "cpu", cards)
+    keep_models = keep_models and machine.device.type != "cpu"
+    return ModelsPlan(settings, files, machine, weights, text, keep_models, cards, rates)
 
 
 def _text_device(settings: Settings, machine: Machine) -> torch.device:
@@ -301,6 +328,6 @@ def _loading_notices(models: ModelsPlan, placement: Placement) -> tuple[Notice, 
     notices = [Notice(text) for text in models.weights.notices]
     if models.machine.device.type != "cpu":
         offload = bool(models.settings.offload_model) or models.keep_models
-        short = host_memory_notice(host_bytes(models.weights.size, placement, offload), models.weights.made)
+        short = host_memory_notice(host_bytes(models.size, placement, offload), models.weights.made)
         notices += [Notice(short, warning=True)] if short else []
     return tuple(notices)

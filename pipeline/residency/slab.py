@@ -22,8 +22,8 @@ _LARGE_PAGE = 2**21
 
 
 @dataclass(frozen=True)
-class _Slice:
-    """A tensor's place among the bytes of its slab."""
+class Slice:
+    """A tensor's place among bytes that lie one after another."""
 
     tensor: torch.Tensor
     dtype: torch.dtype
@@ -34,6 +34,30 @@ class _Slice:
 
     def of(self, flat: torch.Tensor) -> torch.Tensor:
         return flat[self.start : self.stop].view(self.dtype).as_strided(self.shape, self.stride)
+
+    def bytes(self) -> torch.Tensor:
+        """The tensor's bytes as they lie in one piece, in its own memory if they lie so there."""
+        tensor = self.tensor.data
+        if tensor.stride() == self.stride:
+            return tensor.as_strided((tensor.numel(),), (1,)).view(torch.uint8)
+        flat = torch.empty(tensor.nbytes, dtype=torch.uint8, device=tensor.device)
+        flat.view(self.dtype).as_strided(self.shape, self.stride).copy_(tensor)
+        return flat
+
+
+def aligned(size: int) -> int:
+    """So many bytes, rounded up to where a tensor may begin."""
+    return -(-size // _ALIGNMENT) * _ALIGNMENT
+
+
+def slices(tensors: Iterable[torch.Tensor]) -> tuple[list[Slice], int]:
+    """The places of tensors that lie one after another, and the bytes that they take so."""
+    found, size = [], 0
+    for tensor in tensors:
+        layout = tensor.dtype, tensor.shape, torch.empty_like(tensor, device="meta").stride()
+        found.append(Slice(tensor, *layout, size, size + tensor.nbytes))
+        size += aligned(tensor.nbytes)
+    return found, size
 
 
 class Slab:
@@ -51,12 +75,8 @@ class Slab:
     """
 
     def __init__(self, tensors: Iterable[torch.Tensor], device: torch.device) -> None:
-        self._slices: list[_Slice] = []
-        self.size = 0
-        for tensor in tensors:
-            layout = tensor.dtype, tensor.shape, torch.empty_like(tensor, device="meta").stride()
-            self._slices.append(_Slice(tensor, *layout, self.size, self.size + tensor.nbytes))
-            self.size += -(-tensor.nbytes // _ALIGNMENT) * _ALIGNMENT
+        self._device = device
+        self._slices, self.size = slices(tensors)
         read = sum(part.tensor.nbytes for part in self._slices if part.tensor.device.type == "cpu")
         free = available_host_memory()
         self.in_file = free is not None and free < self.size + HOST_RESERVE and read > self.size // 2
@@ -83,13 +103,20 @@ class Slab:
             part.of(host).copy_(part.tensor.data)
         return host
 
-    def copy_to(self, flat: torch.Tensor) -> None:
-        """Write all bytes to the start of ``flat``, on the host or on the device."""
+    def place(self, flat: torch.Tensor) -> torch.Tensor:
+        """Where the bytes are in room for this slab or a larger one."""
+        return flat[: self.size]
+
+    def write(self, target: torch.Tensor) -> None:
+        """Write all bytes, on the host or on the device."""
         if self._host is not None:
-            flat[: self.size].copy_(self._host, non_blocking=True)
+            target.copy_(self._host, non_blocking=True)
             return
         for part, source in zip(self._slices, self._sources, strict=True):
-            part.of(flat).copy_(source)
+            part.of(target).copy_(source)
+
+    def complete(self, flat: torch.Tensor) -> None:
+        """Get what others keep: nothing."""
 
     def attach(self, flat: torch.Tensor) -> None:
         """Make the tensors views of ``flat``."""
@@ -100,6 +127,16 @@ class Slab:
         """Have the tensors hold no memory."""
         for part in self._slices:
             part.tensor.data = torch.empty(0, dtype=part.dtype)
+
+    def stay(self) -> None:
+        """Make the tensors views of a copy in one piece on the device."""
+        flat = torch.empty(self.size, dtype=torch.uint8, device=self._device)
+        self.write(flat)
+        self.attach(flat)
+
+    def give_back(self) -> None:
+        """Free the device."""
+        self.leave()
 
     def to_device(self, device: torch.device) -> None:
         """Make each tensor a copy of its own there, which finds room where one for all would not."""

@@ -3,8 +3,10 @@
 The first ``resident`` blocks stay on the device; the others wait in pinned host memory and are copied into two
 device slots in turn. Copies have a stream of their own and run while the block before computes; after the last
 block the first ones are copied again for the next walk. Events order the two streams, and nothing waits on the
-host. Where host memory is short, blocks are read from their memory-mapped file instead, at every walk. Residency
-never changes a result. Knows nothing about what a block computes.
+host. Where host memory is short, blocks are read from their memory-mapped file instead, at every walk. Of several
+cards each may keep a part of every block: then all blocks come through the slots, gathered from all cards, and
+``resident`` of them keep this card's part on the device. Residency never changes a result. Knows nothing about what
+a block computes.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import torch
 from torch import nn
 
 from ..facts.sizes import SLOTS
+from .part import Part, Sharing
 from .slab import Slab, pin
 from .staging import Staging
 
@@ -37,20 +40,23 @@ class _Slot:
         on_card = device.type == "cuda"
         self.copied, self.used = (torch.cuda.Event() if on_card else None for _ in range(2))
 
-    def receive(self, slab: Slab) -> None:
-        if slab.in_file and self.copied is not None:
-            self._receive_staged(slab, self.copied)
+    def receive(self, kept: Slab | Part) -> None:
+        place = kept.place(self.flat)
+        if kept.in_file and self.copied is not None:
+            self._receive_staged(kept, place, self.copied)
         else:
-            slab.copy_to(self.flat)
+            kept.write(place)
+        kept.complete(self.flat)
 
-    def _receive_staged(self, slab: Slab, copied: torch.cuda.Event) -> None:
+    def _receive_staged(self, kept: Slab | Part, place: torch.Tensor, copied: torch.cuda.Event) -> None:
         """By way of pinned memory: a copy out of a file would wait for the card, and the card then for the host."""
         if self._staging is None:
             self._staging = torch.zeros(len(self.flat), dtype=torch.uint8)
             pin(self, self._staging, self.flat.device)
         copied.synchronize()  # the last copy has left it
-        slab.copy_to(self._staging)
-        self.flat[: slab.size].copy_(self._staging[: slab.size], non_blocking=True)
+        staged = self._staging[: len(place)]
+        kept.write(staged)
+        place.copy_(staged, non_blocking=True)
 
 
 class BlockStreamer:
@@ -63,6 +69,7 @@ class BlockStreamer:
             keeping them in host memory).
         again: whether one walk soon follows another, so that the slots stay and the first blocks are copied ahead.
         staging: by which blocks that stay reach the device; one of its own unless given.
+        sharing: the cards that keep a part of every block each; None: this one keeps all.
     """
 
     def __init__(
@@ -72,14 +79,16 @@ class BlockStreamer:
         offload: bool = False,
         again: bool = True,
         staging: Staging | None = None,
+        sharing: Sharing | None = None,
     ) -> None:
         self.device = device
         self.resident = resident
+        self._sharing = sharing
         self.offload = offload
         self._again = again
         self._staging = Staging(device) if staging is None else staging
         self._blocks: list[tuple[nn.Module, tuple[nn.Parameter, ...]]] = []
-        self._slabs: dict[int, Slab] = {}
+        self._slabs: dict[int, Slab | Part] = {}
         self._slots: list[_Slot] = []
         self._copying = torch.cuda.Stream(device) if device.type == "cuda" else None
         self._at_home = True  # whether all blocks that are kept in host memory are there
@@ -92,15 +101,20 @@ class BlockStreamer:
         """
         index = len(self._blocks)
         self._blocks.append((block, tuple(block.parameters() if parameters is None else parameters)))
-        if index >= self.resident or self.offload:
+        if index >= self.resident or self.offload or self._sharing is not None:
             self._take(index)
         else:
             for parameter in self._blocks[index][1]:
                 parameter.data = self._staging.to_device(parameter.data)
 
     def _take(self, index: int) -> None:
-        self._slabs[index] = Slab(self._blocks[index][1], self.device)
-        self._slabs[index].leave()
+        parameters = self._blocks[index][1]
+        if self._sharing is None:
+            self._slabs[index] = Slab(parameters, self.device)
+            self._slabs[index].leave()
+        else:
+            stays = index < self.resident and not self.offload
+            self._slabs[index] = Part(parameters, self._sharing, self._staging, stays)
 
     def place(self, resident: int) -> None:
         """Change how many blocks stay; between ``to_host`` and ``to_device`` where all are kept in host memory.
@@ -112,9 +126,12 @@ class BlockStreamer:
             raise ValueError("blocks that are copied in cannot become resident")
         self.free_slots()
         self.resident = resident
-        for index in range(len(self._blocks)):
-            if index >= resident and index not in self._slabs:
+        for index in range(resident, len(self._blocks)):
+            kept = self._slabs.get(index)
+            if kept is None:
                 self._take(index)
+            elif isinstance(kept, Part):
+                kept.go()
 
     def to_device(self) -> None:
         """Bring resident blocks to the device, if they are not there."""
@@ -123,16 +140,14 @@ class BlockStreamer:
         self._at_home = False
         for index, slab in self._slabs.items():
             if index < self.resident:
-                flat = torch.empty(slab.size, dtype=torch.uint8, device=self.device)
-                slab.copy_to(flat)
-                slab.attach(flat)
+                slab.stay()
 
     def to_host(self) -> None:
         """Give device memory back as far as the weights are kept in host memory too."""
         self.free_slots()
         self._at_home = True
         for slab in self._slabs.values():
-            slab.leave()
+            slab.give_back()
 
     def free_slots(self) -> None:
         """Give the memory of blocks that are copied in back until the next walk."""
@@ -141,7 +156,8 @@ class BlockStreamer:
         self._slots = []
 
     def __iter__(self) -> Iterator[nn.Module]:
-        waiting = [index for index in range(len(self._blocks)) if index >= self.resident]
+        first = self.resident if self._sharing is None else 0  # of those that come through the slots
+        waiting = list(range(first, len(self._blocks)))
         if waiting and not self._slots:
             size = max(self._slabs[index].size for index in waiting)
             self._slots = [_Slot(size, self.device) for _ in range(min(SLOTS, len(waiting)))]
@@ -150,10 +166,10 @@ class BlockStreamer:
         for number, slot in enumerate(self._slots):
             self._fetch(slot, waiting[number])
         for index, (block, _) in enumerate(self._blocks):
-            if index < self.resident:
+            if index < first:
                 yield block
                 continue
-            number = index - self.resident
+            number = index - first
             slot, slab = self._slots[number % len(self._slots)], self._slabs[index]
             self._fetch(slot, index)
             if slot.copied is not None:

@@ -35,6 +35,7 @@ from ..media.audio import FPS
 from ..media.fragments import VideoFormat
 from ..media.writer import VideoWriter
 from ..parallel.cards import Cards, planned
+from ..planning.describe import describe_cards
 from ..planning.run_plan import RunPlan, plan_models, plan_run
 from ..settings.definition import Settings, names_with
 from ..settings.roles import Json, Role
@@ -113,7 +114,8 @@ class Generator:
         if self.settings.threads is not None:
             torch.set_num_threads(self.settings.threads)  # of the process, as PyTorch has it
         self._cards = cards
-        self._plan = plan_models(self.settings, keep_models, 1 if cards is None else cards.count)
+        count, rates = (1, None) if cards is None else (cards.count, cards.rates)
+        self._plan = plan_models(self.settings, keep_models, count, rates)
         self.models = LoadedModels(self._plan, make_room, cards)
 
     def plan(self, job: Job, settings: Settings | None = None) -> RunPlan:
@@ -221,7 +223,7 @@ class Generator:
         for notice in plan.notices:
             self.progress(notice)
         if self._cards is not None:
-            self.progress(Fact(f"{self._cards.count} cards: {plan.divide(max(plan.passes))}"))
+            self.progress(Fact(describe_cards(plan)))
 
     def _feed(self, sink: Sink, plan: RunPlan, before: Before) -> None:
         """Make what is missing of a video and hand it to a sink."""

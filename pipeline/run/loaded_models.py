@@ -22,6 +22,7 @@ from ..models.vae.model import WanVAE, load_vae
 from ..parallel.cards import Cards
 from ..parallel.transformer import SharedTransformer
 from ..parallel.vae import SharedVae
+from ..parallel.weights import SharedWeights
 from ..planning.describe import describe_machine, describe_placement
 from ..planning.machine import free_memory
 from ..planning.memory import SEPARATOR_ROOM, TEXT_ENCODER_ROOM
@@ -149,7 +150,10 @@ class LoadedModels:
         weights, machine, placement = self._plan.weights, self._plan.machine, plan.placement
         tell(Loading("loading the transformer"))
         offload = bool(self._plan.settings.offload_model) or self._plan.keep_models
-        blocks = TransformerBlocks(machine.device, placement.resident, placement.contexts, offload)
+        sharing = None
+        if self._cards is not None and self._plan.settings.dit_fsdp:
+            sharing = SharedWeights(self._cards.everyone)
+        blocks = TransformerBlocks(machine.device, placement.resident, placement.contexts, offload, sharing)
         transformer = load_transformer(
             weights,
             machine.operations,

@@ -117,7 +117,8 @@ class SpeedSettings:
     )
     dit_fsdp: bool = speed_setting(
         False,
-        "upstream's; each card keeps the whole transformer here, and copies in the blocks that do not fit",
+        "each card keeps its part of every transformer block, and all gather a block while the one before computes: "
+        "less memory, the same frames",
         RUN | NEUTRAL | UPSTREAM,
     )
 

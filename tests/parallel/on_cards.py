@@ -1,8 +1,13 @@
 """What the processes of these tests do; each imports this by its name."""
 
 import torch
+from infinitetalk.pipeline.facts.storages import FP8_E4M3, INT8
+from infinitetalk.pipeline.models.transformer.blocks import TransformerBlocks
+from infinitetalk.pipeline.models.transformer.linear import Linear
 from infinitetalk.pipeline.parallel.division import Division
 from infinitetalk.pipeline.parallel.transformer import SharedTransformer
+from infinitetalk.pipeline.parallel.weights import SharedWeights
+from infinitetalk.pipeline.quantisation.codes import CODES, pack
 from infinitetalk.pipeline.sampling.teacache import TeaCache
 from infinitetalk.tests.support.several import step, transformer
 
@@ -50,3 +55,38 @@ def cached(model, cards, division):
             worst = max(worst, (one - other).abs().max().item())
         computed += caches[0].residuals is not before
     return worst, computed
+
+
+def sharded(cards):
+    """By storage: whether a step is the same to the last bit where each card keeps a part of every block."""
+    sharing, found = SharedWeights(cards.everyone), {}
+    ways = [(99, True, False), (1, False, False), (cards.rank, True, True)]  # cards need not keep alike
+    for name, storage in {"floats": None, "fp8": FP8_E4M3, "int8": INT8}.items():
+        whole = TransformerBlocks(torch.device("cpu"), 99)
+        alone = stepped(stored(storage, whole), whole)
+        for way in ways:
+            blocks = TransformerBlocks(torch.device("cpu"), *way, sharing=sharing)
+            together = stepped(stored(storage, blocks), blocks)
+            found[name, way[1:]] = all(map(torch.equal, together, alone))
+    return found
+
+
+def stored(storage, blocks):
+    """The small transformer with its matrices in that storage, its blocks in ``blocks``."""
+    model = transformer()
+    for block in model.blocks:
+        for layer in block.modules():
+            if storage is not None and isinstance(layer, Linear):
+                layer.store(pack(storage, layer.weight.data), model.operations.matmuls.of(CODES[storage]))
+        blocks.add(block)
+    return model
+
+
+def stepped(model, blocks):
+    """Two steps of two passes."""
+    latents, reference, contexts = step(model, text_blocks=blocks.text, image_blocks=blocks.image)
+    blocks.to_device()
+    first = model(latents, reference, 900.0, contexts[:2], blocks)
+    blocks.to_host()
+    blocks.to_device()
+    return [*first, *model(first[0], reference, 500.0, contexts[:2], blocks)]

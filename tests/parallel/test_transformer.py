@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from infinitetalk.tests.parallel.on_cards import differences
+from infinitetalk.tests.parallel.on_cards import differences, sharded
 from infinitetalk.tests.support.several import in_processes
 
 
@@ -16,3 +16,8 @@ def test_cards_compute_what_one_computes(count):
         assert equal or division[1] > 1, (division, passes, size)  # bit for bit where passes are whole
         for other in everyone[1:]:
             assert torch.equal(other[division, passes, size][1], velocities)
+
+
+def test_a_part_of_every_block_on_each_card_changes_no_bit():
+    for found in in_processes(3, sharded):
+        assert len(found) == 9 and all(found.values()), found

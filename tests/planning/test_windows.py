@@ -167,7 +167,9 @@ def test_steps_of_the_presets_fit_small_cards(preset, given, gib, resident):
     settings = resolve(settings_with_preset(preset, **given))
     height, width = target_size(settings.size, 1, 1)
     size = transformer_size(WAN_14B, settings.quant is not None, itemsize=2)
-    placement, memory = plan_memory(size, settings, height, width, 2, gib * GIB, VaePlan(torch.bfloat16))
+    placement, memory = plan_memory(
+        size, settings, Workload.of(settings, (height, width), 2), gib * GIB, VaePlan(torch.bfloat16)
+    )
     assert placement.resident >= resident
     assert memory.weights + memory.contexts + memory.activations + MARGIN <= gib * GIB
 
@@ -199,7 +201,7 @@ def test_plans_are_near_the_peaks_that_were_measured(monkeypatch, preset, given,
     height, width = target_size(settings.size, 1, 1)
     assert choose_vae(settings, torch.device("cuda")) == vae
     size = transformer_size(WAN_14B, settings.quant is not None, itemsize=2)
-    _, memory = plan_memory(size, settings, height, width, 2, gib * GIB, vae)
+    _, memory = plan_memory(size, settings, Workload.of(settings, (height, width), 2), gib * GIB, vae)
     # A VAE in one piece is counted with all that the allocator may hold for it.
     more = {VaePlan(torch.float32): 4, VaePlan(BF16): 1}.get(vae, 0.5)
     assert -0.5 < memory.peak / GIB - in_use < more
@@ -278,9 +280,9 @@ def test_a_limit_leaves_what_others_have_and_never_more_than_is_free(monkeypatch
 @pytest.mark.parametrize(("limit", "least"), [(10, 0), (18, 10), (30, 35)])
 def test_more_memory_keeps_more_blocks_and_the_estimate_within_it(limit, least):
     fp8 = transformer_size(WAN_14B, quantised=True, itemsize=2)
-    placement, memory = plan_memory(
-        fp8, resolve(Settings(sample_text_guide_scale=1.0)), 640, 640, 2, limit * GIB, VaePlan(torch.bfloat16)
-    )
+    settings = resolve(Settings(sample_text_guide_scale=1.0))
+    work = Workload.of(settings, (640, 640), 2)
+    placement, memory = plan_memory(fp8, settings, work, limit * GIB, VaePlan(torch.bfloat16))
     assert placement.resident >= least and memory.peak + (MARGIN if placement.resident else 0) <= limit * GIB
 
 

@@ -50,12 +50,19 @@ def transformer() -> WanTransformer:
     return model.eval().requires_grad_(False)
 
 
-def step(model: WanTransformer, height: int = 10, width: int = 14) -> tuple[torch.Tensor, torch.Tensor, list[Context]]:
-    """Latents, reference and the contexts of three passes: 3 latent frames, of a quarter of height times width."""
+def step(
+    model: WanTransformer, height: int = 10, width: int = 14, text_blocks: Any = None, image_blocks: Any = None
+) -> tuple[torch.Tensor, torch.Tensor, list[Context]]:
+    """Latents, reference and the contexts of three passes: 3 latent frames, of a quarter of height times width.
+
+    Args:
+        text_blocks, image_blocks: the model's, where they are to be brought.
+    """
+    text_blocks, image_blocks = text_blocks or model.blocks, image_blocks or model.blocks
     torch.manual_seed(1)
     latents, reference = torch.randn(16, 3, height, width), torch.randn(20, 3, height, width)
-    texts = [model.encode_text(torch.randn(count, SMALL.text_dim), model.blocks) for count in (9, 7)]
-    image = model.encode_image(torch.randn(257, SMALL.image_dim), model.blocks)
+    texts = [model.encode_text(torch.randn(count, SMALL.text_dim), text_blocks) for count in (9, 7)]
+    image = model.encode_image(torch.randn(257, SMALL.image_dim), image_blocks)
     speech = model.embed_speech(torch.randn(9, 5, 12, 768))
     ways = (texts[0], speech), (texts[1], speech), (texts[1], torch.zeros_like(speech))
     return latents, reference, [Context(text, image, heard) for text, heard in ways]

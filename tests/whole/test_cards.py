@@ -37,7 +37,7 @@ def test_two_processes_make_what_one_makes_and_one_goes_on_where_two_were_killed
     (video,) = (tmp_path / "out").glob("*.mp4")
     whole = video.read_bytes()
     video.unlink()
-    assert command(**GUIDED, gpus=2) == 0
+    assert command(**GUIDED, gpus=2, dit_fsdp=True) == 0
     assert video.read_bytes() == whole
     assert capfd.readouterr().out.splitlines() == [str(video)] * 2
     video.unlink()

@@ -8,9 +8,11 @@ of room. Knows no sizes: what stays is decided in ``planning.memory``.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 import torch
 
+from ...residency.part import Sharing
 from ...residency.staging import Staging
 from ...residency.streamer import ALL, BlockStreamer
 from .block import IMAGE_LAYERS, TEXT_LAYERS, Block
@@ -24,19 +26,26 @@ class TransformerBlocks:
         resident: how many of the first blocks stay on the device.
         contexts_stay: whether what makes keys and values of text and image stays there too.
         offload: give all device memory back on ``to_host``.
+        sharing: the cards that keep a part of every block each; None: this one keeps all.
 
     Attributes:
         staging: brings weights to the device while blocks are added.
     """
 
-    def __init__(self, device: torch.device, resident: int, contexts_stay: bool = True, offload: bool = False) -> None:
+    def __init__(
+        self,
+        device: torch.device,
+        resident: int,
+        contexts_stay: bool = True,
+        offload: bool = False,
+        sharing: Sharing | None = None,
+    ) -> None:
         self.device = device
         self.staging = Staging(device)
-        self._steps = BlockStreamer(device, resident, offload, staging=self.staging)
+        made = partial(BlockStreamer, device, offload=offload, staging=self.staging, sharing=sharing)
+        self._steps = made(resident)
         contexts = ALL if contexts_stay else 0
-        self.text, self.image = (
-            BlockStreamer(device, contexts, offload, again=False, staging=self.staging) for _ in range(2)
-        )
+        self.text, self.image = (made(contexts, again=False) for _ in range(2))
 
     @property
     def _parts(self) -> tuple[BlockStreamer, BlockStreamer, BlockStreamer]:

@@ -83,6 +83,7 @@ class TransformerSize:
         context_bytes: of the rest of it, which makes keys and values of text and image.
         other_bytes: of everything but the blocks.
         scratch: for reading a quantised matrix back.
+        shares: the cards among which the blocks are divided; 1 where each keeps all.
     """
 
     blocks: int
@@ -94,6 +95,7 @@ class TransformerSize:
     context_bytes: int
     other_bytes: int
     scratch: int
+    shares: int = 1
 
 
 @dataclass(frozen=True)
