@@ -26,7 +26,7 @@ from ..pipeline.facts.sizes import GIB
 from ..pipeline.media.colour import lab_statistics, match_colour
 from ..pipeline.models.vae.kernels import choose_vae_kernels
 from ..pipeline.models.vae.model import WanVAE, load_vae
-from ..pipeline.run.streaming import to_uint8
+from ..pipeline.run.windows import to_uint8
 from ..tests.support import random_checkpoint
 
 CUDA = torch.device("cuda")

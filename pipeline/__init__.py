@@ -13,7 +13,7 @@ _PLACES = {
     "InputError": ".errors",
     "Job": ".job.job",
     "Settings": ".settings.definition",
-    "Window": ".run.streaming",
+    "Window": ".run.windows",
     "settings_with_preset": ".settings.presets",
 }
 __all__ = list(_PLACES)

@@ -30,7 +30,7 @@ from ..pipeline.export.upstream import upstream_run
 from ..pipeline.facts.sizes import GIB
 from ..pipeline.job.job import load_job
 from ..pipeline.run.generator import Generator
-from ..pipeline.run.streaming import to_uint8
+from ..pipeline.run.windows import to_uint8
 from ..pipeline.settings.definition import NEGATIVE_PROMPT, Settings
 from ..pipeline.settings.flags import parse, to_argv
 from ..pipeline.settings.validation import resolve

@@ -19,7 +19,7 @@ from ..pipeline.evaluation.reader import load_reader
 from ..pipeline.job.job import Job
 from ..pipeline.media.audio import Sound
 from ..pipeline.run.generator import Generator
-from ..pipeline.run.streaming import to_uint8
+from ..pipeline.run.windows import to_uint8
 from ..pipeline.settings.definition import Settings
 from ..pipeline.settings.demo import FACE_READER, FOLDER, demo_settings
 from .assemble import LORA_FILE

@@ -18,7 +18,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import torch
@@ -33,7 +33,6 @@ from ..job.output import path_to_write
 from ..job.record import record_of
 from ..media.audio import FPS
 from ..media.fragments import VideoFormat
-from ..media.writer import VideoWriter
 from ..parallel.cards import Cards, planned
 from ..planning.describe import describe_cards
 from ..planning.run_plan import RunPlan, plan_models, plan_run
@@ -42,11 +41,11 @@ from ..settings.roles import Json, Role
 from ..settings.validation import resolve
 from .loaded_models import LoadedModels
 from .not_finite import explained
-from .progress import Event, Fact, Finished, Progress, RunStarted, no_progress
-from .recording import Recording
-from .resume import RunState, begin_state, check_same_run, check_state, check_unchanged, remove_state, unfinished
-from .sinks import Sink
-from .streaming import Before, NoiseSource, NotFinite, Window, stream
+from .progress import Fact, Progress, RunStarted, no_progress
+from .recording import Run, Target, record
+from .resume import RunState, check_same_run, check_state, unfinished
+from .streaming import NoiseSource, stream
+from .windows import NO_WINDOWS, Before, NotFinite, Window
 
 _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "ALLOC_FAILED")
 
@@ -141,7 +140,7 @@ class Generator:
         """
         plan = self.plan(job, settings)
         self._tell(plan)
-        for window, _ in self._stream(plan, Before(), self.progress, noise):
+        for window, _ in self._stream(plan, NO_WINDOWS, self.progress, noise):
             yield window
 
     def save(
@@ -162,7 +161,7 @@ class Generator:
         prepared = self.prepare(job, path, settings)
         plan, state, settings = prepared.plan, prepared.state, prepared.plan.settings
         self._tell(plan)
-        before = Before() if state is None else Before(state.windows, state.motion, state.noise)
+        before = NO_WINDOWS if state is None else Before(state.windows, state.motion, state.noise)
         if self._cards is not None:
             self._cards.wait()  # until all have read what the first one changes now
             if not self._cards.first:
@@ -171,18 +170,10 @@ class Generator:
                 return path
         metadata = asdict(record_of(settings, job))
         written = None if state is None else state.written
-        begin_state(path, prepared.identity)
-        try:
-            video = VideoFormat(*plan.size, crf=settings.crf)
-            writer = VideoWriter(path, video, plan.soundtrack, metadata, written, tags, settings.overwrite)
-        except InputError:
-            remove_state(path)
-            raise
-        with Recording(writer, prepared.identity, before.windows, settings.base_seed, self.progress) as recording:
-            check_unchanged(path, before.windows)
-            begin_state(path, prepared.identity)  # where another process has just removed it
-            self._feed(recording, plan, before)
-        self.progress(Finished(path))
+        video = VideoFormat(*plan.size, crf=settings.crf)
+        target = Target(path, video, plan.soundtrack, metadata, tags, settings.overwrite)
+        run = Run(prepared.identity, before.windows, settings.base_seed, written)
+        record(target, run, partial(self._stream, plan, before), self.progress)
         return path
 
     def prepare(self, job: Job, path: Path, settings: Settings | None = None) -> Prepared:
@@ -224,17 +215,6 @@ class Generator:
             self.progress(notice)
         if self._cards is not None:
             self.progress(Fact(describe_cards(plan)))
-
-    def _feed(self, sink: Sink, plan: RunPlan, before: Before) -> None:
-        """Make what is missing of a video and hand it to a sink."""
-
-        def listen(event: Event) -> None:
-            sink.look()
-            self.progress(event)
-
-        for window, state in self._stream(plan, before, listen):
-            sink.take(window, state)
-        sink.finish()
 
     def _stream(
         self, plan: RunPlan, before: Before, progress: Progress, noise: NoiseSource | None = None

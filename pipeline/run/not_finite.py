@@ -13,7 +13,7 @@ from ..checkpoints.locate import ModelFiles
 from ..errors import InputError
 from ..facts.attention import ATTENTION
 from ..settings.definition import Settings
-from .streaming import NotFinite
+from .windows import NotFinite
 
 _NO_WEIGHTS = ("tokenizer",)
 

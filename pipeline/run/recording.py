@@ -5,19 +5,80 @@ Whatever ends a run, the windows so far play, and the run goes on after them. Kn
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
 
-from ..media.audio import FPS
-from ..media.writer import VideoWriter
+from ..errors import InputError
+from ..media.audio import FPS, Audio
+from ..media.fragments import VideoFormat
+from ..media.writer import VideoWriter, Written
 from ..settings.roles import Json
-from .progress import Progress, Stopped, WindowDone
-from .resume import RunState, begin_state, remove_state, save_state
-from .streaming import Before, Window
+from .progress import Finished, Progress, Stopped, WindowDone
+from .resume import RunState, begin_state, check_unchanged, remove_state, save_state
+from .sinks import feed
+from .windows import Before, Window, Windows
+
+
+@dataclass(frozen=True)
+class Target:
+    """What is written; see ``VideoWriter`` for what is not said here.
+
+    Attributes:
+        tags: metadata beside the settings.
+    """
+
+    path: Path
+    video: VideoFormat
+    soundtrack: Audio | None
+    metadata: Mapping[str, object]
+    tags: Mapping[str, str] | None = None
+    overwrite: bool = False
+
+
+@dataclass(frozen=True)
+class Run:
+    """What is made.
+
+    Attributes:
+        identity: what decides every frame (``job.identity.run_identity``).
+        windows: how many are there from an earlier run, and ``written`` what the partial file holds of them.
+        seed: which going on needs.
+    """
+
+    identity: dict[str, Json]
+    windows: int
+    seed: int
+    written: Written | None = None
+
+
+def record(target: Target, run: Run, windows: Windows, progress: Progress) -> Path:
+    """Make what is missing of a video and write it; returns the path of the finished one.
+
+    Args:
+        windows: makes them, after those that are there.
+
+    Raises:
+        InputError: it cannot be written, or another process writes it.
+    """
+    path = target.path
+    begin_state(path, run.identity)
+    try:
+        writer = VideoWriter(
+            path, target.video, target.soundtrack, target.metadata, run.written, target.tags, target.overwrite
+        )
+    except InputError:
+        remove_state(path)
+        raise
+    with Recording(writer, run.identity, run.windows, run.seed, progress) as recording:
+        check_unchanged(path, run.windows)
+        begin_state(path, run.identity)  # where another process has just removed it
+        feed(recording, windows, progress)
+    progress(Finished(path))
+    return path
 
 
 class Recording:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from .streaming import Before, Window
+from .progress import Event, Progress
+from .windows import Before, Window, Windows
 
 
 class Sink(Protocol):
@@ -25,3 +26,15 @@ class Sink(Protocol):
 
     def finish(self) -> None:
         """All windows have been taken; returns when everything is done with them."""
+
+
+def feed(sink: Sink, windows: Windows, progress: Progress) -> None:
+    """Hand windows to a sink as they are made, to its end."""
+
+    def listen(event: Event) -> None:
+        sink.look()
+        progress(event)
+
+    for window, state in windows(listen):
+        sink.take(window, state)
+    sink.finish()

@@ -13,15 +13,12 @@ from dataclasses import dataclass
 
 import torch
 
-from ..errors import InputError
 from ..facts.buckets import target_size
 from ..facts.colours import COLOURS
 from ..facts.packs import PACKS
 from ..facts.resizing import resize_steps
 from ..facts.solvers import SOLVERS
 from ..media.audio import FPS
-from ..media.colour import lab_statistics, match_colour
-from ..media.colour_transfer import colour_transfer
 from ..media.crop import resize_and_crop
 from ..media.reference import Reference
 from ..media.resize import resized
@@ -36,13 +33,13 @@ from ..planning.memory import VaePlan
 from ..planning.windows import WindowSpan
 from ..sampling.denoise import Conditions, denoise
 from ..sampling.guidance import AdaptiveProjectedGuidance, Branch, ClassifierFreeGuidance, branches_of_steps
-from ..sampling.noise import NO_STATE, NOISE_MAKERS, Draws
+from ..sampling.noise import NOISE_MAKERS, Draws
 from ..sampling.solvers import make_solver
 from ..sampling.teacache import COEFFICIENTS_480, COEFFICIENTS_720, TeaCache
 from ..settings.definition import PIXELS_480, Settings
 from ..settings.validation import shift_of, steps_of, steps_taken
-from .progress import Decoded, Decoding, Progress, Step, WindowStarted, Working, no_progress
-from .seams import even_seam
+from .progress import Decoding, Progress, Step, WindowStarted, Working, no_progress
+from .windows import NO_WINDOWS, Before, Colours, Finish, Window, in_turn
 
 MASK_CHANNELS = 4
 
@@ -102,50 +99,6 @@ class Inputs:
     negative_prompt: torch.Tensor | None = None
 
 
-@dataclass(frozen=True)
-class Window:
-    """Finished frames of one window.
-
-    Attributes:
-        index: number of the window, from 0, of ``count``.
-        start: number of the first of these frames in the video.
-        frames: uint8 [T, H, W, 3] on the CPU: only frames that no window before has given.
-    """
-
-    index: int
-    count: int
-    start: int
-    frames: torch.Tensor
-
-
-@dataclass(frozen=True)
-class Before:
-    """What has been made of a video, and all that the next window needs of it.
-
-    Attributes:
-        windows: how many.
-        motion: the frames that the next one starts from, [3, n, H, W] in [-1, 1]; None if there are no windows.
-        noise: what the next one's noise follows from (``sampling.noise``), uint8 [n]; empty where that is its number.
-    """
-
-    windows: int = 0
-    motion: torch.Tensor | None = None
-    noise: torch.Tensor = NO_STATE
-
-
-class NotFinite(InputError):
-    """A window that holds NaN or infinite numbers; ``not_finite.explained`` looks for the reason.
-
-    Attributes:
-        index: of the window.
-    """
-
-    def __init__(self, index: int) -> None:
-        super().__init__(f"Window {index + 1} holds numbers that are not finite (NaN or infinite), so the run stopped.")
-        self.index = index
-
-
-Colours = Callable[[torch.Tensor], torch.Tensor]  # of frames [3, T, H, W] in [-1, 1]
 NoiseSource = Callable[[int, tuple[int, ...]], torch.Tensor]
 
 
@@ -179,6 +132,7 @@ class Streamer:
         self.drawn = NOISE_MAKERS[settings.noise](settings.base_seed, models.device)
         self.steps = steps_taken(settings)
         self.size = target_size(settings.size, inputs.reference.height, inputs.reference.width)
+        self.finish = Finish(settings, len(spans), self.size, models.device, progress)
         self.branches = branches_of_steps(
             len(self.steps),
             settings.sample_text_guide_scale,
@@ -205,7 +159,7 @@ class Streamer:
         """
         self.progress(WindowStarted(span.index, len(self.spans)))
         if self._colours is None and COLOURS[self.settings.color_method].first:
-            self._colours = self._colours_of(self.inputs.reference.frame_index(0))
+            self._colours = self.finish.colours(self._pixels(self.inputs.reference.frame_index(0)))
         encoded = self._encode_reference(span.start / FPS)
         if motion is None:
             held = encoded.latents[:, :1]
@@ -214,18 +168,11 @@ class Streamer:
                 held = self.models.vae.encode(motion, self.models.vae_plan.tiles)
         latents = self._denoise(span, encoded, held)
         self.progress(Decoding(span.index))
-        colours = self._colours or self._colours_of(encoded.index)
-        return self._decode(span, latents, colours, None if motion is None else motion[:, -1])
-
-    def _colours_of(self, index: int) -> Colours:
-        """What pulls the colours of frames to those of the reference frame of that number."""
-        strength, method = self.settings.color_correction_strength, self.settings.color_method
-        pixels = self._pixels(index)
-        if method == "lab":
-            statistics = lab_statistics(pixels)
-            return lambda frames: match_colour(frames, statistics, strength)
-        matched = colour_transfer(method, pixels)
-        return lambda frames: torch.lerp(frames, matched(frames), strength) if strength else frames
+        colours = self._colours or self.finish.colours(self._pixels(encoded.index))
+        vae, tiles = self.models.vae, self.models.vae_plan.tiles
+        with self.models.using(vae):
+            decoded = _Announced(vae.decode_frames(latents, tiles, not self.pack.unclamped), self.progress)
+            return self.finish(decoded, span, colours, motion)
 
     def _encode_reference(self, seconds: float) -> _EncodedReference:
         """Encode the reference frame for this time, unless it is the one that was encoded last."""
@@ -310,40 +257,6 @@ class Streamer:
         small = self.size[0] * self.size[1] <= PIXELS_480
         return TeaCache(self.settings.teacache_thresh, COEFFICIENTS_480 if small else COEFFICIENTS_720)
 
-    def _decode(
-        self, span: WindowSpan, latents: torch.Tensor, colours: Colours, last: torch.Tensor | None
-    ) -> tuple[Window, torch.Tensor]:
-        """Decode, correct colours, even the seam after ``last`` and convert, piece by piece; keep the end."""
-        vae, plan, on_card = self.models.vae, self.models.vae_plan, self.models.device.type == "cuda"
-        shape = self.settings.frame_num, *self.size, 3
-        frames = torch.empty(shape, dtype=torch.uint8, pin_memory=on_card)  # so that nobody waits for the copies
-        ends: list[torch.Tensor] = []
-        finite = torch.ones((), dtype=torch.bool, device=self.models.device)  # looked at once, when all is there
-        done = 0
-        with self.models.using(vae):
-            decoded = _Announced(vae.decode_frames(latents, plan.tiles, not self.pack.unclamped), self.progress)
-            for piece in self._evened(decoded, colours, last):
-                frames[done : done + piece.shape[1]].copy_(to_uint8(piece), non_blocking=True)
-                finite &= piece.isfinite().all()
-                done += piece.shape[1]
-                if (wanted := done - self.settings.frame_num + self.settings.motion_frame) > 0:
-                    ends.append(piece[:, -wanted:])
-        motion = torch.cat(ends, dim=1).contiguous()
-        if on_card:
-            torch.cuda.current_stream(self.models.device).synchronize()
-        if not bool(finite):
-            raise NotFinite(span.index)
-        new_frames = frames[span.keep_from : span.keep_to]
-        self.progress(Decoded(span.index, new_frames))
-        return Window(span.index, len(self.spans), span.start + span.keep_from, new_frames), motion
-
-    def _evened(
-        self, decoded: Iterable[torch.Tensor], colours: Colours, last: torch.Tensor | None
-    ) -> Iterator[torch.Tensor]:
-        """What the VAE decodes as it is to be shown, after ``last``, the frame before."""
-        s = self.settings
-        return even_seam(map(colours, decoded), last, s.motion_frame, min(s.seam_frames, s.frame_num - s.motion_frame))
-
 
 @dataclass(frozen=True)
 class _EncodedReference:
@@ -373,11 +286,6 @@ class _Announced:
             yield item
 
 
-def to_uint8(frames: torch.Tensor) -> torch.Tensor:
-    """[3, T, H, W] in [-1, 1] -> [T, H, W, 3] uint8, to the nearest level (upstream rounds down)."""
-    return ((frames + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).permute(1, 2, 3, 0)
-
-
 def stream(
     models: Models,
     inputs: Inputs,
@@ -385,7 +293,7 @@ def stream(
     spans: tuple[WindowSpan, ...],
     progress: Progress = no_progress,
     noise: NoiseSource | None = None,
-    before: Before = Before(),
+    before: Before = NO_WINDOWS,
 ) -> Iterator[tuple[Window, Before]]:
     """The windows of a video, one after the other, each with what the next one needs.
 
@@ -398,6 +306,4 @@ def stream(
     motion = None if before.motion is None else before.motion.to(models.device)
     if before.noise.numel():
         streamer.drawn.restore(before.windows, before.noise)
-    for span in spans[before.windows :]:
-        window, motion = streamer.window(span, motion)
-        yield window, Before(window.index + 1, motion, streamer.drawn.state())
+    yield from in_turn(streamer.window, spans, motion, before.windows, streamer.drawn.state)

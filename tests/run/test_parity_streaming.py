@@ -20,7 +20,7 @@ from infinitetalk.pipeline.models.transformer.matrices import StorageRequest, pl
 from infinitetalk.pipeline.models.transformer.pointwise import choose_pointwise
 from infinitetalk.pipeline.models.vae.model import load_vae
 from infinitetalk.pipeline.planning.windows import window_plan
-from infinitetalk.pipeline.run import streaming
+from infinitetalk.pipeline.run import streaming, windows
 from infinitetalk.pipeline.run.streaming import Inputs, Models, Streamer
 from infinitetalk.pipeline.settings.definition import Settings
 from infinitetalk.pipeline.settings.validation import resolve
@@ -88,7 +88,7 @@ def test_three_windows_equal_upstream(name, models, prompts, tmp_path, monkeypat
     latents, pieces, cropped = [], [], []
     decode = models.vae.decode_frames
     monkeypatch.setattr(models.vae, "decode_frames", lambda z, *how: latents.append(z) or decode(z, *how))
-    monkeypatch.setattr(streaming, "match_colour", lambda *a: pieces.append(match_colour(*a)) or pieces[-1])
+    monkeypatch.setattr(windows, "match_colour", lambda *a: pieces.append(match_colour(*a)) or pieces[-1])
     crop = streaming.resize_and_crop
     monkeypatch.setattr(streaming, "resize_and_crop", lambda *a: cropped.append(a) or crop(*a))
     streamer = Streamer(

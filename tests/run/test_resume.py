@@ -22,7 +22,7 @@ from infinitetalk.pipeline.media.fragments import VideoFormat
 from infinitetalk.pipeline.media.writer import VideoWriter
 from infinitetalk.pipeline.run.progress import RunStarted, Step, Stopped, WindowDone
 from infinitetalk.pipeline.run.resume import begin_state, load_state
-from infinitetalk.pipeline.run.streaming import to_uint8
+from infinitetalk.pipeline.run.windows import to_uint8
 from infinitetalk.tests.golden.speech import save_wav
 from infinitetalk.tests.support.places import PORTRAIT
 from safetensors.torch import load_file, save_file
