@@ -76,6 +76,11 @@ CASES = (
         RESIDENT | {"sample_audio_guide_scale": 1.0},
         windows=3,
     ),
+    Case(
+        *("02 resident at 480x480, one pass, attention in 8 bits", "02_comfyui_equivalent", 70),
+        RESIDENT | {"sample_audio_guide_scale": 1.0, "size": "480x480", "attention": "flash3_fp8"},
+        windows=4,
+    ),
 )
 
 

@@ -15,6 +15,7 @@ import torch
 
 from . import slab
 from .host_memory import HOST_RESERVE, available_host_memory
+from .pinned import PinnedMemory
 from .staging import Staging
 
 
@@ -75,7 +76,7 @@ class Part:
         pieces = self._pieces()
         self.in_file = False
         self._sources: list[_Piece] = []
-        self._host: torch.Tensor | None = None
+        self._host: PinnedMemory | None = None
         self._there: torch.Tensor | None = None
         if stays:
             self._there = torch.empty(self._length, dtype=torch.uint8, device=self._device)
@@ -93,11 +94,9 @@ class Part:
         if self.in_file:
             self._sources = [_Piece(piece.source.cpu(), piece.start) for piece in pieces]
             return
-        self._host = slab.in_large_pages(self._length).zero_()
-        if self._device.type == "cuda":
-            slab.pin(self, self._host, self._device)
+        self._host = PinnedMemory(self._length, self._device)
         for piece in pieces:
-            piece.write(self._host)
+            piece.write(self._host.flat)
 
     def _pieces(self) -> list[_Piece]:
         """This card's bytes of each tensor of which it has some."""
@@ -118,7 +117,7 @@ class Part:
         if self._there is not None:
             target.copy_(self._there)
         elif self._host is not None:
-            target.copy_(self._host, non_blocking=True)
+            target.copy_(self._host.flat, non_blocking=True)
         else:
             for piece in self._sources:
                 piece.write(target)

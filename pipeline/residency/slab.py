@@ -6,9 +6,6 @@ models.
 
 from __future__ import annotations
 
-import contextlib
-import mmap
-import weakref
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -16,9 +13,9 @@ import torch
 from torch import nn
 
 from .host_memory import HOST_RESERVE, available_host_memory
+from .pinned import Ahead, PinnedMemory
 
 _ALIGNMENT = 256
-_LARGE_PAGE = 2**21
 
 
 @dataclass(frozen=True)
@@ -66,42 +63,30 @@ class Slab:
     Made, they are in host memory.
 
     Args:
-        tensors: which may be anywhere. Those in host memory are moved one by one, so that it holds them once.
+        tensors: which may be anywhere. Those in host memory are moved one by one.
         device: where they are copied to.
+        ahead: what makes the memory, where several slabs follow one another.
 
     Attributes:
         size: bytes that they take in one piece.
         in_file: whether they stay where they were read, mostly in a mapped file, since host memory is short.
     """
 
-    def __init__(self, tensors: Iterable[torch.Tensor], device: torch.device) -> None:
+    def __init__(self, tensors: Iterable[torch.Tensor], device: torch.device, ahead: Ahead | None = None) -> None:
         self._device = device
         self._slices, self.size = slices(tensors)
         read = sum(part.tensor.nbytes for part in self._slices if part.tensor.device.type == "cpu")
         free = available_host_memory()
         self.in_file = free is not None and free < self.size + HOST_RESERVE and read > self.size // 2
-        self._host: torch.Tensor | None = None
+        self._host: PinnedMemory | None = None
         if self.in_file:
             self._sources = [part.tensor.data.cpu() for part in self._slices]
         else:
-            self._host = self._gathered(device)
-            self._sources = [part.of(self._host) for part in self._slices]
+            self._host = PinnedMemory(self.size, device) if ahead is None else ahead.take(self.size)
+            self._sources = [part.of(self._host.flat) for part in self._slices]
+            for part, source in zip(self._slices, self._sources, strict=True):
+                part.tensor.data = source.copy_(part.tensor.data)  # one by one, so that no other is held twice
         self.to_host()
-
-    def _gathered(self, device: torch.device) -> torch.Tensor:
-        host = in_large_pages(self.size)
-        on_card = [part for part in self._slices if part.tensor.device.type != "cpu"]
-        on_host = [part for part in self._slices if part.tensor.device.type == "cpu"]
-        # Both of these make pages by all cores; pinning and copies from the card would make them one by one.
-        for part in on_host:
-            part.tensor.data = part.of(host).copy_(part.tensor.data)
-        for part in on_card:
-            part.of(host).zero_()
-        if device.type == "cuda":
-            pin(self, host, device)
-        for part in on_card:
-            part.of(host).copy_(part.tensor.data)
-        return host
 
     def place(self, flat: torch.Tensor) -> torch.Tensor:
         """Where the bytes are in room for this slab or a larger one."""
@@ -110,7 +95,7 @@ class Slab:
     def write(self, target: torch.Tensor) -> None:
         """Write all bytes, on the host or on the device."""
         if self._host is not None:
-            target.copy_(self._host, non_blocking=True)
+            target.copy_(self._host.flat, non_blocking=True)
             return
         for part, source in zip(self._slices, self._sources, strict=True):
             part.of(target).copy_(source)
@@ -170,34 +155,3 @@ class HostWeights:
             self._slab.to_host()
         else:
             self._slab.to_device(target)
-
-
-def in_large_pages(size: int) -> torch.Tensor:
-    """``[size]`` bytes of host memory, unset, in pages of 2 MB where the system has them: quicker to pin."""
-    if size >= _LARGE_PAGE:
-        with contextlib.suppress(AttributeError, OSError):  # not on every system
-            memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-            memory.madvise(mmap.MADV_HUGEPAGE)
-            return torch.frombuffer(memory, dtype=torch.uint8)
-    return torch.empty(size, dtype=torch.uint8)
-
-
-def pin(owner: object, host: torch.Tensor, device: torch.device) -> None:
-    """Let the card read host memory that has been written, without a copy on the way, as long as ``owner`` lives.
-
-    PyTorch's own pinned memory is rounded up to powers of two and takes six times as long to get. Where the
-    system refuses, the memory stays ordinary, from which copies are slower and as right.
-    """
-    runtime = torch.cuda.cudart()
-    with torch.cuda.device(device):
-        refused = int(runtime.cudaHostRegister(host.data_ptr(), host.nbytes, 0))
-    if refused:
-        with contextlib.suppress(RuntimeError):  # the next kernel would be blamed for it
-            torch.zeros(1, device=device)
-    else:
-        weakref.finalize(owner, _unpin, host, device).atexit = False  # the system does it then
-
-
-def _unpin(host: torch.Tensor, device: torch.device) -> None:
-    torch.cuda.synchronize(device)  # copies may be under way
-    torch.cuda.cudart().cudaHostUnregister(host.data_ptr())

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import torch
 
-from .slab import pin
+from .pinned import pin
 
 _PIECES, _SIZE = 3, 2**25  # pinned pieces, and bytes of each
 _WORTH_IT = 2**20  # bytes from which on a copy goes this way

@@ -18,7 +18,8 @@ from torch import nn
 
 from ..facts.sizes import SLOTS
 from .part import Part, Sharing
-from .slab import Slab, pin
+from .pinned import Ahead, pin
+from .slab import Slab
 from .staging import Staging
 
 ALL = 2**31  # more blocks than there are
@@ -87,6 +88,7 @@ class BlockStreamer:
         self.offload = offload
         self._again = again
         self._staging = Staging(device) if staging is None else staging
+        self._ahead = Ahead(device)
         self._blocks: list[tuple[nn.Module, tuple[nn.Parameter, ...]]] = []
         self._slabs: dict[int, Slab | Part] = {}
         self._slots: list[_Slot] = []
@@ -110,11 +112,16 @@ class BlockStreamer:
     def _take(self, index: int) -> None:
         parameters = self._blocks[index][1]
         if self._sharing is None:
-            self._slabs[index] = Slab(parameters, self.device)
+            self._slabs[index] = Slab(parameters, self.device, self._ahead)
             self._slabs[index].leave()
         else:
             stays = index < self.resident and not self.offload
             self._slabs[index] = Part(parameters, self._sharing, self._staging, stays)
+
+    def end_loading(self) -> None:
+        """All blocks are there: give back what helped to take them."""
+        self._staging.free()
+        self._ahead.free()
 
     def place(self, resident: int) -> None:
         """Change how many blocks stay; between ``to_host`` and ``to_device`` where all are kept in host memory.
@@ -132,6 +139,7 @@ class BlockStreamer:
                 self._take(index)
             elif isinstance(kept, Part):
                 kept.go()
+        self._ahead.free()
 
     def to_device(self) -> None:
         """Bring resident blocks to the device, if they are not there."""

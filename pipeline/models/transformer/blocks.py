@@ -70,6 +70,11 @@ class TransformerBlocks:
         self.text.add(block, text)
         self.image.add(block, image)
 
+    def end_loading(self) -> None:
+        """All blocks are there: give back what helped to take them."""
+        for part in self._parts:
+            part.end_loading()
+
     def __iter__(self) -> Iterator[Block]:
         return iter(self._steps)
 

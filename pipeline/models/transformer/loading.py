@@ -100,5 +100,5 @@ def load_transformer(
         fill_block(block, f"blocks.{index}.")
         blocks.add(block)
         loaded(index + 1, config.num_layers)
-    blocks.staging.free()
+    blocks.end_loading()
     return model.eval().requires_grad_(False)

@@ -16,15 +16,16 @@ _NUMBERS = 4096  # that a program holds
 _WARPS = 4
 _FINEST = (96, 96, 3, 3, 3)  # the weight that is most of a decoding's arithmetic
 _QUERIES = 8192  # that attend at a time: at most half a GB of scores up to 1280x720
+# What differs from piece to piece and tile to tile, and would have Triton compile each kernel for each: 5 s of a start.
+_OF_A_PIECE = ("frames", "pixels", "height", "width", "across", "copies")
 _PATCH = 4, 32  # rows and columns of pixels of a program that convolves
 
 
-@triton.jit
+@triton.jit(do_not_specialize=_OF_A_PIECE)
 def _norm_silu_kernel(
     x_ptr, bias_ptr, gamma_ptr, past_ptr, out_ptr,
-    frame, pixels, width, frame_step, row_step, pixel_step, scale, eps,
-    BIAS: tl.constexpr, FRAMES: tl.constexpr, REACH: tl.constexpr,
-    DIM: tl.constexpr, BLOCK: tl.constexpr, PIXELS: tl.constexpr,
+    frames, frame, pixels, width, frame_step, row_step, pixel_step, scale, eps,
+    BIAS: tl.constexpr, REACH: tl.constexpr, DIM: tl.constexpr, BLOCK: tl.constexpr, PIXELS: tl.constexpr,
 ):  # fmt: skip
     pixel = tl.program_id(0) * PIXELS + tl.arange(0, PIXELS)
     channel = tl.arange(0, BLOCK)
@@ -35,28 +36,28 @@ def _norm_silu_kernel(
     gamma = tl.load(gamma_ptr + channel, mask=channel < DIM, other=0.0).to(tl.float32) * scale
     if BIAS:
         bias = tl.load(bias_ptr + channel, mask=channel < DIM, other=0.0).to(tl.float32)
-    for number in tl.static_range(REACH):
-        old = tl.load(past_ptr + number * frame + dense, mask=inside, other=0.0)
-        tl.store(out_ptr + dense, old, mask=inside)
-        out_ptr += frame
+    frame, frame_step = frame.to(tl.int64), frame_step.to(tl.int64)
+    for old in tl.static_range(REACH):
+        y = tl.load(past_ptr + old * frame + dense, mask=inside, other=0.0)
+        tl.store(out_ptr + old * frame + dense, y, mask=inside)
         # Frames that stay in reach of the next piece move up, where they have been read before.
-        if number >= FRAMES:
-            tl.store(past_ptr + (number - FRAMES) * frame + dense, old, mask=inside)
-    for number in range(FRAMES):
-        x = tl.load(x_ptr + from_x, mask=inside, other=0.0).to(tl.float32)
+        if old >= frames:
+            tl.store(past_ptr + (old - frames) * frame + dense, y, mask=inside)
+    new = 0
+    while new < frames:  # a range of it is beyond Triton's interpreter
+        x = tl.load(x_ptr + new * frame_step + from_x, mask=inside, other=0.0).to(tl.float32)
         if BIAS:
             x += bias[None, :]
         length = tl.maximum(tl.sqrt(tl.sum(x * x, axis=1)), eps)
         y = x / length[:, None] * gamma[None, :]
         y = (y * tl.sigmoid(y)).to(out_ptr.dtype.element_ty)
-        tl.store(out_ptr + dense, y, mask=inside)
-        behind = REACH + number - FRAMES
+        tl.store(out_ptr + (REACH + new) * frame + dense, y, mask=inside)
+        behind = REACH + new - frames
         tl.store(past_ptr + behind * frame + dense, y, mask=inside & (behind >= 0))
-        x_ptr += frame_step
-        out_ptr += frame
+        new += 1
 
 
-@triton.jit
+@triton.jit(do_not_specialize=_OF_A_PIECE)
 def _add_kernel(
     h_ptr, bias_ptr, x_ptr, pixels, width, frame_step, row_step, pixel_step,
     BIAS: tl.constexpr, DIM: tl.constexpr, BLOCK: tl.constexpr, PIXELS: tl.constexpr,
@@ -74,7 +75,7 @@ def _add_kernel(
     tl.store(h_ptr + dense, total.to(h_ptr.dtype.element_ty), mask=inside)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=_OF_A_PIECE)
 def _double_kernel(
     x_ptr, bias_ptr, out_ptr, copies, pixels, width, frame_step, row_step, pixel_step,
     BIAS: tl.constexpr, DIM: tl.constexpr, BLOCK: tl.constexpr, PIXELS: tl.constexpr,
@@ -98,7 +99,7 @@ def _double_kernel(
     tl.store(out_ptr + to + 2 * width * DIM + DIM, x, mask=inside)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=_OF_A_PIECE)
 def _convolve_kernel(
     x_ptr, weight_ptr, out_ptr, height, width, across, frame,
     MOST: tl.constexpr, REST: tl.constexpr, TAPS: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
@@ -158,8 +159,8 @@ class TritonVaeKernels:
         past = _empty(x, c, reach, h, w).zero_() if past is None else past
         block, pixels = _block(c)
         _norm_silu_kernel[(triton.cdiv(h * w, pixels),)](
-            x, x if bias is None else bias, gamma, past, joined, c * h * w, h * w, w, *x.stride()[2:], c**0.5, EPS,
-            BIAS=bias is not None, FRAMES=t, REACH=reach, DIM=c, BLOCK=block, PIXELS=pixels, num_warps=_WARPS,
+            x, x if bias is None else bias, gamma, past, joined, t, c * h * w, h * w, w, *x.stride()[2:], c**0.5, EPS,
+            BIAS=bias is not None, REACH=reach, DIM=c, BLOCK=block, PIXELS=pixels, num_warps=_WARPS,
         )  # fmt: skip
         return joined, past
 
