@@ -10,16 +10,19 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
-from transformers import CLIPVisionConfig, CLIPVisionModel
 
 from ..checkpoints.files import Tensors, open_tensors
 from ..checkpoints.load import fill
 from ..checkpoints.shapes import check_names, dimensions
 from ..errors import InputError
 from ..residency.slab import HostWeights
+
+if TYPE_CHECKING:  # seconds to import, and not needed where nothing is loaded
+    from transformers import CLIPVisionConfig, CLIPVisionModel
 
 WHAT = "the image encoder (CLIP, --clip_vision)"
 MEAN = (0.48145466, 0.4578275, 0.40821073)  # of CLIP's training images, RGB in [0, 1]
@@ -104,6 +107,8 @@ def load_image_encoder(path: str | Path, device: torch.device | str, dtype: torc
     Raises:
         InputError: the file is missing, damaged or another model's.
     """
+    from transformers import CLIPVisionModel
+
     tensors = open_tensors(path, WHAT).without_prefix("visual.", "vision_model.").renamed(_transformers_name)
     tensors = _in_transformers_shapes(tensors)
     config = _config(tensors)
@@ -139,6 +144,8 @@ def _in_transformers_shapes(tensors: Tensors) -> Tensors:
 
 def _config(tensors: Tensors) -> CLIPVisionConfig:
     """The dimensions, read off the tensors (names as transformers'), with one layer less than they have."""
+    from transformers import CLIPVisionConfig
+
     patches = "embeddings.patch_embedding.weight"
     positions = "embeddings.position_embedding.weight"
     feed_forward = "encoder.layers.0.mlp.fc1.weight"

@@ -15,12 +15,12 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import Wav2Vec2Config, Wav2Vec2Model
 
 from ..checkpoints.files import Tensors, open_tensors
 from ..checkpoints.load import fill
@@ -29,6 +29,9 @@ from ..facts import downloads
 from ..facts.json_text import read_json
 from ..media.audio import FPS, SAMPLE_RATE, frame_count
 from ..residency.slab import HostWeights
+
+if TYPE_CHECKING:  # seconds to import, and not needed where nothing is loaded
+    from transformers import Wav2Vec2Config, Wav2Vec2Model
 
 WHAT = "wav2vec2 (--wav2vec_dir)"
 DOWNLOAD = downloads.SPEECH_ENCODER
@@ -390,6 +393,8 @@ def _count(tensors: Tensors, pattern: str) -> int:
 
 
 def _build(settings: dict, tensors: Tensors, device: torch.device | str) -> Wav2Vec2Model:
+    from transformers import Wav2Vec2Config, Wav2Vec2Model
+
     if settings.get("model_type", "wav2vec2") != "wav2vec2":
         raise InputError(
             f"{WHAT}: {tensors.source.parent} holds a model of type {settings['model_type']}, not wav2vec2; "
