@@ -79,10 +79,10 @@ class Cards:
         dist.all_gather_object(found, value)
         return found
 
-    def same(self, tensor: torch.Tensor) -> torch.Tensor:
-        """The first process's tensor, for all; that of another has its shape and is overwritten."""
+    def same(self, tensor: torch.Tensor, of: int = 0) -> torch.Tensor:
+        """The tensor of process ``of``, for all; that of another has its shape and is overwritten."""
         tensor = tensor.contiguous()
-        dist.broadcast(tensor, src=0)
+        dist.broadcast(tensor, src=of)
         return tensor
 
     def wait(self) -> None:

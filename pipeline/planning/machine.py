@@ -102,7 +102,7 @@ def choose_operations(settings: Settings, device: torch.device, dtype: torch.dty
 
 def choose_vae(settings: Settings, device: torch.device) -> VaePlan:
     """How the VAE works: in the dtype that is asked for, for "auto" in bf16 on a card that has it unless ``--dtype`` is
-    fp32, else in fp32; and in as few tiles as leave the transformer most of the memory.
+    fp32, else in fp32; and in the tiles that are asked for, or as few as leave the transformer most of the memory.
 
     Follows from the settings and the card alone, never from what happens to be free: it decides the last bits.
     """
@@ -110,6 +110,8 @@ def choose_vae(settings: Settings, device: torch.device) -> VaePlan:
     if dtype is None:
         rounds = device.type == "cuda" and settings.dtype != "fp32" and _has_bf16(device)
         dtype = torch.bfloat16 if rounds else torch.float32
+    if settings.vae_tiles is not None:
+        return VaePlan(dtype, settings.vae_tiles)
     if device.type != "cuda":
         return VaePlan(dtype)
     total = torch.cuda.get_device_properties(device).total_memory

@@ -75,6 +75,15 @@ class SpeedSettings:
         loader=18,
         choices=("auto", "fp32", "bf16"),
     )
+    vae_tiles: int | None = speed_setting(
+        None,
+        "tiles of a picture in which the VAE works, which several cards share; exact, but they decide last bits (left "
+        "out: as few as the card's memory allows)",
+        VIDEO | MACHINE,
+        min=1,
+        max=64,
+        unit="tiles",
+    )
     vram_limit: float | None = speed_setting(
         None,
         "graphics memory to get by with; decides how many blocks stay on the card (left out: what is free)",

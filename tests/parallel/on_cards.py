@@ -1,14 +1,21 @@
 """What the processes of these tests do; each imports this by its name."""
 
+import tempfile
+from pathlib import Path
+
 import torch
 from infinitetalk.pipeline.facts.storages import FP8_E4M3, INT8
 from infinitetalk.pipeline.models.transformer.blocks import TransformerBlocks
 from infinitetalk.pipeline.models.transformer.linear import Linear
+from infinitetalk.pipeline.models.vae.model import load_vae
 from infinitetalk.pipeline.parallel.division import Division
 from infinitetalk.pipeline.parallel.transformer import SharedTransformer
+from infinitetalk.pipeline.parallel.vae import SharedVae
 from infinitetalk.pipeline.parallel.weights import SharedWeights
 from infinitetalk.pipeline.quantisation.codes import CODES, pack
 from infinitetalk.pipeline.sampling.teacache import TeaCache
+from infinitetalk.tests.golden.recipe import random_tensor
+from infinitetalk.tests.support.golden_vae import saved, weights
 from infinitetalk.tests.support.several import step, transformer
 
 # sums are cut differently where tokens are fewer
@@ -90,3 +97,22 @@ def stepped(model, blocks):
     blocks.to_host()
     blocks.to_device()
     return [*first, *model(first[0], reference, 500.0, contexts[:2], blocks)]
+
+
+def tiled(cards):
+    """By tiles: whether the VAE gives what it gives on one card, and what each card has in the end."""
+    with tempfile.TemporaryDirectory() as folder:
+        vae = load_vae(saved(Path(folder), weights()))
+    latents, video = random_tensor("latents", [16, 3, 6, 5]), random_tensor("video", [3, 9, 48, 40])
+    found = {}
+    for tiles in (1, 2, 3, 4):
+        alone, together = (
+            [one.encode(video, tiles), one.encode_still(video[:, 0], 17, tiles), *one.decode_frames(latents, tiles)]
+            for one in (vae, SharedVae(vae, cards))
+        )
+        found[tiles] = all(map(torch.equal, alone, together))
+    return found
+
+
+def sharded_and_tiled(cards):
+    return sharded(cards), tiled(cards)

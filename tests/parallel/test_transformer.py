@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from infinitetalk.tests.parallel.on_cards import differences, sharded
+from infinitetalk.tests.parallel.on_cards import differences, sharded_and_tiled
 from infinitetalk.tests.support.several import in_processes
 
 
@@ -18,6 +18,7 @@ def test_cards_compute_what_one_computes(count):
             assert torch.equal(other[division, passes, size][1], velocities)
 
 
-def test_a_part_of_every_block_on_each_card_changes_no_bit():
-    for found in in_processes(3, sharded):
-        assert len(found) == 9 and all(found.values()), found
+def test_parts_of_blocks_and_tiles_of_the_vae_on_several_cards_change_no_bit():
+    for parts, tiles in in_processes(3, sharded_and_tiled):
+        assert len(parts) == 9 and all(parts.values()), parts
+        assert tiles == {1: True, 2: True, 3: True, 4: True}

@@ -53,6 +53,7 @@ UPSTREAM_DEFAULTS = {
 DELIBERATE = {"mode": "streaming", "max_frame_num": None}
 OURS = {
     "vae_dtype",
+    "vae_tiles",
     "vram_limit",
     "sample_audio_guide_steps",
     "seam_frames",

@@ -65,7 +65,7 @@ OWNED = f"""{MODEL_FILES} lora_dir lora_scale lora_mode lora_ignore_unmatched qu
 threads dtype attention kernels t5_cpu offload_model blocks_to_swap num_persistent_param_in_dit"""
 FREE = f"""save_file overwrite resume quiet dry_run {TOGETHER} preset audio_save_dir input_json image video audio
 prompt negative_prompt {MODEL_FILES} lora_dir lora_ignore_unmatched quant_dir quant_matmul offload_model
-num_persistent_param_in_dit blocks_to_swap device threads dtype attention kernels vae_dtype vram_limit"""
+num_persistent_param_in_dit blocks_to_swap device threads dtype attention kernels vae_dtype vae_tiles vram_limit"""
 UNTOLD = f"image video audio input_json prompt negative_prompt save_file overwrite resume quiet dry_run {TOGETHER}"
 PASSING = f"overwrite resume quiet dry_run {TOGETHER}"
 UNWRITTEN = "audio_mode scene_seg input_json audio_save_dir"
@@ -75,7 +75,7 @@ sample_steps sample_shift sample_text_guide_scale sample_audio_guide_scale num_p
 teacache_thresh use_apg apg_momentum apg_norm_threshold color_correction_strength scene_seg quant"""
 SILENT = """gpus image video audio prompt negative_prompt input_json preset save_file crf overwrite resume quiet dry_run
 audio_mode audio_save_dir device threads dtype attention kernels quant_matmul lora_ignore_unmatched blocks_to_swap
-sample_solver vae_dtype"""
+sample_solver vae_dtype vae_tiles"""
 NOT_TAKEN = "input_json image video audio prompt negative_prompt"
 FOLLOWING = "sample_steps sample_shift max_frame_num"
 LOADER = """dit_path infinitetalk_dir text_encoder clip_vision vae tokenizer quant quant_dir quant_matmul lora_mode
@@ -187,6 +187,7 @@ device                      | choice  | yes | yes | yes | -         | yes
 threads                     | choice  | yes | yes | yes | -         | yes
 dtype                       | choice  | yes | yes | yes | -         | yes
 vae_dtype                   | choice  | -   | yes | yes | -         | yes
+vae_tiles                   | choice  | -   | yes | yes | -         | yes
 vram_limit                  | -       | -   | yes | yes | said      | yes
 attention                   | choice  | yes | yes | yes | -         | yes
 kernels                     | choice  | yes | yes | yes | -         | yes
@@ -368,6 +369,7 @@ def test_each_setting_in_turn(generator, base, tmp_path, name):
 def test_what_is_chosen_is_compared(generator, base):
     """By the name of what was chosen: the value alone is "auto" on any machine."""
     keys = {"device": "device", "dtype": "dtype", "vae_dtype": "VAE's dtype", "attention": "attention"}
+    keys["vae_tiles"] = "VAE's tiles"
     keys |= {"kernels": "kernels", "quant_matmul": "products", "threads": "the number of threads (--threads)"}
     assert keys.keys() == set(names_with(Role.MACHINE))
     compared = generator.identity(load_job(base), base)

@@ -8,7 +8,7 @@ import psutil
 import pytest
 
 pytestmark = pytest.mark.usefixtures("own_cache")
-GUIDED = {"sample_audio_guide_scale": 2}  # two passes, one for each process
+GUIDED = {"sample_audio_guide_scale": 2, "vae_tiles": 2}  # two passes and two tiles, one for each process
 PATIENCE = 20  # seconds in which nothing of a run may be left
 
 

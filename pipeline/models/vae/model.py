@@ -25,7 +25,7 @@ from ...errors import InputError
 from ...residency.slab import HostWeights
 from .kernels import PlainVaeKernels, VaeKernels
 from .layers import AttentionBlock, CausalConv3d, Downsample, Head, Layer, ResidualBlock, Stream, Upsample, run
-from .tiles import run_tiled
+from .tiles import Cards, run_tiled
 
 WHAT = "the Wan VAE (--vae)"
 PLAIN = PlainVaeKernels("nothing else was asked for")
@@ -73,7 +73,8 @@ class WanVAE(nn.Module):
     on the module's device, and come in any dtype from any device.
 
     With ``tiles`` a picture's fine features are worked on in so many tiles, each with as much of its neighbours
-    as it depends on, which takes less memory and somewhat longer. Results are the same up to rounding.
+    as it depends on, which takes less memory and somewhat longer. Results are the same up to rounding, and those
+    of one card where ``cards`` make the tiles together.
 
     Attributes:
         kernels: what computes between the convolutions.
@@ -95,19 +96,21 @@ class WanVAE(nn.Module):
         """Move the weights, which do not change."""
         self._weights.move([self], device)
 
-    def encode(self, video: torch.Tensor, tiles: int = 1) -> torch.Tensor:
+    def encode(self, video: torch.Tensor, tiles: int = 1, cards: Cards | None = None) -> torch.Tensor:
         """``[3, T, H, W]`` to ``[z, 1 + (T - 1) // 4, H/8, W/8]``; frames beyond the last whole four are ignored."""
         whole = (video.shape[1] - 1) // self.stride[0]
         rest = video[:, 1 : 1 + whole * self.stride[0]].split(self.stride[0], dim=1) if whole else ()
-        return self._encode([chunk[None] for chunk in (video[:, :1], *rest)], tiles)
+        return self._encode([chunk[None] for chunk in (video[:, :1], *rest)], tiles, cards)
 
-    def encode_still(self, image: torch.Tensor, frames: int, tiles: int = 1) -> torch.Tensor:
+    def encode_still(
+        self, image: torch.Tensor, frames: int, tiles: int = 1, cards: Cards | None = None
+    ) -> torch.Tensor:
         """Latents ``[z, 1 + (frames - 1) // 4, H/8, W/8]`` of a video that is ``image`` ``[3, H, W]``, then zeros."""
         nothing = image.new_zeros(()).expand(1, 3, self.stride[0], *image.shape[1:])
-        return self._encode([image[None, :, None]] + [nothing] * ((frames - 1) // self.stride[0]), tiles)
+        return self._encode([image[None, :, None]] + [nothing] * ((frames - 1) // self.stride[0]), tiles, cards)
 
     @torch.no_grad()
-    def _encode(self, pieces: list[torch.Tensor], tiles: int) -> torch.Tensor:
+    def _encode(self, pieces: list[torch.Tensor], tiles: int, cards: Cards | None) -> torch.Tensor:
         """Encode a video that comes in pieces ``[1, 3, n, H, W]``, n = 1 for the first and 4 for each other.
 
         A piece that comes again and again is encoded for as long as that changes anything.
@@ -121,7 +124,7 @@ class WanVAE(nn.Module):
         steps, stream = self.encoder.steps, Stream(self.kernels)
         if tiles > 1:
             fine = 1 + max(number for number, step in enumerate(steps) if isinstance(step, Downsample))
-            pieces = run_tiled(steps[:fine], pieces, self.conv1.weight, self.kernels, tiles)
+            pieces = run_tiled(steps[:fine], pieces, self.conv1.weight, self.kernels, tiles, cards)
             steps = steps[fine:]
         statistics = self._statistics()  # a copy that waits for the card, so not for every piece
         latents, before = [], None
@@ -135,7 +138,9 @@ class WanVAE(nn.Module):
         return (self.conv1(encoded)[0, : self.z_dim].float() - mean) / std  # the other half is the log variance
 
     @torch.no_grad()
-    def decode_frames(self, latents: torch.Tensor, tiles: int = 1, clamp: bool = True) -> Iterator[torch.Tensor]:
+    def decode_frames(
+        self, latents: torch.Tensor, tiles: int = 1, clamp: bool = True, cards: Cards | None = None
+    ) -> Iterator[torch.Tensor]:
         """Decode ``[z, t, h, w]``; yields pixels ``[3, n, 8 h, 8 w]``, n = 1 first, then 4 for each latent frame.
 
         Args:
@@ -153,7 +158,7 @@ class WanVAE(nn.Module):
             coarse = next(number for number, step in enumerate(steps) if isinstance(step, Upsample))
             features = [run(steps[:coarse], self.conv2(piece), stream) for piece in pieces]
             del stream  # and what it remembers
-            decoded = run_tiled(steps[coarse:], features, self.conv2.weight, self.kernels, tiles)
+            decoded = run_tiled(steps[coarse:], features, self.conv2.weight, self.kernels, tiles, cards)
         for piece in decoded:
             yield piece[0].float().clamp_(-1, 1) if clamp else piece[0].float()
 

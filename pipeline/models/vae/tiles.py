@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 
@@ -33,21 +34,38 @@ class Tile:
     place: Slices
 
 
+class Cards(Protocol):
+    """Several cards that make the tiles of one video together."""
+
+    def make(self, number: int) -> bool:
+        """Whether this one makes the tile of that number; the first one makes the first."""
+
+    def complete(self, results: list[torch.Tensor], tiles: Sequence[Tile]) -> list[torch.Tensor]:
+        """The whole results, where each has made its tiles; ``results`` is empty on one that has none."""
+
+
 def run_tiled(
-    steps: Sequence[Layer], pieces: Sequence[torch.Tensor], like: torch.Tensor, kernels: VaeKernels, tiles: int
+    steps: Sequence[Layer],
+    pieces: Sequence[torch.Tensor],
+    like: torch.Tensor,
+    kernels: VaeKernels,
+    tiles: int,
+    cards: Cards | None = None,
 ) -> list[torch.Tensor]:
     """The pieces ``[1, c, t, h, w]`` of a video through layers, in so many tiles.
 
     Args:
         like: a tensor of the dtype and device to compute in; pieces may be of another, and elsewhere.
         tiles: fewer are made where the picture has too few rows or columns.
+        cards: that make them together, all of which call this with the same; None: this one makes all.
 
     Returns:
         The results, a piece for a piece.
     """
     results: list[torch.Tensor] = []
     height, width = pieces[0].shape[-2:]
-    for tile in plan_tiles(steps, height, width, tiles):
+    plan = plan_tiles(steps, height, width, tiles)
+    for tile in (tile for number, tile in enumerate(plan) if cards is None or cards.make(number)):
         stream = Stream(kernels)
         before = None
         for number, piece in enumerate(pieces):
@@ -58,14 +76,18 @@ def run_tiled(
             if number == len(results):
                 results.append(_whole(steps, piece, done))
             results[number][..., tile.place[0], tile.place[1]] = done
-    return results
+    return results if cards is None else cards.complete(results, plan)
 
 
 def _whole(steps: Sequence[Layer], piece: torch.Tensor, part: torch.Tensor) -> torch.Tensor:
     """Room for the result of a whole piece, given that of a tile."""
     height, width = (_sizes(steps, size)[-1] for size in piece.shape[-2:])
-    shape = (*part.shape[:3], height, width)
-    return torch.empty(shape, dtype=part.dtype, device=part.device, memory_format=torch.channels_last_3d)
+    return room((*part.shape[:3], height, width), part)
+
+
+def room(shape: tuple[int, ...], like: torch.Tensor) -> torch.Tensor:
+    """Features ``[1, c, t, h, w]``, unset, in the order that layers keep them in."""
+    return torch.empty(shape, dtype=like.dtype, device=like.device, memory_format=torch.channels_last_3d)
 
 
 def plan_tiles(steps: Sequence[Layer], height: int, width: int, count: int) -> list[Tile]:
