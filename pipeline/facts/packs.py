@@ -19,8 +19,13 @@ class PackFacts:
         first_channel: whether the first channel is heard, rather than the mean of all.
         sinc: whether sound is resampled as torchaudio does, rather than by soxr.
         cut_first: whether speech beyond the longest video is cut off before its loudness is measured.
+        loudness: whether speech is brought to -23 LUFS.
+        late_features: whether features are brought to 25 a second behind the last layer of wav2vec2, which hears base
+            models' samples as they are, and whether the first of them are heard again beyond the end of the speech.
         holds_last: whether a video of one window hears the last frame of its speech to the end, rather than silence.
         clip_centre: whether CLIP sees the middle of the picture, in 8 bits and antialiased, rather than all, squeezed.
+        clip_before_fit: whether CLIP sees the picture as it is before the last step of --resize.
+        holds_seen: whether the motion frames are held in what the model sees alone, and not for the solver.
         unclamped: whether decoded frames may exceed the range until they are written.
         differs: what of it is not the same here, for people.
     """
@@ -30,8 +35,12 @@ class PackFacts:
     first_channel: bool = False
     sinc: bool = False
     cut_first: bool = False
+    loudness: bool = True
+    late_features: bool = False
     holds_last: bool = False
     clip_centre: bool = False
+    clip_before_fit: bool = False
+    holds_seen: bool = False
     unclamped: bool = False
     differs: str = ""
 
@@ -49,6 +58,16 @@ _ROWS = (
         clip_centre=True,
         unclamped=True,
         differs="behind the end of the speech it hears a stored table of silence, which is computed here",
+    ),
+    PackFacts(
+        "comfy",
+        "ComfyUI's own nodes",
+        sinc=True,
+        loudness=False,
+        late_features=True,
+        clip_centre=True,
+        clip_before_fit=True,
+        holds_seen=True,
     ),
 )
 PACKS: Mapping[str, PackFacts] = {row.name: row for row in _ROWS}

@@ -14,6 +14,7 @@ from .words import listed
 USUAL_STEPS = 40  # upstream's for its own schedule
 _DIFFUSERS = Package("diffusers", "diffusers", oldest="0.35")
 _SCIPY = Package("scipy", "scipy")
+_TORCHSDE = Package("torchsde", "torchsde")
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,12 @@ class SolverFacts:
         draws: whether it draws noise in every step.
         upstream: whether MeiGen's own command has it.
         kijai: schedulers of ComfyUI-WanVideoWrapper that it stands for, and what differs ("" for nothing).
-        comfy: samplers of ComfyUI's own nodes that it stands for.
+        comfy: samplers of ComfyUI's own nodes that it stands for; ``--sample_schedule`` spaces their levels.
+        on_device: whether their noise is the device's.
+        by_seed: whether their noise follows from the seed alone, as one path.
+        drops_last: whether they make one step more and leave the last level above 0 out.
+        starts_below: whether they start a little below pure noise.
+        least: the fewest steps that it can take.
     """
 
     name: str
@@ -38,6 +44,11 @@ class SolverFacts:
     upstream: bool = False
     kijai: Mapping[str, str] = field(default_factory=dict)
     comfy: tuple[str, ...] = ()
+    on_device: bool = False
+    by_seed: bool = False
+    drops_last: bool = False
+    starts_below: bool = False
+    least: int = 1
 
     def check(self) -> None:
         """Raises InputError: the package that it needs is missing or too old."""
@@ -51,11 +62,10 @@ _ROWS = (
         "is upstream's",
         upstream=True,
         kijai={"multitalk": "upstream's schedule, which the graph runs with 4 steps whatever steps says"},
-        comfy=("euler",),
     ),
     SolverFacts("flowmatch_distill", "is for 4-step LoRAs", steps=4, kijai={"flowmatch_distill": ""}),
-    SolverFacts("unipc", package=_DIFFUSERS, comfy=("uni_pc", "uni_pc_bh2")),
-    SolverFacts("lcm", draws=True, comfy=("lcm",)),
+    SolverFacts("unipc", package=_DIFFUSERS),
+    SolverFacts("lcm", draws=True),
     SolverFacts("dpm++", kijai={"dpm++": ""}),
     SolverFacts(
         "dpm++_sde", "is what most graphs of ComfyUI-WanVideoWrapper have", draws=True, kijai={"dpm++_sde": ""}
@@ -70,8 +80,67 @@ _ROWS = (
     SolverFacts("kijai:lcm", draws=True, kijai={"lcm": ""}),
     SolverFacts("kijai:lcm/beta", package=_SCIPY, draws=True, kijai={"lcm/beta": ""}),
     SolverFacts("kijai:res_multistep", kijai={"res_multistep": ""}),
+    SolverFacts("comfy:euler", "and the like are those of ComfyUI's own nodes", comfy=("euler", "ddim")),
+    SolverFacts("comfy:euler_ancestral", draws=True, comfy=("euler_ancestral",), on_device=True),
+    SolverFacts("comfy:heun", comfy=("heun",)),
+    SolverFacts("comfy:dpmpp_2m", comfy=("dpmpp_2m",)),
+    SolverFacts(
+        "comfy:dpmpp_sde", package=_TORCHSDE, draws=True, comfy=("dpmpp_sde",), by_seed=True, starts_below=True
+    ),
+    SolverFacts(
+        "comfy:dpmpp_2m_sde", package=_TORCHSDE, draws=True, comfy=("dpmpp_2m_sde",), by_seed=True, starts_below=True
+    ),
+    SolverFacts(
+        "comfy:dpmpp_3m_sde", package=_TORCHSDE, draws=True, comfy=("dpmpp_3m_sde",), by_seed=True, starts_below=True
+    ),
+    SolverFacts("comfy:lcm", draws=True, comfy=("lcm",), on_device=True),
+    SolverFacts("comfy:ipndm", comfy=("ipndm",)),
+    SolverFacts("comfy:res_multistep", comfy=("res_multistep",)),
+    SolverFacts("comfy:res_multistep_ancestral", draws=True, comfy=("res_multistep_ancestral",), on_device=True),
+    SolverFacts("comfy:gradient_estimation", comfy=("gradient_estimation",)),
+    SolverFacts("comfy:er_sde", draws=True, comfy=("er_sde",), on_device=True, starts_below=True),
+    SolverFacts("comfy:uni_pc", comfy=("uni_pc",), drops_last=True, least=2),
+    SolverFacts("comfy:uni_pc_bh2", comfy=("uni_pc_bh2",), drops_last=True, least=2),
 )
 SOLVERS: Mapping[str, SolverFacts] = {row.name: row for row in _ROWS}
+
+
+@dataclass(frozen=True)
+class ScheduleFacts:
+    """One way in which ComfyUI's own nodes space noise levels.
+
+    Attributes:
+        package, least: as of ``SolverFacts``.
+    """
+
+    name: str
+    package: Package | None = None
+    least: int = 1
+
+    def makes(self, steps: int) -> int:
+        """How many steps it makes of so many."""
+        return len(range(1, 1000, max(1000 // steps, 1))) if self.name == "ddim_uniform" else steps
+
+    def check(self) -> None:
+        """Raises InputError: the package that it needs is missing."""
+        if self.package is not None:
+            self.package.require(f"--sample_schedule {self.name}", "--sample_schedule simple")
+
+
+SCHEDULES: Mapping[str, ScheduleFacts] = {
+    row.name: row
+    for row in (
+        ScheduleFacts("simple"),
+        ScheduleFacts("sgm_uniform"),
+        ScheduleFacts("karras"),
+        ScheduleFacts("exponential"),
+        ScheduleFacts("ddim_uniform"),
+        ScheduleFacts("beta", package=_SCIPY),
+        ScheduleFacts("normal"),
+        ScheduleFacts("linear_quadratic"),
+        ScheduleFacts("kl_optimal", least=2),
+    )
+}
 
 
 def by_package() -> dict[Package, list[str]]:

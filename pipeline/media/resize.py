@@ -21,13 +21,23 @@ def resized(image: Image.Image, steps: tuple[ResizeStep, ...], size: tuple[int, 
     Returns:
         float32 [3, height, width] in [-1, 1]; bicubic may exceed it.
     """
+    pixels = _stepped(image, steps, size)
+    if tuple(pixels.shape[1:]) != size:
+        pixels = _scaled(pixels, size, "lanczos")  # as the node that makes the video does
+    return pixels * 2 - 1
+
+
+def before_fit(image: Image.Image, steps: tuple[ResizeStep, ...], size: tuple[int, int]) -> Tensor:
+    """The same before the last step: float32 [3, h, w] in [-1, 1], of whatever size it is then."""
+    return _stepped(image, steps[:-1], size) * 2 - 1
+
+
+def _stepped(image: Image.Image, steps: tuple[ResizeStep, ...], size: tuple[int, int]) -> Tensor:
     pixels = torch.from_numpy(np.array(image.convert("RGB")).astype(np.float32) / 255).permute(2, 0, 1)
     for step in steps:
         target = step.size or size
         pixels = _scaled(_cut(pixels, step, target), target, step.method)
-    if tuple(pixels.shape[1:]) != size:
-        pixels = _scaled(pixels, size, "lanczos")  # as the node that makes the video does
-    return pixels * 2 - 1
+    return pixels
 
 
 def _cut(pixels: Tensor, step: ResizeStep, target: tuple[int, int]) -> Tensor:

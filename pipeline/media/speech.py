@@ -29,7 +29,7 @@ _RELATIVE_GATE = -10.0  # LU
 
 
 def speech_for_model(audio: Audio, pack: PackFacts = UPSTREAM, frames: int | None = None) -> np.ndarray:
-    """The speech as wav2vec2 is to hear it: float32 [samples], mono, 16 kHz, -23 LUFS.
+    """The speech as wav2vec2 is to hear it: float32 [samples], mono, 16 kHz, and -23 LUFS unless the pack leaves it.
 
     All channels are averaged, then resampled as ``librosa.load(path, sr=16000)`` does, then brought
     to -23 LUFS as upstream's loudness_norm does (ITU-R BS.1770-4); silence (nothing above -70 LUFS)
@@ -51,7 +51,7 @@ def speech_for_model(audio: Audio, pack: PackFacts = UPSTREAM, frames: int | Non
     try:
         with tempfile.TemporaryFile() as resampled, tempfile.TemporaryFile() as speech:
             _store_resampled(_heard(audio, pack), length, resampled)
-            gain = _gain(_pieces(resampled), length)
+            gain = _gain(_pieces(resampled), length) if pack.loudness else 1.0
             for piece in _pieces(resampled):
                 speech.write((piece * gain).data)
             speech.flush()

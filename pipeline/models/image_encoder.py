@@ -65,17 +65,21 @@ class ImageEncoder:
         self._weights.move([self.model], device)
 
     @torch.no_grad()
-    def encode(self, image: torch.Tensor, centre: bool = False) -> torch.Tensor:
+    def encode(self, image: torch.Tensor, crop: str = "") -> torch.Tensor:
         """Features [1 + patches, dim] (257 x 1280 for ViT-H) of an image [3, H, W] with values in [-1, 1].
 
         The image is squeezed to a square, not cropped, without antialiasing, as upstream does. The
         features are on the model's device in its dtype.
 
         Args:
-            centre: see the middle of it alone, antialiased and in 8 bits, as ComfyUI does.
+            crop: "center": see the middle of it alone, antialiased and in 8 bits, as ComfyUI does; "none": the same of
+                all of it, squeezed.
         """
         pixels = image[None].to(self.model.device, torch.float32)
-        pixels = _middle(pixels * 0.5 + 0.5, self.image_size) if centre else _squeezed(pixels, self.image_size)
+        if crop:
+            pixels = _as_comfyui(pixels * 0.5 + 0.5, self.image_size, crop == "center")
+        else:
+            pixels = _squeezed(pixels, self.image_size)
         mean, std = (pixels.new_tensor(values).view(3, 1, 1) for values in (MEAN, STD))
         return self.model(pixel_values=((pixels - mean) / std).to(self.model.dtype)).last_hidden_state[0]
 
@@ -84,12 +88,12 @@ def _squeezed(pixels: torch.Tensor, side: int) -> torch.Tensor:
     return F.interpolate(pixels, size=(side, side), mode="bicubic", align_corners=False) * 0.5 + 0.5
 
 
-def _middle(pixels: torch.Tensor, side: int) -> torch.Tensor:
+def _as_comfyui(pixels: torch.Tensor, side: int, centre: bool) -> torch.Tensor:
     """ComfyUI's ``clip_preprocess`` but for the normalisation: [1, 3, H, W] in [0, 1] -> the same of side x side."""
     height, width = pixels.shape[2:]
     if (height, width) != (side, side):
         scale = side / min(height, width)
-        size = round(scale * height), round(scale * width)
+        size = (round(scale * height), round(scale * width)) if centre else (side, side)
         pixels = F.interpolate(pixels, size=size, mode="bicubic", antialias=True)
         top, left = (size[0] - side) // 2, (size[1] - side) // 2
         pixels = pixels[:, :, top : top + side, left : left + side]

@@ -27,6 +27,7 @@ from ..checkpoints.load import fill
 from ..errors import LONGEST, InputError, in_short
 from ..facts import downloads
 from ..facts.json_text import read_json
+from ..facts.packs import UPSTREAM, PackFacts
 from ..media.audio import FPS, SAMPLE_RATE, frame_count
 from ..residency.slab import HostWeights
 
@@ -41,6 +42,7 @@ SILENCE_SECONDS = 8
 PIECE = 60 * SAMPLE_RATE  # samples at a time, while their statistics are taken
 NORM_PIECE = 1 << 15  # outputs of the first convolution at a time, while its statistics are taken
 CONVOLVED = 500  # features of the last convolution at a time; the large ones between take 20 MB a second
+_Statistics = tuple[Tensor, Tensor] | None  # mean and variance of the group norm
 
 
 @dataclass(frozen=True)
@@ -80,24 +82,27 @@ class SpeechFeatures:
         chunk_frames: int,
         chunk: Callable[[int], Tensor],
         silence: Callable[[], Tensor],
+        repeats_first: bool = False,
     ) -> None:
         self.num_frames = num_frames
         self._stored = stored
         self._chunk_frames = chunk_frames
         self._chunk = functools.lru_cache(maxsize=CACHED_CHUNKS)(chunk)
         self._silence = silence
+        self._repeats_first = repeats_first
 
     def windows(self, start: int, stop: int) -> Tensor:
         """What the video frames ``start`` to ``stop - 1`` hear: their own features and two frames on either side.
 
-        Frames before the first repeat it; frames past the end are silence.
+        Frames before the first repeat it; frames past the end are silence, or, for ComfyUI's own nodes, the first frame
+        if the end is among these, and else the last.
 
         Returns:
             float32 [stop - start, 5, layers, channels] on the CPU.
         """
         reach = WINDOW // 2
         first = max(start - reach, 0)
-        frames = torch.stack([self._frame(index) for index in range(first, stop + reach)])
+        frames = torch.stack([self._frame(self._heard(index, stop)) for index in range(first, stop + reach)])
         rows = torch.arange(start, stop)[:, None] + torch.arange(-reach, reach + 1)
         return frames[(rows - first).clamp(min=0)]
 
@@ -107,6 +112,11 @@ class SpeechFeatures:
         return SpeechFeatures(
             self.num_frames, self._stored, self._chunk_frames, self._chunk, lambda: self._frame(last)[None]
         )
+
+    def _heard(self, index: int, stop: int) -> int:
+        if not self._repeats_first or index < self._stored:
+            return index
+        return 0 if stop > self._stored else self._stored - 1
 
     def _frame(self, index: int) -> Tensor:
         if index < self._stored:
@@ -154,8 +164,8 @@ class SpeechEncoder:
         """Move the weights."""
         self._weights.move([self.model], device)
 
-    def encode(self, speech: np.ndarray) -> SpeechFeatures:
-        """Features of ``speech``, float32 [samples] at 16 kHz, for its ``frame_count`` video frames.
+    def encode(self, speech: np.ndarray, pack: PackFacts = UPSTREAM) -> SpeechFeatures:
+        """Features of ``speech``, float32 [samples] at 16 kHz, for its ``frame_count`` video frames, as a pack does.
 
         Up to two minutes are encoded at once, as upstream does; longer speech by chunks of a minute
         with ten seconds of context on either side, when frames of a chunk are asked for, so that
@@ -177,24 +187,27 @@ class SpeechEncoder:
                 f"The speech lasts {speech.size / SAMPLE_RATE:.3f} s, less than one video frame ({1 / FPS} s); "
                 "give a longer one."
             )
-        clip = self._clip(speech)
-        size = self.chunking
+        late, size = pack.late_features, self.chunking
+        clip = self._clip(speech, self.model.config.do_stable_layer_norm if late else self.normalise)
+        if late:
+            count = max(int(self._num_features(clip) / (2.0 * FPS) * FPS), 1)
         if count <= size.whole:
-            frames = self._encode_whole(clip, count)
-            return SpeechFeatures(count, count, count, lambda _: frames, lambda: self._silence)
-        encode = functools.partial(self._encode_chunk, clip, count, self._norm_statistics(clip))
-        return SpeechFeatures(count, count, size.core, encode, lambda: self._silence)
+            frames = self._encode_late(clip, count) if late else self._encode_whole(clip, count)
+            return SpeechFeatures(count, count, count, lambda _: frames, lambda: self._silence, late)
+        way = self._encode_late_chunk if late else self._encode_chunk
+        encode = functools.partial(way, clip, count, self._norm_statistics(clip))
+        return SpeechFeatures(count, count, size.core, encode, lambda: self._silence, late)
 
     @functools.cached_property
     def _silence(self) -> Tensor:
         """The middle of some seconds of zeros, where they do not hear the edges of the clip."""
         samples = SILENCE_SECONDS * SAMPLE_RATE
-        frames = self._encode_whole(self._clip(np.zeros(samples, np.float32)), frame_count(samples))
+        frames = self._encode_whole(self._clip(np.zeros(samples, np.float32), self.normalise), frame_count(samples))
         return frames[len(frames) // 4 : 3 * len(frames) // 4]
 
-    def _clip(self, speech: np.ndarray) -> _Clip:
+    def _clip(self, speech: np.ndarray, normalise: bool) -> _Clip:
         """Normalized as by transformers' Wav2Vec2FeatureExtractor."""
-        if not self.normalise:
+        if not normalise:
             return _Clip(speech)
         pieces = [slice(start, start + PIECE) for start in range(0, speech.size, PIECE)]
         mean = sum(speech[piece].sum(dtype=np.float64) for piece in pieces) / speech.size
@@ -206,7 +219,7 @@ class SpeechEncoder:
         features = self._convolve(clip, 0, self._num_features(clip), self._norm_statistics(clip))
         return self._transform(F.interpolate(features, size=count, mode="linear", align_corners=True))
 
-    def _encode_chunk(self, clip: _Clip, count: int, statistics: tuple[Tensor, Tensor] | None, index: int) -> Tensor:
+    def _encode_chunk(self, clip: _Clip, count: int, statistics: _Statistics, index: int) -> Tensor:
         """The frames [core, layers, channels] of chunk ``index`` (the last chunk may be shorter)."""
         core, context = self.chunking.core, self.chunking.context
         first, last = index * core, min((index + 1) * core, count)
@@ -222,11 +235,28 @@ class SpeechEncoder:
         frames = self._transform(torch.lerp(features[..., at], features[..., at + 1], weight))
         return frames[first - start : last - start].clone()
 
+    def _encode_late(self, clip: _Clip, count: int) -> Tensor:
+        """[count, layers, channels], interpolated behind the last layer."""
+        states = self._transform(self._convolve(clip, 0, self._num_features(clip), self._norm_statistics(clip)))
+        frames = F.interpolate(states.permute(1, 2, 0), size=count, mode="linear", align_corners=True)
+        return frames.permute(2, 0, 1).contiguous()
+
+    def _encode_late_chunk(self, clip: _Clip, count: int, statistics: _Statistics, index: int) -> Tensor:
+        """The same of a chunk; see ``_encode_chunk``."""
+        total, core, context = self._num_features(clip), self.chunking.core, 2 * self.chunking.context
+        frames = torch.arange(index * core, min((index + 1) * core, count), dtype=torch.float64)
+        position = frames * (total - 1) / (count - 1)
+        low = position.long().clamp(max=total - 2)
+        begin, end = max(int(low[0]) - context, 0), min(int(low[-1]) + 2 + context, total)
+        states = self._transform(self._convolve(clip, begin, end, statistics))
+        at, weight = low - begin, (position - low).float()[:, None, None]
+        return torch.lerp(states[at], states[at + 1], weight)
+
     def _num_features(self, clip: _Clip) -> int:
         return (clip.speech.size - self._receptive_field) // self._hop + 1
 
     @torch.no_grad()
-    def _convolve(self, clip: _Clip, begin: int, end: int, statistics: tuple[Tensor, Tensor] | None) -> Tensor:
+    def _convolve(self, clip: _Clip, begin: int, end: int, statistics: _Statistics) -> Tensor:
         """The convolutions' features ``begin`` to ``end - 1`` of the clip, [1, c, n], made a few at a time."""
         with contextlib.ExitStack() as hooks, _true_float32():
             norm = _group_norm(self.model)
@@ -253,7 +283,7 @@ class SpeechEncoder:
         return torch.stack(states, dim=2)[0].float().cpu()
 
     @torch.no_grad()
-    def _norm_statistics(self, clip: _Clip) -> tuple[Tensor, Tensor] | None:
+    def _norm_statistics(self, clip: _Clip) -> _Statistics:
         """Mean and variance [channels] over the clip of what the group norm normalises; None without group norm."""
         if _group_norm(self.model) is None:
             return None

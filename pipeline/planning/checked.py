@@ -25,7 +25,7 @@ from ..checkpoints.locate import (
 )
 from ..checkpoints.missing import refuse_missing
 from ..facts.attention import ATTENTION
-from ..facts.solvers import SOLVERS
+from ..facts.solvers import SCHEDULES, SOLVERS
 from ..job.job import Job
 from ..job.output import check_unfinished, partial_path, path_to_write
 from ..lora.reading import check_kind
@@ -134,6 +134,8 @@ def check_sampling(settings: Settings) -> None:
         InputError: a package is missing.
     """
     SOLVERS[settings.sample_solver].check()
+    if settings.sample_schedule is not None:
+        SCHEDULES[settings.sample_schedule].check()
 
 
 def check_job(job: Job) -> None:

@@ -10,6 +10,7 @@ from dataclasses import replace
 
 import torch
 
+from ..facts.packs import PACKS
 from ..models.image_encoder import ImageEncoder, load_image_encoder
 from ..models.speech import EncodedSpeech
 from ..models.speech_encoder import SpeechEncoder, SpeechFeatures, load_speech_encoder
@@ -96,7 +97,7 @@ class LoadedModels:
             self.speech_encoder = load_speech_encoder(self._plan.files.speech_encoder, device)
         self.speech_encoder.move_to(device)
         tell(Loading("encoding the speech"))
-        return self.speech_encoder.encode(plan.speech.sound().samples[0])
+        return self.speech_encoder.encode(plan.speech.sound().samples[0], PACKS[plan.settings.pack])
 
     def for_video(self, plan: RunPlan, tell: Progress) -> tuple[Models, RunPlan]:
         """All models for a video; the transformer as far on the card as it fits there now.

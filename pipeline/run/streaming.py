@@ -21,7 +21,7 @@ from ..facts.solvers import SOLVERS
 from ..media.audio import FPS
 from ..media.crop import resize_and_crop
 from ..media.reference import Reference
-from ..media.resize import resized
+from ..media.resize import before_fit, resized
 from ..models.image_encoder import ImageEncoder
 from ..models.speech_encoder import SpeechFeatures
 from ..models.transformer.blocks import TransformerBlocks
@@ -33,7 +33,7 @@ from ..planning.memory import VaePlan
 from ..planning.windows import WindowSpan
 from ..sampling.denoise import Conditions, denoise
 from ..sampling.guidance import AdaptiveProjectedGuidance, Branch, ClassifierFreeGuidance, branches_of_steps
-from ..sampling.noise import NOISE_MAKERS, Draws
+from ..sampling.noise import NOISE_MAKERS, CoreNoise, Draws, Noise
 from ..sampling.solvers import make_solver
 from ..sampling.teacache import COEFFICIENTS_480, COEFFICIENTS_720, TeaCache
 from ..settings.definition import PIXELS_480, Settings
@@ -129,7 +129,10 @@ class Streamer:
         self.pack = PACKS[settings.pack]
         alone = self.pack.holds_last and len(spans) == 1
         self.speech = inputs.speech.holding_last() if alone else inputs.speech
-        self.drawn = NOISE_MAKERS[settings.noise](settings.base_seed, models.device)
+        if settings.window_seeds:
+            self.drawn: Noise = CoreNoise(settings.base_seed, models.device, settings.window_seeds)
+        else:
+            self.drawn = NOISE_MAKERS[settings.noise](settings.base_seed, models.device)
         self.steps = steps_taken(settings)
         self.size = target_size(settings.size, inputs.reference.height, inputs.reference.width)
         self.finish = Finish(settings, len(spans), self.size, models.device, progress)
@@ -181,7 +184,7 @@ class Streamer:
             return self._encoded
         models, pixels = self.models, self._pixels(index)
         with models.using(models.image_encoder):
-            image = models.image_encoder.encode(pixels, self.pack.clip_centre)
+            image = models.image_encoder.encode(self._shown_to_clip(index), self._clip_crop)
         with models.using(models.vae):
             latents = models.vae.encode_still(pixels, self.settings.frame_num, models.vae_plan.tiles)
         mask = torch.zeros_like(latents[:MASK_CHANNELS])
@@ -200,10 +203,22 @@ class Streamer:
             self._cropped = index, pixels.to(self.models.device)
         return self._cropped[1]
 
+    def _shown_to_clip(self, index: int) -> torch.Tensor:
+        """What CLIP sees of that reference frame, [3, h, w] in [-1, 1]."""
+        steps = self.settings.resize
+        if not self.pack.clip_before_fit or steps is None:
+            return self._pixels(index)
+        return before_fit(self.inputs.reference.frame(index), resize_steps(steps), self.size)
+
+    @property
+    def _clip_crop(self) -> str:
+        return self.settings.clip_crop or ("center" if self.pack.clip_centre else "")
+
     def _denoise(self, span: WindowSpan, encoded: _EncodedReference, held: torch.Tensor) -> torch.Tensor:
         s, steps = self.settings, self.steps
         shape = tuple(encoded.latents.shape)
-        draws = Draws(shape, held.shape[1], len(steps), SOLVERS[s.sample_solver].draws)
+        facts = SOLVERS[s.sample_solver]
+        draws = Draws(shape, held.shape[1], len(steps), facts.draws, facts.by_seed)
         noise, generator = self.drawn.begin(span.index, draws)
         noise = noise if self.noise is None else self.noise(span.index, shape)
         with self.models.using_transformer():
@@ -211,8 +226,15 @@ class Streamer:
                 self.models.transformer,
                 _Announced(self.models.blocks, self.progress),
                 noise.to(self.models.device),
-                Conditions(encoded.reference, held, self._contexts(span, encoded), self._guidance()),
-                make_solver(s.sample_solver, steps_of(s), shift_of(s), generator, steps),
+                Conditions(
+                    encoded.reference,
+                    held,
+                    self._contexts(span, encoded),
+                    self._guidance(),
+                    held_within=not self.pack.holds_seen,
+                    held_at_end=not self.pack.holds_seen or span.index > 0,
+                ),
+                make_solver(s.sample_solver, steps_of(s), shift_of(s), generator, steps, s.sample_schedule),
                 self._teacache(),
                 lambda done, estimate: self.progress(Step(span.index, done, len(steps), estimate)),
             )

@@ -42,12 +42,17 @@ class Conditions:
         held: clean latents [z, n, h, w] of the motion frames; the first n latents are held to them.
         contexts: what each guidance branch attends to, for every step.
         guide: combines the branches' velocities.
+        held_within: whether the first latents are held at every step, and so for the solver too, rather than only in
+            what the model sees.
+        held_at_end: whether they are held when all steps are done.
     """
 
     reference: torch.Tensor
     held: torch.Tensor
     contexts: Sequence[Mapping[Branch, Context]]
     guide: Callable[[dict[Branch, torch.Tensor]], torch.Tensor]
+    held_within: bool = True
+    held_at_end: bool = True
 
 
 def denoise(
@@ -69,15 +74,25 @@ def denoise(
     Returns:
         [z, T, h, w] float32.
     """
-    reference, held = conditions.reference, conditions.held
-    latents = noise.clone()
-    latents[:, : held.shape[1]] = held
-    schedule = solver.schedule
-    for index, (timestep, branches) in enumerate(zip(schedule.timesteps, conditions.contexts, strict=True)):
+    reference, held, schedule = conditions.reference, conditions.held, solver.schedule
+    first = slice(held.shape[1])
+    latents = noise.clone() if schedule.start == 1 else noise * schedule.start
+    calls = schedule.calls or tuple(range(len(schedule.timesteps)))
+    for index, (timestep, step) in enumerate(zip(schedule.timesteps, calls, strict=True)):
+        branches, level = conditions.contexts[step], float(schedule.levels[index])
+        aside = latents[:, first].clone()
+        latents[:, first] = held
         velocities = model(latents, reference, timestep, list(branches.values()), blocks, cache)
         velocity = conditions.guide(dict(zip(branches, velocities, strict=True)))
-        estimate = latents - float(schedule.levels[index]) * velocity
+        estimate = latents - level * velocity
+        if not conditions.held_within:
+            velocity[:, first] += (aside - held) / level  # leads from where the solver is to the same estimate
+            latents[:, first] = aside
         latents = solver.step(index, velocity, latents)
-        latents[:, : held.shape[1]] = held
-        on_step(index + 1, estimate)
+        if conditions.held_within:
+            latents[:, first] = held
+        if index + 1 == len(calls) or calls[index + 1] != step:
+            on_step(step + 1, estimate)
+    if conditions.held_at_end:
+        latents[:, first] = held
     return latents

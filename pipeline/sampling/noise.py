@@ -23,12 +23,14 @@ class Draws:
         held: how many of the T are held to the motion frames.
         steps: how many are taken.
         for_steps: whether the solver draws noise of that shape in every step.
+        by_seed: whether it makes its noise from the seed itself.
     """
 
     shape: tuple[int, ...]
     held: int
     steps: int
     for_steps: bool
+    by_seed: bool = False
 
 
 NO_STATE = torch.empty(0, dtype=torch.uint8)
@@ -69,13 +71,25 @@ class WindowNoise:
 
 
 class CoreNoise(WindowNoise):
-    """That of ComfyUI's own samplers, one for each window, all with the run's seed (comfy/sample.py).
+    """That of ComfyUI's own samplers, one for each window (comfy/sample.py).
 
-    Samplers that add noise seed a generator by one more (k_diffusion/sampling.py); there it is the card's, on a card.
+    Samplers that add noise in steps draw it on the device, with a generator of their own: on a CPU seeded by one more,
+    on a card, where the model of card decides, by the seed (k_diffusion/sampling.py).
+
+    Args:
+        seeds: of the windows, if each has its own; the last goes for all later ones.
     """
 
+    def __init__(self, seed: int, device: torch.device, seeds: tuple[int, ...] = ()) -> None:
+        super().__init__(seed, device)
+        self._device = device
+        self._seeds = seeds or (seed,)
+
     def begin(self, window: int, draws: Draws) -> tuple[torch.Tensor, torch.Generator]:
-        return _normal(draws.shape, _seeded(self._seed)), _seeded((self._seed + 1) % 2**64)
+        seed = self._seeds[min(window, len(self._seeds) - 1)]
+        on_cpu = self._device.type == "cpu"
+        added = _seeded(seed) if draws.by_seed else _seeded((seed + on_cpu) % 2**64, self._device)
+        return _normal(draws.shape, _seeded(seed)), added
 
 
 class WrapperNoise:

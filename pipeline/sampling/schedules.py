@@ -24,10 +24,14 @@ class Schedule:
     Attributes:
         levels: [steps + 1] float32, falling; the last is 0 unless the schedule ends early.
         told: the timestep that the model hears at each step, where that is not 1000 times the level.
+        start: what the noise is multiplied by at first.
+        calls: the step that each of these levels belongs to, where the model is asked more than once in a step.
     """
 
     levels: np.ndarray
     told: tuple[float, ...] | None = None
+    start: float = 1.0
+    calls: tuple[int, ...] | None = None
 
     @cached_property
     def timesteps(self) -> tuple[float, ...]:
@@ -37,7 +41,7 @@ class Schedule:
     def part(self, taken: range) -> Schedule:
         """Some of its steps, one after the other."""
         told = None if self.told is None else self.told[taken.start : taken.stop]
-        return Schedule(self.levels[taken.start : taken.stop + 1], told)
+        return Schedule(self.levels[taken.start : taken.stop + 1], told, self.start)
 
 
 def shift_levels(levels: np.ndarray, shift: float) -> np.ndarray:

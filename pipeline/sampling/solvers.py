@@ -14,9 +14,10 @@ import numpy as np
 import torch
 
 from ..errors import InputError, in_short
-from ..facts.solvers import SOLVERS
+from ..facts.solvers import SCHEDULES, SOLVERS
 from ..facts.words import listed
-from . import schedules
+from . import core_solvers, schedules
+from .core_schedules import core_schedule
 from .noise import drawn_like
 from .schedules import Schedule, Spacing
 
@@ -29,7 +30,14 @@ class Solver(Protocol):
     def step(self, index: int, velocity: torch.Tensor, latents: torch.Tensor) -> torch.Tensor: ...
 
 
-def make_solver(name: str, steps: int, shift: float, generator: torch.Generator, taken: range | None = None) -> Solver:
+def make_solver(
+    name: str,
+    steps: int,
+    shift: float,
+    generator: torch.Generator,
+    taken: range | None = None,
+    spacing: str | None = None,
+) -> Solver:
     """The solver called ``name``; a new one for every window, since some remember past steps.
 
     Args:
@@ -38,6 +46,7 @@ def make_solver(name: str, steps: int, shift: float, generator: torch.Generator,
         shift: shift of the schedule, above 0.
         generator: for the noise that some add between steps.
         taken: those of the steps that are taken; None: all.
+        spacing: for ComfyUI's own solvers, one of ``facts.solvers.SCHEDULES``; None: the first.
 
     Raises:
         InputError: a wrong number of steps, or a package that it needs is missing.
@@ -52,7 +61,11 @@ def make_solver(name: str, steps: int, shift: float, generator: torch.Generator,
             f"Set --sample_steps {facts.steps}, or use --sample_solver euler."
         )
     maker = MAKERS[name]
-    schedule = maker.spacing(steps, shift)
+    if facts.comfy:
+        chosen = spacing or next(iter(SCHEDULES))
+        schedule = core_schedule(chosen, steps, shift, facts.drops_last, facts.starts_below)
+    else:
+        schedule = maker.spacing(steps, shift)
     return maker.walk(schedule if taken is None else schedule.part(taken), generator)
 
 
@@ -201,6 +214,14 @@ def _unipc(shift: float) -> Scheduler:
         ) from error
 
 
+def _unspaced(steps: int, shift: float) -> Schedule:
+    raise AssertionError("core_schedule spaces these")
+
+
+def _uni_pc(variant: int) -> Callable[[Schedule, torch.Generator], Solver]:
+    return lambda schedule, generator: core_solvers.UniPc(schedule, generator, variant)
+
+
 def _dpm(schedule: Schedule, generator: torch.Generator) -> Solver:
     return DpmSolver(schedule, generator, stochastic=False)
 
@@ -234,4 +255,19 @@ MAKERS: Mapping[str, Maker] = {
     "kijai:lcm": Maker(schedules.flow_schedule, LcmSolver),
     "kijai:lcm/beta": Maker(schedules.flow_beta_schedule, LcmSolver),
     "kijai:res_multistep": Maker(schedules.thousand_schedule, ResMultistepSolver),
+    "comfy:euler": Maker(_unspaced, EulerSolver),
+    "comfy:euler_ancestral": Maker(_unspaced, core_solvers.EulerAncestral),
+    "comfy:heun": Maker(_unspaced, core_solvers.Heun),
+    "comfy:dpmpp_2m": Maker(_unspaced, core_solvers.Dpm2M),
+    "comfy:dpmpp_sde": Maker(_unspaced, core_solvers.DpmSde),
+    "comfy:dpmpp_2m_sde": Maker(_unspaced, core_solvers.Dpm2MSde),
+    "comfy:dpmpp_3m_sde": Maker(_unspaced, core_solvers.Dpm3MSde),
+    "comfy:lcm": Maker(_unspaced, core_solvers.Lcm),
+    "comfy:ipndm": Maker(_unspaced, core_solvers.Ipndm),
+    "comfy:res_multistep": Maker(_unspaced, core_solvers.ResMultistep),
+    "comfy:res_multistep_ancestral": Maker(_unspaced, core_solvers.ResMultistepAncestral),
+    "comfy:gradient_estimation": Maker(_unspaced, core_solvers.GradientEstimation),
+    "comfy:er_sde": Maker(_unspaced, core_solvers.ErSde),
+    "comfy:uni_pc": Maker(_unspaced, _uni_pc(1)),
+    "comfy:uni_pc_bh2": Maker(_unspaced, _uni_pc(2)),
 }

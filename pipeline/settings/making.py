@@ -11,7 +11,7 @@ from functools import partial
 from ..facts.colours import COLOURS, colours_help
 from ..facts.noises import NOISES, noises_help
 from ..facts.packs import PACKS, packs_help
-from ..facts.solvers import SOLVERS, solvers_help, steps_help
+from ..facts.solvers import SCHEDULES, SOLVERS, solvers_help, steps_help
 from .roles import FOLLOWS, FRAMES, NEUTRAL, UNSAID, UPSTREAM, VIDEO, setting
 
 video_setting = partial(setting, group="Video")
@@ -76,6 +76,13 @@ class VideoSettings:
         "scaled bilinearly, the middle cut out, as upstream does)",
         VIDEO | FRAMES,
     )
+    clip_crop: str | None = video_setting(
+        None,
+        "what CLIP sees of the picture, as ComfyUI's CLIPVisionEncode has it: its middle (center), or all of it, "
+        "squeezed (none) (left out: what --pack does)",
+        VIDEO | FRAMES,
+        choices=("center", "none"),
+    )
     color_method: str = video_setting(
         "lab",
         colours_help(),
@@ -123,6 +130,12 @@ class SamplingSettings:
         sampler=10,
         choices=tuple(SOLVERS),
     )
+    sample_schedule: str | None = sampling_setting(
+        None,
+        "how ComfyUI's own solvers (comfy:...) space noise levels (left out: simple)",
+        VIDEO | FRAMES,
+        choices=tuple(SCHEDULES),
+    )
     sample_text_guide_scale: float = sampling_setting(
         5.0, "guidance by the prompt; 1 is off and saves a pass", VIDEO | FRAMES | UPSTREAM, sampler=11, min=0
     )
@@ -141,6 +154,13 @@ class SamplingSettings:
         42, "seed of the noise; negative: a random one", VIDEO | FRAMES | UPSTREAM, sampler=13, max=2**64 - 1
     )
     noise: str = sampling_setting("window", noises_help(), VIDEO | FRAMES, choices=tuple(NOISES))
+    window_seeds: tuple[int, ...] | None = sampling_setting(
+        None,
+        "with --noise comfy: a seed for each window, the last for all later ones (left out: --base_seed for all)",
+        VIDEO | FRAMES,
+        min=0,
+        max=2**64 - 1,
+    )
     sample_start_step: int = sampling_setting(
         0,
         "step that is the first to be taken, counted from 0; earlier ones are left out",

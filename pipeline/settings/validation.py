@@ -14,7 +14,7 @@ from pathlib import Path
 from ..errors import InputError
 from ..facts.buckets import target_size
 from ..facts.resizing import resize_steps
-from ..facts.solvers import SOLVERS, USUAL_STEPS
+from ..facts.solvers import SCHEDULES, SOLVERS, USUAL_STEPS
 from .definition import PIXELS_480, Settings, setting_infos, setting_types
 from .presets import load_preset
 from .roles import SettingInfo, SettingType, Single, Value
@@ -83,6 +83,9 @@ def _check_combinations(s: Settings) -> None:
             f"--sample_steps: {s.sample_steps} found, but --sample_solver {s.sample_solver} has exactly "
             f"{steps} steps; give --sample_steps {steps} or --sample_solver euler."
         )
+    _check_schedule(s)
+    if s.window_seeds is not None and s.noise != "comfy":
+        raise InputError(f"--window_seeds needs --noise comfy; --noise is {s.noise}.")
     if not steps_taken(s):
         raise InputError(
             f"--sample_start_step: {s.sample_start_step} found, fewer than "
@@ -109,6 +112,30 @@ def _check_combinations(s: Settings) -> None:
         raise InputError("--image and --video are both given; there is one reference, give one of them.")
     target_size(s.size, 1, 1)
     resize_steps(s.resize or ())
+
+
+def _check_schedule(s: Settings) -> None:
+    """Whether there is such a schedule of so many steps."""
+    solver, steps = SOLVERS[s.sample_solver], steps_of(s)
+    if s.sample_schedule is not None and not solver.comfy:
+        raise InputError(
+            f"--sample_schedule: {s.sample_schedule} found, but --sample_solver {s.sample_solver} has noise levels of "
+            "its own; leave it out, or give a solver of ComfyUI's (comfy:...)."
+        )
+    if not solver.comfy:
+        return
+    schedule = SCHEDULES[s.sample_schedule or next(iter(SCHEDULES))]
+    if steps < (least := max(solver.least, schedule.least)):
+        raise InputError(
+            f"--sample_steps: {steps} found, but {least} or more expected with --sample_solver {s.sample_solver} and "
+            f"--sample_schedule {schedule.name}."
+        )
+    asked = steps + solver.drops_last
+    if (made := schedule.makes(asked)) != asked:
+        raise InputError(
+            f"--sample_steps: {steps} found, but --sample_schedule {schedule.name} makes {made - solver.drops_last} of "
+            "it; give another number or another schedule."
+        )
 
 
 def resolve(settings: Settings) -> Settings:

@@ -60,15 +60,15 @@ def test_one_refusal_is_one_sentence(api):
 
 def test_windows_of_comfyuis_own_nodes():
     data = json.loads(NATIVE.read_text(encoding="utf-8"))
-    data["21"]["inputs"] |= {"sampler_name": "dpmpp_sde", "scheduler": "beta"}
+    data["21"]["inputs"] |= {"sampler_name": "dpm_fast", "scheduler": "bong_tangent"}
     data["30"]["inputs"] |= {"audio_scale": 2.0, "width": 832}
     data["5"]["inputs"]["text"] = "a (b:1.2)"
     lines = refused(data)
     for part in (
         "- node 30 (WanInfiniteTalkToVideo): audio_scale is 2",
         "- node 30 (WanInfiniteTalkToVideo): differs from node 20 (WanInfiniteTalkToVideo) in size (832x640 and ",
-        "- node 21 (KSampler): sampler dpmpp_sde has no equivalent",
-        "- node 21 (KSampler): scheduler beta has no equivalent",
+        "- node 21 (KSampler): sampler dpm_fast has no equivalent",
+        "- node 21 (KSampler): scheduler bong_tangent has no equivalent",
         "- node 5 (CLIPTextEncode): its prompt has weights",
     ):
         assert any(line.startswith(part) for line in lines), part

@@ -42,7 +42,13 @@ EXPECTED = Settings(
     color_correction_strength=0.0,
     sample_steps=4,
     sample_shift=11.0,
-    sample_solver="flowmatch_distill",
+    sample_solver="comfy:euler",
+    noise="comfy",
+    window_seeds=[5, 6],
+    pack="comfy",
+    clip_crop="none",
+    resize=["bilinear,middle"],
+    whole_windows=True,
     sample_text_guide_scale=1.0,
     sample_audio_guide_scale=1.0,
     base_seed=5,
@@ -89,12 +95,9 @@ def test_two_windows_are_one_video_of_their_length(api):
     assert exported.settings == EXPECTED
     notes = "\n".join(exported.notes)
     for part in (
-        "euler with simple in 4 steps became --sample_solver flowmatch_distill",
-        "Each window has a seed of its own",
         "makes 2 windows: --max_frame_num 153",
         "correct no colours: --color_correction_strength 0",
         "no guidance by speech: --sample_audio_guide_scale 1",
-        "encode speech at its loudness",
     ):
         assert part in notes
     assert "comes after the sampler" not in notes and "nothing of the video" not in notes
@@ -106,7 +109,7 @@ def test_widgets_without_names_are_matched_by_position(api):
 
 def test_one_window_is_a_video_of_one_window(api):
     exported = export(one_window(api))
-    assert exported.settings == EXPECTED.replace(max_frame_num=81, noise="comfy")
+    assert exported.settings == EXPECTED.replace(max_frame_num=81, window_seeds=None)
     assert any("makes 1 window: --max_frame_num 81" in note for note in exported.notes)
 
 
@@ -145,9 +148,9 @@ def in_parts(api, guider):
 
 
 def test_other_samplers(api):
-    one = EXPECTED.replace(max_frame_num=81, noise="comfy")
+    one = EXPECTED.replace(max_frame_num=81, window_seeds=None)
     one_window(api)["21"] = advanced()
-    assert export(api).settings == one.replace(sample_solver="unipc", sample_steps=6)
+    assert export(api).settings == one.replace(sample_solver="comfy:uni_pc", sample_steps=6)
     guided = {"model": ["20", 0], "positive": ["20", 1], "negative": ["20", 2], "cfg": 1.0}
     for guider in (
         {"class_type": "CFGGuider", "inputs": guided},
@@ -164,10 +167,11 @@ def test_other_samplers(api):
 @pytest.mark.parametrize(
     ("node", "inputs", "expected"),
     [
-        ("21", {"scheduler": "normal"}, {"sample_solver": "euler", "sample_steps": 4}),
-        ("21", {"steps": 20}, {"sample_solver": "euler", "sample_steps": 20}),
-        ("21", {"scheduler": "sgm_uniform"}, {"sample_solver": "flowmatch_distill"}),
-        ("21", {"sampler_name": "lcm"}, {"sample_solver": "lcm"}),
+        ("21", {"scheduler": "normal"}, {"sample_solver": "comfy:euler", "sample_schedule": "normal"}),
+        ("21", {"steps": 20}, {"sample_solver": "comfy:euler", "sample_steps": 20, "sample_schedule": None}),
+        ("21", {"sampler_name": "lcm"}, {"sample_solver": "comfy:lcm"}),
+        ("21", {"sampler_name": "ddim", "scheduler": "beta"}, {"sample_solver": "comfy:euler"}),
+        ("14", {"crop": "center"}, {"clip_crop": None}),
         ("21", {"cfg": 5.0}, {"sample_text_guide_scale": 5.0}),
         ("1", {"weight_dtype": "fp8_e4m3fn_fast"}, {"quant": "fp8"}),
         ("1", {"unet_name": "wan2.1_i2v_fp8_scaled.safetensors"}, {"quant": "fp8"}),
@@ -219,10 +223,10 @@ def test_gguf_and_zeroed_prompts(api):
         ("20", {"width": ["7", 0]}, "width is computed by node 7"),
         (
             "21",
-            {"sampler_name": "euler_ancestral"},
-            "sampler euler_ancestral has no equivalent here; choose one of euler",
+            {"sampler_name": "euler_cfg_pp"},
+            "sampler euler_cfg_pp has no equivalent here; choose one of euler",
         ),
-        ("21", {"scheduler": "beta"}, "scheduler beta has no equivalent here; choose one of simple"),
+        ("21", {"scheduler": "bong"}, "scheduler bong has no equivalent here; choose one of simple"),
         ("21", {"denoise": 0.5}, "denoise is 0.5, which has no equivalent here; set it to 1"),
         ("21", {"model": ["7", 0]}, "node 7 .VAELoader.: changes the model in a way that has no equivalent"),
         ("21", {"positive": ["5", 0]}, "its prompt does not come through node 20"),

@@ -5,7 +5,7 @@ import torch
 from infinitetalk.pipeline.errors import InputError
 from infinitetalk.pipeline.facts.resizing import FITS, METHODS, POSITIONS, ResizeStep, resize_steps
 from infinitetalk.pipeline.media.resize import resized
-from infinitetalk.pipeline.models.image_encoder import _middle
+from infinitetalk.pipeline.models.image_encoder import _as_comfyui
 from infinitetalk.tests.golden.recipe import read_golden
 from infinitetalk.tests.golden.resize import CLIP_SIDE, CROPPED, PICTURES, SCALED, SIZE, picture, thinned
 from infinitetalk.tests.support.places import DATA
@@ -33,7 +33,7 @@ def test_steps_follow_each_other_and_the_last_size_is_the_videos():
 @pytest.mark.parametrize("size", PICTURES)
 def test_clip_sees_the_middle_as_in_comfyui(size):
     pixels = (resized(picture(size), (ResizeStep("bilinear", "stretch"),), size) + 1) / 2
-    found = _middle(pixels[None], CLIP_SIDE)[0]
+    found = _as_comfyui(pixels[None], CLIP_SIDE, centre=True)[0]
     difference = (found[:, ::3, ::3] - GOLDEN[f"clip {size}"]).abs()
     assert difference.max() < 1.01 / 255 and difference.mean() < 1e-5  # a level at most, where rounding ties
 

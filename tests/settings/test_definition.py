@@ -90,6 +90,9 @@ OURS = {
     "lora_ignore_unmatched",
     "quant_matmul",
     "noise",
+    "sample_schedule",
+    "window_seeds",
+    "clip_crop",
     "sample_start_step",
     "sample_end_step",
 }

@@ -161,17 +161,20 @@ color_correction_strength   | value   | -   | yes | yes | flag      | yes
 whole_windows               | value   | -   | yes | yes | said      | yes
 pack                        | value   | -   | yes | yes | said      | yes
 resize                      | value   | -   | yes | yes | said      | yes
+clip_crop                   | value   | -   | yes | yes | said      | yes
 color_method                | value   | -   | yes | yes | said      | yes
 seam_frames                 | value   | -   | yes | yes | said      | yes
 preset                      | -       | -   | yes | yes | -         | yes
 sample_steps                | value   | -   | yes | yes | flag      | yes
 sample_shift                | value   | -   | yes | yes | flag      | yes
 sample_solver               | value   | -   | yes | yes | said      | yes
+sample_schedule             | value   | -   | yes | yes | said      | yes
 sample_text_guide_scale     | value   | -   | yes | yes | flag      | yes
 sample_audio_guide_scale    | value   | -   | yes | yes | flag      | yes
 sample_audio_guide_steps    | value   | -   | yes | yes | said      | yes
 base_seed                   | value   | -   | yes | yes | flag      | yes
 noise                       | value   | -   | yes | yes | said      | yes
+window_seeds                | value   | -   | yes | yes | said      | yes
 sample_start_step           | value   | -   | yes | yes | said      | yes
 sample_end_step             | value   | -   | yes | yes | said      | yes
 use_apg                     | value   | -   | yes | yes | flag      | yes
@@ -212,6 +215,7 @@ SPECIAL = {
     "size": "96x64",
     "output_sound": "speech",
     "resize": ("lanczos,crop",),
+    "window_seeds": (3, 4),
     "device": "cuda:1",
     "vae_dtype": "bf16",
     "preset": "04_high_quality",
@@ -220,6 +224,7 @@ SPECIAL = {
 }
 NEEDS = {"quant_dir": {"quant": "fp8"}, "lora_scale": {"lora_dir": ("a.safetensors",)}}
 NEEDS |= {"video": {"image": None}, "input_json": {"prompt": None}}
+NEEDS |= {"sample_schedule": {"sample_solver": "comfy:euler"}, "window_seeds": {"noise": "comfy"}}
 
 
 def another(name):

@@ -2,8 +2,8 @@
 
 There each window is a node of its own, WanInfiniteTalkToVideo, with a sampler behind it, and the next one is fed
 with all frames so far. A chain of them is one video: its windows must agree, and its length becomes
-``max_frame_num``. What differs from upstream (how speech is encoded, no guidance by speech, no colour correction) is
-said in notes; what has no equivalent is refused. Knows windows; ``native_sampling`` knows what samples them.
+``max_frame_num``. Noise, solvers, and what is done to speech and picture are core's (``--pack comfy``); what has no
+equivalent is refused. Knows windows; ``native_sampling`` knows what samples them.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ...export.exported import Exported, Files
-from ...facts.solvers import SOLVERS
 from ...settings.definition import Settings
 from ...settings.roles import Values
 from ...settings.validation import validate
 from ..foreign import conditioning, media, sizes
 from ..foreign.conditioning import of_kind, prompt_settings, weights
+from ..foreign.resizing import steps_of
 from ..graph import Graph, Node, before, feeding, number, refusal, text, whole
 from ..notes import Notes
 from ..orders import Order, with_names
@@ -35,10 +35,7 @@ ORDERS: dict[str, tuple[Order, ...]] = {
     "VAELoader": ({"vae_name": str},),
 }
 _MOST_WINDOWS = 500  # half an hour of video
-_SPEECH_NOTE = (
-    "ComfyUI's own nodes encode speech at its loudness and bring its features to 25 a second at the end; this command "
-    "normalises the loudness and does that before the last layers, as upstream, so lips move slightly differently."
-)
+_FIT = "bilinear,middle"  # what WanInfiniteTalkToVideo does to a picture
 
 
 def earlier_windows(graph: Graph) -> set[str]:
@@ -78,8 +75,6 @@ def read(graph: Graph, sampler: str, files: Files) -> Exported:
     with notes.part():
         validate(settings)
     notes.check(graph.name)
-    notes.other("those nodes encode speech otherwise", _SPEECH_NOTE)
-    notes.other("those nodes do not hold the motion frames within a step")
     notes.extend(media.idle(graph, graph.nodes[sampler]))
     return Exported(settings, (*notes.said, *files.notes()), notes.take)
 
@@ -135,7 +130,12 @@ def _alike(graph: Graph, windows: list[Node], settings_of: Callable[[Node], Valu
 
 
 def _window(graph: Graph, node: Node, files: Files, notes: Notes) -> Values:
-    values: Values = {"color_correction_strength": 0.0, "sample_audio_guide_scale": 1.0}
+    values: Values = {
+        "color_correction_strength": 0.0,
+        "sample_audio_guide_scale": 1.0,
+        "pack": "comfy",
+        "whole_windows": True,
+    }
     with notes.part():
         mode = text(graph, node, "mode", "single_speaker")
         if mode != "single_speaker" or any(slot.endswith("audio_encoder_output_2") for slot in node.links):
@@ -146,6 +146,8 @@ def _window(graph: Graph, node: Node, files: Files, notes: Notes) -> Values:
     with notes.part():
         if "start_image" in node.links or "previous_frames" not in node.links:
             values |= _shown(graph, node, files, notes)
+        else:
+            notes.other("a later window is shown no picture", f"{node}: has no start_image; here every window has.")
     with notes.part():
         values |= _speech(graph, node, files, notes)
     values |= prompt_settings(graph, node, "positive", "negative", files, notes)
@@ -168,7 +170,7 @@ def _window(graph: Graph, node: Node, files: Files, notes: Notes) -> Values:
 
 
 def _shown(graph: Graph, node: Node, files: Files, notes: Notes) -> Values:
-    start = media.picture(graph, node, "start_image", files, notes)
+    start = media.picture(graph, node, "start_image", files, notes, exact=True)
     if start.setting == "video":
         raise refusal(
             graph,
@@ -176,7 +178,15 @@ def _shown(graph: Graph, node: Node, files: Files, notes: Notes) -> Values:
             "is fed with a video, whose frames it keeps as they are; here a video is a reference: load a picture, or "
             "use the nodes of this pack",
         )
-    return {start.setting: start.source}
+    steps = steps_of(graph, start.resizing, None, sizes.Where(files, notes.quiet()))
+    if steps is None:
+        names = ", ".join(map(str, start.resizing))
+        notes.near(
+            "how the picture is resized",
+            f"{names}: how the picture is resized is not known in full, or has no equivalent; it is scaled bilinearly "
+            "until it covers the video's size, and its middle is cut out.",
+        )
+    return {start.setting: start.source, "resize": (*(steps or ()), _FIT)}
 
 
 def _speech(graph: Graph, node: Node, files: Files, notes: Notes) -> Values:
@@ -195,18 +205,29 @@ def _speech(graph: Graph, node: Node, files: Files, notes: Notes) -> Values:
 def _image_encoder(graph: Graph, node: Node, files: Files, notes: Notes) -> Values:
     encode = feeding(graph, node, "clip_vision_output")
     if encode is None:
-        notes.append(
-            f"{node}: clip_vision_output is not linked; here the picture always goes through the image encoder."
+        notes.other(
+            "the picture goes through the image encoder",
+            f"{node}: clip_vision_output is not linked; here the picture always goes through the image encoder.",
         )
         return {}
     if encode.kind != "CLIPVisionEncode":
         raise refusal(graph, encode, "this use of the image encoder has no equivalent; use CLIPVisionEncode")
     loader = of_kind(graph, encode, "clip_vision", "CLIPVisionLoader")
+    found: Values = {"clip_vision": weights(graph, loader, "clip_name", "clip_vision", files)}
+    with notes.part():
+        if text(graph, encode, "crop", "center") == "none":
+            found["clip_crop"] = "none"
     if "start_image" in node.links:
-        start = media.picture(graph, node, "start_image", files, notes.quiet())
-        if media.picture(graph, encode, "image", files, notes.quiet()).source != start.source:
+        start = media.picture(graph, node, "start_image", files, notes.quiet(), exact=True)
+        seen = media.picture(graph, encode, "image", files, notes.quiet(), exact=True)
+        if seen.source != start.source:
             raise refusal(graph, encode, "encodes another picture than the one that is shown; link the same")
-    return {"clip_vision": weights(graph, loader, "clip_name", "clip_vision", files)}
+        if seen.resizing != start.resizing:
+            notes.near(
+                "what CLIP sees",
+                f"{encode}: sees the picture resized otherwise than {node}; here it sees what that node is given.",
+            )
+    return found
 
 
 def _sampling(samplings: list[Sampling], notes: Notes) -> Values:
@@ -218,15 +239,9 @@ def _sampling(samplings: list[Sampling], notes: Notes) -> Values:
                 both = f"{name} ({said} and {before_it})"
                 sentence = f"differs from {first.node} in {both}; windows of one video are sampled alike here"
                 notes.refuse(refusal(other.graph, other.node, sentence))
-    if len({sampling.seed for sampling in samplings}) > 1:
-        notes.other(
-            "each window has a seed of its own",
-            f"Each window has a seed of its own; {first.node}'s is taken, and noise differs by window.",
-        )
-        return {**first.settings, "base_seed": first.seed}
-    if SOLVERS[str(first.settings.get("sample_solver", "euler"))].draws:
-        notes.other("the noise that is added in every step is drawn on the card there")
-    return {**first.settings, "base_seed": first.seed, "noise": "comfy"}
+    seeds = tuple(sampling.seed for sampling in samplings)
+    own: Values = {"window_seeds": seeds} if len(set(seeds)) > 1 else {}
+    return {**first.settings, "base_seed": first.seed, "noise": "comfy", **own}
 
 
 def _length(s: Settings, windows: int, notes: Notes) -> int:
@@ -235,7 +250,7 @@ def _length(s: Settings, windows: int, notes: Notes) -> int:
     frames = frames if s.max_frame_num is None else min(frames, s.max_frame_num)
     notes.append(
         f"The graph makes {windows} window{'s' if windows > 1 else ''}: --max_frame_num {frames}. Leave it out, and "
-        "the video is as long as the speech."
+        "the video is as long as the speech. Windows behind the end of the speech are not made."
     )
     notes.append(
         "ComfyUI's own nodes correct no colours: --color_correction_strength 0. Long videos drift less with 1."

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...export.exported import Files
-from ...facts.solvers import SOLVERS
+from ...facts.solvers import SCHEDULES, SOLVERS
 from ...settings.roles import Values
 from ..foreign.conditioning import of_kind, quantisation, seed, weights
 from ..graph import Graph, Node, linked, number, refusal, text, value, whole
@@ -44,8 +44,6 @@ ORDERS: dict[str, tuple[Order, ...]] = {
 }
 _KINDS = ("KSampler", "KSamplerAdvanced", "SamplerCustom", "SamplerCustomAdvanced")
 _SAMPLERS = {theirs: row.name for row in SOLVERS.values() for theirs in row.comfy}
-_EVEN = ("simple", "sgm_uniform")  # schedules of the noise levels 1, 1 - 1/n, ..., 1/n before the shift
-_SCHEDULES = (*_EVEN, "normal")
 _WAN_SHIFT = 8.0  # core's for Wan 2.1 where no node sets one
 _SPEED_ONLY = (
     "TorchCompileModel",
@@ -100,7 +98,7 @@ def read(graph: Graph, window: Node, latent: int, notes: Notes) -> Sampling:
                 if said != usual and not reaches_the_end:
                     raise refusal(graph, owner, f"{name} is {said}, which has no equivalent here; set it to {usual}")
         sampler, scheduler = text(graph, sampler_from, "sampler_name"), text(graph, steps_from, "scheduler")
-        settings["sample_solver"] = _solver(graph, node, sampler, scheduler, steps, notes)
+        settings |= _solver(graph, node, sampler, scheduler, notes)
     with notes.part():
         settings["sample_text_guide_scale"] = (
             1.0 if guider.kind == "BasicGuider" else float(number(graph, guider, "cfg"))
@@ -140,29 +138,26 @@ def _whole_runs(node: Node, steps_from: Node, steps: int) -> list[tuple[Node, st
     return [*ends, (steps_from, "denoise", 1)]
 
 
-def _solver(graph: Graph, node: Node, sampler: str, scheduler: str, steps: int, notes: Notes) -> str:
+def _solver(graph: Graph, node: Node, sampler: str, scheduler: str, notes: Notes) -> Values:
+    """``--sample_solver`` and ``--sample_schedule``."""
     if sampler not in _SAMPLERS:
         offered = ", ".join(_SAMPLERS)
         notes.refuse(refusal(graph, node, f"sampler {sampler} has no equivalent here; choose one of {offered}"))
-    if scheduler not in _SCHEDULES:
-        offered = ", ".join(_SCHEDULES)
+    if scheduler not in SCHEDULES:
+        offered = ", ".join(SCHEDULES)
         raise refusal(graph, node, f"scheduler {scheduler} has no equivalent here; choose one of {offered}")
-    solver = _SAMPLERS.get(sampler, "euler")
-    if sampler not in _SAMPLERS:
-        return solver
-    if solver == "euler" and scheduler in _EVEN and steps == SOLVERS["flowmatch_distill"].steps:
+    solver = SOLVERS[_SAMPLERS.get(sampler, "comfy:euler")]
+    if solver.drops_last and node.kind not in ("KSampler", "KSamplerAdvanced"):
         notes.other(
-            "noise levels differ slightly",
-            f"{node}: euler with {scheduler} in 4 steps became --sample_solver flowmatch_distill: the same solver on "
-            "nearly the same noise levels.",
+            "noise levels are spaced otherwise",
+            f"{node}: {sampler} has a level less here, as with KSampler.",
         )
-        return "flowmatch_distill"
-    notes.other(
-        "noise levels are spaced otherwise",
-        f"{node}: {sampler} with {scheduler} became --sample_solver {solver}: the same solver, but here the {steps} "
-        "noise levels are spaced as upstream spaces them, from 1 to 0.001 before the shift.",
-    )
-    return solver
+    if solver.on_device:
+        notes.near(
+            "noise",
+            f"{node}: {sampler} adds noise that the card draws: the same video on the same model of card alone.",
+        )
+    return {"sample_solver": solver.name, **({} if scheduler == "simple" else {"sample_schedule": scheduler})}
 
 
 def model_settings(graph: Graph, window: Node, holder: Node, files: Files, notes: Notes) -> Values:
