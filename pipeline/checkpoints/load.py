@@ -26,6 +26,7 @@ def fill(
     device: torch.device | str = "cpu",
     skip: Callable[[str], bool] | None = None,
     change: Callable[[str, torch.Tensor], torch.Tensor] | None = None,
+    bring: Callable[[torch.Tensor], torch.Tensor] | None = None,
 ) -> None:
     """Give every parameter and persistent buffer of ``module`` its tensor (in place).
 
@@ -38,19 +39,25 @@ def fill(
         device: where the parameters live afterwards.
         skip: names for which it is true are left alone.
         change: gives the values to store for a name and its tensor, on the device, before the cast.
+        bring: moves a tensor to the device; as PyTorch does unless given.
 
     Raises:
         InputError: a name is missing or a shape differs.
     """
+    if bring is None:
+
+        def bring(tensor: torch.Tensor) -> torch.Tensor:
+            return tensor.to(device)
+
     wanted = {name: old for name, old in module.state_dict(keep_vars=True).items() if not (skip and skip(name))}
     check_names(list(wanted), tensors, what)
     for name, old in wanted.items():
         check_shape(name, tuple(old.shape), tensors, what)
         stored_as = dtype(name) if callable(dtype) else dtype
         if change is None:
-            new = placed(tensors[name], stored_as, device)
+            new = _placed(tensors[name], stored_as, bring)
         else:
-            new = placed(change(name, tensors[name].to(device)), stored_as or torch_dtype(tensors.dtype(name)), device)
+            new = change(name, bring(tensors[name])).to(stored_as or torch_dtype(tensors.dtype(name)))
         owner, _, leaf = name.rpartition(".")
         holder = module.get_submodule(owner)
         if isinstance(old, nn.Parameter):
@@ -59,10 +66,12 @@ def fill(
             holder.register_buffer(leaf, new)
 
 
-def placed(tensor: torch.Tensor, dtype: torch.dtype | None, device: torch.device | str) -> torch.Tensor:
-    """``tensor`` in ``dtype`` on ``device``, cast on the side where fewer bytes are moved."""
+def _placed(
+    tensor: torch.Tensor, dtype: torch.dtype | None, bring: Callable[[torch.Tensor], torch.Tensor]
+) -> torch.Tensor:
+    """``tensor`` in ``dtype`` on the device, cast on the side where fewer bytes are moved."""
     if dtype is None or not tensor.is_floating_point():
-        return tensor.to(device)
+        return bring(tensor)
     if dtype.itemsize < tensor.element_size():
-        return tensor.to(dtype).to(device)
-    return tensor.to(device).to(dtype)
+        return bring(tensor.to(dtype))
+    return bring(tensor).to(dtype)

@@ -7,6 +7,7 @@ normal on the image-to-video model); a key that has no place in the model is nev
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from ..facts.json_text import read_json
 from .changes import Change, Difference, Product, is_lora
 from .names import flat_names, parameter_of, refused_as, split_key, without_prefix
 
-Shapes = dict[str, tuple[int, ...]]
+Shapes = Mapping[str, tuple[int, ...]]
 
 # key styles of other models: (pattern, what it is)
 _OTHERS = (

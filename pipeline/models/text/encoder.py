@@ -21,6 +21,7 @@ from ...checkpoints.lookup import TextFiles
 from ...checkpoints.shapes import check_names, check_shape, dimensions
 from ...errors import InputError
 from ...facts import downloads
+from ...residency.staging import Staging
 from .tokenizer import Tokenizer, load_tokenizer, tokenizer_from_sentencepiece
 
 if TYPE_CHECKING:  # seconds to import, and not needed where every prompt is in the cache
@@ -73,6 +74,7 @@ class TextEncoder:
         self.tokenizer = tokenizer
         self.device, self.dtype = device, dtype
         self._tensors = tensors
+        self._staging = Staging(device)
         with torch.device("meta"):
             self.model = UMT5EncoderModel(config).to(dtype).eval()
         shapes = {name: tuple(parameter.shape) for name, parameter in self.model.state_dict().items()}
@@ -91,7 +93,7 @@ class TextEncoder:
             return torch.float32 if self.dtype == torch.float16 and name.endswith(".wo.weight") else self.dtype
 
         def arrive(block: nn.Module, inputs: object) -> None:
-            fill(block, tensors, WHAT, dtype=stored_as, device=self.device)
+            fill(block, tensors, WHAT, dtype=stored_as, device=self.device, bring=self._staging.to_device)
 
         def leave(block: nn.Module, inputs: object, output: object) -> None:
             block.to("meta")
@@ -104,7 +106,10 @@ class TextEncoder:
 
         Longer prompts are cut, as upstream does.
         """
-        return [self.encode_ids(self.tokenizer(prompt)) for prompt in prompts]
+        try:
+            return [self.encode_ids(self.tokenizer(prompt)) for prompt in prompts]
+        finally:
+            self._staging.free()
 
     @torch.no_grad()
     def encode_ids(self, ids: list[int]) -> torch.Tensor:

@@ -7,6 +7,7 @@ The base (Wan 2.1 I2V) and InfiniteTalk's audio weights may be separate files or
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -214,7 +215,7 @@ def weight_dtype(dtype: torch.dtype, name: str) -> torch.dtype:
     return torch.float32 if sensitive else dtype
 
 
-def check_parts(expected: dict[str, tuple[int, ...]], tensors: Tensors) -> None:
+def check_parts(expected: Mapping[str, tuple[int, ...]], tensors: Tensors) -> None:
     """See that every tensor is there in its shape; what is wrong is said of the file that it belongs to."""
     for part, source in _sources(tensors).items():
         check_names([name for name in expected if _part(name) == part], tensors, part, source=source)

@@ -11,9 +11,11 @@ The residual stream is kept in the weights' dtype; modulation, time embedding an
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Protocol
 
 import torch
@@ -281,8 +283,9 @@ class WanTransformer(nn.Module):
                 block(x, modulation, rope, text, image, context.audio, operations, begun)
 
 
-def parameter_shapes(config: TransformerConfig) -> dict[str, tuple[int, ...]]:
+@functools.cache
+def parameter_shapes(config: TransformerConfig) -> Mapping[str, tuple[int, ...]]:
     """Name and shape of every parameter of a transformer of these sizes."""
     with torch.device("meta"):
         model = WanTransformer(config, operations=None)
-    return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    return MappingProxyType({name: tuple(tensor.shape) for name, tensor in model.state_dict().items()})
