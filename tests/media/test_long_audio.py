@@ -101,7 +101,7 @@ def measured(what, *paths):
 
 
 @pytest.mark.parametrize(
-    ("minutes", "times", "windows"), [(5, 2, (105, 209)), pytest.param(10, 6, (209, 1250), marks=pytest.mark.long)]
+    ("minutes", "times", "windows"), [(3, 2, (63, 125)), pytest.param(10, 6, (209, 1250), marks=pytest.mark.long)]
 )
 def test_long_speech(tmp_path, minutes, times, windows):
     """Planned, and all its features made: an hour within 1 GB, with work that grows linearly."""

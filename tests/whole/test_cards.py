@@ -3,9 +3,12 @@
 import signal
 import threading
 import time
+from dataclasses import replace
 
 import psutil
 import pytest
+from infinitetalk.tests.support import random_checkpoint
+from infinitetalk.tests.support.random_checkpoint import TINY
 
 pytestmark = pytest.mark.usefixtures("own_cache")
 GUIDED = {"sample_audio_guide_scale": 2, "vae_tiles": 2}  # two passes and two tiles, one for each process
@@ -55,8 +58,9 @@ def test_two_processes_make_what_one_makes_and_one_goes_on_where_two_were_killed
     assert video.read_bytes() == whole
 
 
-def test_what_one_process_refuses_is_told_once(command, capfd):
-    """The model has two heads, which three cards cannot share."""
-    assert command(gpus=3) == 2
+def test_what_one_process_refuses_is_told_once(command, capfd, tmp_path):
+    """A single head, which two cards cannot share."""
+    one_head = random_checkpoint.write(tmp_path / "weights", replace(TINY, dim=64, heads=1))
+    assert command(ckpt_dir=one_head.ckpt_dir, infinitetalk_dir=one_head.infinitetalk, gpus=2) == 2
     err = capfd.readouterr().err
-    assert err.startswith("error: 3 cards cannot share a model of ") and err.count("\n") == 1
+    assert err.startswith("error: 2 cards cannot share a model of 1 heads") and err.count("\n") == 1
