@@ -1,8 +1,6 @@
 """Long sound takes no more memory than short: whole ways in a process of their own, whose peak is measured."""
 
-import json
 import re
-import subprocess
 import sys
 import wave
 from pathlib import Path
@@ -18,6 +16,7 @@ from infinitetalk.pipeline.models.speech_encoder import SpeechEncoder
 from infinitetalk.pipeline.planning.windows import window_plan
 from infinitetalk.tests.golden.encoders import random_weights
 from infinitetalk.tests.golden.speech import BASE, speech_like
+from infinitetalk.tests.support.forks import FORKS
 from transformers import Wav2Vec2Config, Wav2Vec2Model
 
 GIGABYTE = 1000  # MB
@@ -91,13 +90,21 @@ def write_all(*paths):
         yield {"peak": peak()}
 
 
+def tell(what, paths, told):
+    torch.set_num_threads(1)
+    told.send(list(what(*paths)))
+
+
 def measured(what, *paths):
-    """What ``encode_all`` or ``write_all`` say in a fresh process."""
-    command = [sys.executable, __file__, what.__name__, *map(str, paths)]
-    run = subprocess.run(command, capture_output=True, text=True)
-    assert run.returncode == 0, run.stderr
-    print(what.__name__, run.stdout)  # for who wants to see: pytest -rP
-    return json.loads(run.stdout)
+    """What ``encode_all`` or ``write_all`` say in a process of their own."""
+    told, telling = FORKS.Pipe(duplex=False)
+    process = FORKS.Process(target=tell, args=(what, paths, telling))
+    process.start()
+    telling.close()
+    said = told.recv()
+    process.join()
+    print(what.__name__, said)  # for who wants to see: pytest -rP
+    return said
 
 
 @pytest.mark.parametrize(
@@ -128,9 +135,3 @@ def test_speech_on_disk_has_the_features_of_speech_in_memory(tmp_path):
     encoder = small_encoder()
     on_disk, in_memory = (encoder.encode(samples).windows(1450, 1550) for samples in (speech, np.array(speech)))
     assert torch.equal(on_disk, in_memory)
-
-
-if __name__ == "__main__":
-    torch.set_num_threads(1)
-    _, what, *paths = sys.argv
-    print(json.dumps(list(globals()[what](*map(Path, paths)))))

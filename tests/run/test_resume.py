@@ -1,7 +1,6 @@
 """Runs that end early: by kill, Ctrl-C, lack of memory or damage, and what resuming makes of them."""
 
 import itertools
-import multiprocessing
 import os
 import random
 import signal
@@ -19,6 +18,7 @@ from infinitetalk.pipeline.media.writer import VideoWriter
 from infinitetalk.pipeline.run.progress import Step, Stopped, WindowDone
 from infinitetalk.pipeline.run.resume import begin_state, load_state
 from infinitetalk.pipeline.run.windows import to_uint8
+from infinitetalk.tests.support.forks import FORKS
 from infinitetalk.tests.support.places import PORTRAIT
 from infinitetalk.tests.support.unfinished import (
     WINDOWS,
@@ -33,15 +33,6 @@ from infinitetalk.tests.support.unfinished import (
 )
 
 pytestmark = [pytest.mark.usefixtures("own_cache", "nobody_listens"), pytest.mark.whole]
-
-
-FORKS = multiprocessing.get_context("forkserver")  # processes of their own that need not import everything again
-FORKS.set_forkserver_preload(
-    [
-        *("infinitetalk.pipeline.run.generator", "infinitetalk.pipeline.commands.main"),
-        *("transformers.models.umt5.modeling_umt5", "pyloudnorm", "ftfy"),  # which a run would import
-    ]
-)
 
 
 def command(argv, log):

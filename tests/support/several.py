@@ -16,9 +16,11 @@ from infinitetalk.pipeline.models.transformer.model import Context, WanTransform
 from infinitetalk.pipeline.parallel.cards import Cards, join
 from infinitetalk.pipeline.planning.machine import choose_operations
 from infinitetalk.pipeline.settings.definition import Settings
+from infinitetalk.tests.support.forks import FORKS
 from torch import multiprocessing
 
 SMALL = replace(WAN_14B, dim=96, num_heads=6, ffn_dim=128, num_layers=2)
+SMALL = replace(SMALL, text_dim=64, image_dim=32, audio_dim=48, audio_hidden=32, audio_tokens=8, audio_features=2 * 16)
 
 
 def in_processes(count: int, function: Callable[[Cards], Any]) -> list[Any]:
@@ -27,7 +29,8 @@ def in_processes(count: int, function: Callable[[Cards], Any]) -> list[Any]:
         found.bind(("127.0.0.1", 0))
         port = found.getsockname()[1]
         found.close()
-        multiprocessing.spawn(_work, (count, port, function, folder), nprocs=count)
+        given = (count, port, function, folder)
+        multiprocessing.start_processes(_work, given, count, start_method=FORKS.get_start_method())
         return [torch.load(Path(folder) / f"{rank}.pt", weights_only=False) for rank in range(count)]
 
 
@@ -62,7 +65,7 @@ def step(
     torch.manual_seed(1)
     latents, reference = torch.randn(16, 3, height, width), torch.randn(20, 3, height, width)
     texts = [model.encode_text(torch.randn(count, SMALL.text_dim), text_blocks) for count in (9, 7)]
-    image = model.encode_image(torch.randn(257, SMALL.image_dim), image_blocks)
-    speech = model.embed_speech(torch.randn(9, 5, 12, 768))
+    image = model.encode_image(torch.randn(9, SMALL.image_dim), image_blocks)
+    speech = model.embed_speech(torch.randn(9, 5, 2, 16))
     ways = (texts[0], speech), (texts[1], speech), (texts[1], torch.zeros_like(speech))
     return latents, reference, [Context(text, image, heard) for text, heard in ways]
