@@ -34,5 +34,7 @@ def with_usual_command(words: list[str]) -> list[str]:
     return words if named else ["generate", *words]
 
 
+if __name__ == "__mp_main__":  # a process that this program starts
+    register_package()
 if __name__ == "__main__":
     sys.exit(main())

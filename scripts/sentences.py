@@ -16,7 +16,7 @@ from ..pipeline.facts.language import texts
 
 ENGINE = Path(__file__).parent.parent / "pipeline"
 SAYERS = {"InputError", "NotFinite", "Unavailable", "Notice", "Loading", "Fact", "Line", "note", "refusal"}
-SAYERS |= {"error", "_not_read", "_misfit", "_in_the_way", "Missing"}
+SAYERS |= {"error", "_not_read", "_misfit", "_in_the_way", "Missing", "_say"}
 KEYWORDS = {"refusal", "refused"}
 WHOLE = {"planning/notices.py", "residency/host_memory.py", "run/not_finite.py", "settings/validation.py"}
 _NAMED = re.compile(r"(\{\}|--\{\}|--\w+): ")  # who says it: a flag, a file, a command

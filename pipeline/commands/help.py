@@ -17,7 +17,7 @@ _ABOUT = "InfiniteTalk makes a talking video of any length from a portrait or a 
 _MORE = """\
 infinitetalk COMMAND --help tells all about a command; infinitetalk generate --help lists the flags of a
 video. In a clone, python generate_infinitetalk.py is the same program; without words it generates.
-Exit codes: 0 done (also for infinitetalk without words), 2 bad input, 130 interrupted. --version, -V.
+Exit codes: 0 done (also for infinitetalk without words), 2 bad input, 3 some jobs of a batch failed, 130 interrupted.
 With every command: --lang en or zh (or LANG) chooses the language of help, errors and notices; --log_level error,
 warning, info or debug how much of them is shown; --log_file FILE keeps all of them, with their times."""
 _MOST_USED = "generate", "recommend", "download", "doctor"

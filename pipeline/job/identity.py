@@ -16,6 +16,7 @@ from ..settings.roles import Json, Role
 from .job import Job
 
 _EDGE = 1 << 20
+_OF_CONTENTS = "the reference", "the speech", "the weights of "
 
 
 class InMemory(Protocol):
@@ -42,12 +43,29 @@ def run_identity(settings: Settings, job: Job, weights: dict[str, str], computes
     return {
         **{name: values[name] for name in names_with(Role.FRAMES)},
         **computes,
-        "the reference": _content_hash(job.reference),
-        "the speech": _content_hash(job.speech),
+        **contents_identity(job, weights),
         "the prompt": job.prompt,
         "the negative prompt": job.negative_prompt,
+    }
+
+
+def contents_identity(job: Job, weights: dict[str, str]) -> dict[str, str]:
+    """What tells the files apart that a video is made from and by, by name.
+
+    Args:
+        weights: see ``weights_identity``.
+    """
+    return {
+        "the reference": _content_hash(job.reference),
+        "the speech": _content_hash(job.speech),
         **{f"the weights of {name}": value for name, value in weights.items()},
     }
+
+
+def contents_of(identity: Mapping[str, Json]) -> dict[str, str]:
+    """``contents_identity`` out of a run's identity."""
+    names = [name for name in identity if name.startswith(_OF_CONTENTS)]
+    return {name: str(identity[name]) for name in names}
 
 
 def _content_hash(source: Path | InMemory) -> str:

@@ -6,8 +6,10 @@ taken for granted but what is found. Knows nothing of how a video is made.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 
 import av
 
@@ -24,15 +26,24 @@ METADATA_KEY = "infinitetalk"  # the record, as JSON, in ``av.open(path).metadat
 
 @dataclass(frozen=True)
 class Record:
-    """What a video carries: the version that made it, its settings and its job by name, as JSON has them."""
+    """What a video carries: the version that made it, its settings and its job by name, as JSON has them.
+
+    Attributes:
+        contents: hashes of the files that it was made from and by, by name; none in videos of earlier versions.
+    """
 
     version: str
     settings: dict[str, Json]
     job: dict[str, Json]
+    contents: dict[str, str] = field(default_factory=dict)
 
 
-def record_of(settings: Settings, job: Job) -> Record:
-    """The record of a video that is made from ``job`` with these resolved settings."""
+def record_of(settings: Settings, job: Job, contents: Mapping[str, str] = MappingProxyType({})) -> Record:
+    """The record of a video that is made from ``job`` with these resolved settings.
+
+    Args:
+        contents: see ``job.identity.contents_identity``.
+    """
     made_from: dict[str, Json] = {
         "reference": str(job.reference),
         "speech": str(job.speech),
@@ -41,7 +52,7 @@ def record_of(settings: Settings, job: Job) -> Record:
     }
     of_the_run = names_with(Role.RUN)
     made_with = {name: value for name, value in settings.as_json().items() if name not in of_the_run}
-    return Record(__version__, made_with, made_from)
+    return Record(__version__, made_with, made_from, dict(contents))
 
 
 def read_record(path: Path) -> Record:
@@ -66,6 +77,7 @@ def read_record(path: Path) -> Record:
         )
     try:
         entries = read_json(text)
-        return Record(str(entries["version"]), dict(entries["settings"]), dict(entries["job"]))
-    except (ValueError, KeyError, TypeError) as error:
+        contents = {str(name): str(value) for name, value in dict(entries.get("contents", {})).items()}
+        return Record(str(entries["version"]), dict(entries["settings"]), dict(entries["job"]), contents)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"the settings in {path} are damaged; another program may have changed them.") from error

@@ -15,7 +15,7 @@ that name files, device or memory belong to the generator; all others may change
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cached_property, partial
@@ -27,7 +27,7 @@ from ..checkpoints.defaults import with_default_paths
 from ..checkpoints.locate import find_model_files
 from ..errors import InputError
 from ..facts.sizes import GIB
-from ..job.identity import run_identity, weights_identity
+from ..job.identity import contents_of, run_identity, weights_identity
 from ..job.job import Job
 from ..job.output import path_to_write
 from ..job.record import record_of
@@ -168,7 +168,7 @@ class Generator:
                 for _ in self._stream(plan, before, self.progress):
                     pass
                 return path
-        metadata = asdict(record_of(settings, job))
+        metadata = asdict(record_of(settings, job, contents_of(prepared.identity)))
         written = None if state is None else state.written
         video = VideoFormat(*plan.size, crf=settings.crf)
         target = Target(path, video, plan.soundtrack, metadata, tags, settings.overwrite)
@@ -192,6 +192,13 @@ class Generator:
         """Everything that decides the frames of a video, by name, as JSON has it."""
         settings = self._for_video(settings)
         return run_identity(settings, job, self._weights_identity, self._plan.computes(settings))
+
+    def encode_prompts(self, prompts: Sequence[str]) -> None:
+        """Encode prompts of videos to come, so that the text encoder is opened once for all of them.
+
+        They are kept in the cache on the disk; where that cannot be, each video encodes its own.
+        """
+        self.models.encode_prompts(prompts, self.progress)
 
     def release(self) -> None:
         """Give the card's memory back after a video; what was made with ``keep_models`` waits in host memory."""

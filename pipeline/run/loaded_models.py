@@ -53,6 +53,7 @@ class LoadedModels:
         self.image_encoder: ImageEncoder | None = None
         self.vae: WanVAE | None = None
         self._transformer: tuple[WanTransformer, TransformerBlocks] | None = None
+        self._heard: tuple[tuple, SpeechFeatures] | None = None  # of the last speech: videos may share it
         self._free: int | None = None  # on the card, when the transformer was loaded or came back
 
     @property
@@ -61,15 +62,15 @@ class LoadedModels:
 
     def inputs(self, plan: RunPlan, tell: Progress) -> Inputs:
         """What a video is made from, encoded. Text and speech encoders run before the transformer arrives."""
-        prompt, *negative = self._agreed(lambda: self._encode_prompts(plan.prompts, tell))
+        prompt, *negative = self._agreed(lambda: self.encode_prompts(plan.prompts, tell))
         return Inputs(plan.reference, self._encode_speech(plan, tell), prompt, *negative)
 
     def _agreed(self, make: Callable[[], list[torch.Tensor]]) -> list[torch.Tensor]:
         """What is made on one card for all."""
         return make() if self._cards is None else self._cards.agreed(make)
 
-    def _encode_prompts(self, prompts: Sequence[str], tell: Progress) -> list[torch.Tensor]:
-        """umT5 embeddings; the encoder is opened only for prompts that are not in the cache."""
+    def encode_prompts(self, prompts: Sequence[str], tell: Progress) -> list[torch.Tensor]:
+        """Embeddings of umT5; the encoder is opened only for prompts that are not in the cache."""
 
         def load() -> TextEncoder:
             device = self._plan.text_device
@@ -87,6 +88,16 @@ class LoadedModels:
         if isinstance(plan.job.speech, EncodedSpeech):
             plan.job.speech.move_to(device)
             return plan.job.speech.features
+        settings = plan.settings
+        heard = plan.audio.digest(), settings.pack, settings.max_frame_num, settings.separate_voice
+        if self._heard is None or self._heard[0] != heard:
+            self._heard = heard, self._features(plan, tell)
+        if self.speech_encoder is not None:  # long speech is encoded where it is asked for
+            self.speech_encoder.move_to(device)
+        return self._heard[1]
+
+    def _features(self, plan: RunPlan, tell: Progress) -> SpeechFeatures:
+        device = self._plan.machine.device
         if not plan.speech.is_made:
             self._make_room(SEPARATOR_ROOM)
             tell(Loading("separating the voice"))

@@ -24,6 +24,8 @@ from .roles import JOB, Values
 FOLDER = Path(__file__).parents[2] / "presets"
 ASSETS = Path(__file__).parents[2] / "assets"
 DEMO = "demo"
+_FOLLOWERS = ("lora_dir", "lora_scale"), ("quant", "quant_dir")  # the second is of the first
+_WAYS = ("blocks_to_swap", "num_persistent_param_in_dit"), ("image", "video")  # to say the same
 
 
 @dataclass(frozen=True)
@@ -172,15 +174,24 @@ def settings_with_values(usual: Values, given: Mapping[str, object]) -> Settings
 
 
 def _with_preset(preset: Preset, given: Mapping[str, object]) -> Settings:
-    usual: Values = {**preset.bundled_paths(), **preset.settings}
+    owners: Values = {owner: None for owner, _ in _FOLLOWERS}
+    usual: Values = {**owners, **preset.bundled_paths(), **preset.settings}
+    preset_name = None if preset.name.endswith(".toml") else preset.name
+    return Settings.of({**layered(usual, given), "preset": preset_name})
+
+
+def layered(usual: Mapping[str, object], given: Mapping[str, object]) -> dict[str, object]:
+    """Values by setting; those in ``given`` win, and what belongs to those that lose goes with them, as
+    ``settings_with_preset`` has it.
+    """
     if given.get("input_json") is not None:
         usual = {setting: value for setting, value in usual.items() if setting not in names_with(JOB)}
-    values: dict[str, object] = {**usual, **given, "preset": None if preset.name.endswith(".toml") else preset.name}
-    for owner, follower in (("lora_dir", "lora_scale"), ("quant", "quant_dir")):
-        if values.get(owner) is None and follower not in given:
+    values: dict[str, object] = {**usual, **given}
+    for owner, follower in _FOLLOWERS:
+        if owner in values and values[owner] is None and follower not in given:
             values.pop(follower, None)
-    for ways in (("blocks_to_swap", "num_persistent_param_in_dit"), ("image", "video")):
+    for ways in _WAYS:
         for way, other in (ways, ways[::-1]):
             if given.get(way) is not None and other not in given:
                 values.pop(other, None)
-    return Settings.of(values)
+    return values

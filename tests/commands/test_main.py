@@ -130,7 +130,7 @@ def test_the_word_none_is_a_prompt_like_any_other():
         (["--fps", "30"], "--fps is not a flag; --help lists all flags."),
         (["--cfg", "1"], "did you mean --sample_text_guide_scale?"),
         (["--output", "a.mp4"], "did you mean --save_file?"),
-        (["help", "zebra"], "error: help: 'zebra' is not a command; there are generate, presets"),
+        (["help", "zebra"], "error: help: 'zebra' is not a command; there are generate, batch"),
         (["help", "preset"], "did you mean presets?"),
         (["portrait.png"], "name files by --image"),
         (["presets", "01"], "error: presets: '01' found, nothing expected"),
