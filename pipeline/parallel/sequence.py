@@ -12,15 +12,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 
 import torch
 import torch.distributed as dist
 
 from ..models.transformer.block import Operations, SelfAttention, split_heads
-from ..models.transformer.model import WanTransformer
+from ..models.transformer.model import Context, WanTransformer
+from ..models.transformer.speakers import Placed, positions, range_of, reference_map
 from ..quantisation.activations import Activation
-from .exchange import Arriving, cuts, gather_padded, send, send_rows
+from .exchange import Arriving, cuts, gather, gather_padded, send, send_rows
 
 Grid = tuple[int, int, int]
 HEAD_GROUPS = 2  # of each card's heads, which travel one after the other
@@ -40,7 +42,8 @@ class SplitSequence:
         self._heads = cuts(model.config.num_heads, self._count)
         self._head_groups = min(HEAD_GROUPS, model.config.num_heads // self._count)
         self._rope: tuple[Grid, torch.Tensor] | None = None
-        self._tokens: list[int] = []  # of each card, in the forward under way
+        self._frame: list[int] = []  # the tokens of a latent frame that each card has, in the forward under way
+        self._tokens: list[int] = []  # and of all frames
 
     @contextmanager
     def applied(self) -> Iterator[None]:
@@ -50,7 +53,8 @@ class SplitSequence:
 
         def embed_part(latents: torch.Tensor) -> tuple[torch.Tensor, Grid]:
             x, grid = embed(latents)
-            self._tokens = [grid[0] * size for size in self._sizes(grid)]
+            self._frame = self._sizes(grid)
+            self._tokens = [grid[0] * size for size in self._frame]
             return self._part(x, grid), grid
 
         def rope_part(grid: Grid) -> torch.Tensor:
@@ -76,6 +80,15 @@ class SplitSequence:
             for attention in attentions:
                 del attention.forward
 
+    def own(self, context: Context) -> Context:
+        """What this card's tokens attend to, of what all do: regions are cut as frames are."""
+        speech = context.speech
+        if not isinstance(speech, Placed):
+            return context
+        at = cuts(speech.shares.shape[1], self._count)
+        shares = speech.shares[:, at[self._place] : at[self._place + 1]]
+        return replace(context, speech=replace(speech, shares=shares))
+
     def _sizes(self, grid: Grid) -> list[int]:
         """The tokens of a frame that each card has."""
         at = cuts(grid[1] * grid[2], self._count)
@@ -86,16 +99,28 @@ class SplitSequence:
         at = cuts(grid[1] * grid[2], self._count)
         return x.unflatten(0, (grid[0], -1))[:, at[self._place] : at[self._place + 1]].flatten(0, 1)
 
-    def _attend(self, attention: SelfAttention, x: Activation, rope: torch.Tensor, ops: Operations) -> torch.Tensor:
+    def _attend(
+        self,
+        attention: SelfAttention,
+        x: Activation,
+        rope: torch.Tensor,
+        ops: Operations,
+        masks: torch.Tensor | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """As ``SelfAttention.forward``, of this card's tokens; values first, since queries and keys take longer."""
         heads, norm_rotate = attention.num_heads, ops.pointwise.norm_rotate
         values = self._to_heads(split_heads(attention.v(x), heads))
         k = norm_rotate(attention.k(x), attention.norm_k.weight, rope, heads, attention.norm_k.eps)
         keys = self._to_heads(k)
+        still = None if masks is None else gather_padded(self._group, k[: self._frame[self._place]], self._frame, dim=0)
         del k
         q = norm_rotate(attention.q(x), attention.norm_q.weight, rope, heads, attention.norm_q.eps)
         queries = self._to_heads(q)
         x.release()
+        places = None
+        if masks is not None and still is not None:
+            found = reference_map(q, still, masks, ops.attend)
+            places = positions(found, self._range_of_all(found))
         results, shape, dtype = [], q.shape, q.dtype
         del q
         for number in range(self._head_groups):
@@ -110,7 +135,12 @@ class SplitSequence:
                 size = shape[0] * (stop - start) * shape[-1]
                 out[:, start:stop] = came[done : done + size].view(shape[0], stop - start, shape[-1])
                 done += size
-        return attention.o(Activation(out.flatten(-2)))
+        return attention.o(Activation(out.flatten(-2))), places
+
+    def _range_of_all(self, found: torch.Tensor) -> torch.Tensor:
+        """See ``speakers.range_of``, over the tokens of all cards."""
+        least, most = gather(self._group, range_of(found)).unbind(1)
+        return torch.stack([least.amin(0), most.amax(0)])
 
     def _head_cuts(self, number: int) -> list[tuple[int, int]]:
         """The heads of each card that travel in group ``number``."""

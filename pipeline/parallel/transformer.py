@@ -55,16 +55,20 @@ class SharedTransformer:
             self._division = self._divide(len(contexts))
         groups = self._cards.groups(self._division)
         mine = groups.division.passes_of(groups.division.group(self._cards.rank), len(contexts))
+        own = [contexts[index] for index in mine]
+        if groups.sequence is not None:
+            own = list(map(self._split_over(groups).own, own))
         with self._applied(groups):
-            found = self._model(latents, reference, timestep, [contexts[index] for index in mine], blocks, cache)
+            found = self._model(latents, reference, timestep, own, blocks, cache)
         return self._exchanged(groups, found, len(contexts))
 
     def _applied(self, groups: Groups) -> AbstractContextManager[None]:
-        if groups.sequence is None:
-            return nullcontext()
+        return nullcontext() if groups.sequence is None else self._split_over(groups).applied()
+
+    def _split_over(self, groups: Groups) -> SplitSequence:
         if groups.division not in self._split:
             self._split[groups.division] = SplitSequence(self._model, groups.sequence)
-        return self._split[groups.division].applied()
+        return self._split[groups.division]
 
     def _exchanged(self, groups: Groups, found: list[torch.Tensor], passes: int) -> list[torch.Tensor]:
         """All passes' predictions, in their order."""

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 OTHERS = ("voice", "colour_transfer", "resize")  # of other packs and packages, made on request
-COMPONENTS = ("transformer", "sampling", "streaming", "vae", "speech", "encoders", "media", "quanto")
+COMPONENTS = ("transformer", "sampling", "streaming", "speakers", "vae", "speech", "encoders", "media", "quanto")
 FOLDER = Path(__file__).parent
 
 

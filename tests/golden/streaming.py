@@ -24,6 +24,7 @@ import contextlib
 import io
 import json
 import tempfile
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from unittest import mock
@@ -218,12 +219,22 @@ def _generate(
     prompt: str = PROMPT,
     speech_name: str = "speech",
     mirrored: bool = False,
+    others: Sequence[str] = (),
+    bbox: dict[str, list[int]] | None = None,
 ) -> dict[str, torch.Tensor]:
-    """One run of upstream's pipeline: the whole video and what streaming_{case} holds beside it."""
+    """One run of upstream's pipeline: the whole video and what streaming_{case} holds beside it.
+
+    Args:
+        others: names of more speakers' speech; ``speech.{name}`` in the result.
+        bbox: where speakers are, as upstream's JSON has it.
+    """
     from wan.utils import multitalk_utils
 
-    speech = random_tensor(speech_name, [case["num_frames"], transformer.AUDIO_LAYERS, transformer.AUDIO_CHANNELS])
-    torch.save(speech, folder / "speech.pt")
+    size = [case["num_frames"], transformer.AUDIO_LAYERS, transformer.AUDIO_CHANNELS]
+    spoken = {name: random_tensor(name, size) for name in (speech_name, *others)}
+    for name, features in spoken.items():
+        torch.save(features, folder / f"{name}.pt")
+    speech = spoken[speech_name]
     latents, latent_frames = [], (case["frame_num"] - 1) // 4 + 1
     noise = [random_tensor(f"noise.{k}", [16, latent_frames, HEIGHT // 8, WIDTH // 8]) for k in range(WINDOWS)]
 
@@ -241,7 +252,8 @@ def _generate(
             {
                 "prompt": prompt,
                 "cond_video": str(write_reference(folder, case["video"], mirrored)),
-                "cond_audio": {"person1": str(folder / "speech.pt")},
+                "cond_audio": {f"person{k + 1}": str(folder / f"{name}.pt") for k, name in enumerate(spoken)},
+                **({} if bbox is None else {"bbox": bbox}),
             },
             size_buckget="infinitetalk-480",
             motion_frame=case["motion_frame"],
@@ -256,13 +268,16 @@ def _generate(
             progress=False,
             color_correction_strength=case["color_correction_strength"],
             extra_args=argparse.Namespace(
-                use_teacache=False,
+                use_teacache=case.get("teacache") is not None,
+                teacache_thresh=case.get("teacache"),
+                size="infinitetalk-480",
                 use_apg=case["apg_threshold"] is not None,
                 apg_momentum=-0.75,
                 apg_norm_threshold=case["apg_threshold"],
             ),
         )
-    return {"video": video, "speech": _extended(speech, case)} | {f"latents.{k}": x for k, x in enumerate(latents)}
+    extended = {f"speech.{name}": _extended(spoken[name], case) for name in others}
+    return {"video": video, "speech": _extended(speech, case)} | extended | {f"latents.{k}": x for k, x in enumerate(latents)}
 
 
 def _extended(speech: torch.Tensor, case: dict[str, object]) -> torch.Tensor:

@@ -12,7 +12,7 @@ TOKENS, DIM, HEADS = 24, 96, 4
 
 
 def compare(fused, device, dtype):
-    """Largest differences of the five functions, relative to the largest value."""
+    """Largest differences of the six functions, relative to the largest value."""
     torch.manual_seed(0)
     plain = PlainPointwise("")
 
@@ -39,6 +39,7 @@ def compare(fused, device, dtype):
             *in_place(ops.add_norm, None, weight, bias, EPS),
         ],
         "norm_rotate": lambda ops: [ops.norm_rotate(x.clone(), weight, rope, HEADS, EPS)],
+        "rotate": lambda ops: [ops.rotate(x.clone().unflatten(-1, (HEADS, -1)), rope)],
         "gelu": lambda ops: [floats(ops.gelu(x.clone()))],
     }
     errors = {}

@@ -7,6 +7,7 @@ they are hundreds of megabytes. Knows nothing about where weights live or what t
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +21,8 @@ from .attention import Attention
 from .few_keys import FewKeys, folding_pays
 from .linear import Linear, shared_quantised_dtype
 from .pointwise import Pointwise
+from .rope import rotate
+from .speakers import Bound, Placed, Speech, key_positions, positions, range_of, reference_map, turns
 
 TEXT_TOKENS = 512  # a prompt and its padding
 # Layers of cross-attention that are needed once for each text and image, not at every step.
@@ -75,15 +78,25 @@ class NormedAttention(nn.Module):
 
 
 class SelfAttention(NormedAttention):
-    def forward(self, x: Activation, rope: torch.Tensor, ops: Operations) -> torch.Tensor:
-        """x [tokens, dim], released on the way -> [tokens, dim]"""
+    def forward(
+        self, x: Activation, rope: torch.Tensor, ops: Operations, masks: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """x [tokens, dim], released on the way -> [tokens, dim]; with ``masks`` also where each token belongs, [tokens]
+
+        Args:
+            masks: of the speakers' regions, see ``speakers.Bound``.
+        """
         q = ops.pointwise.norm_rotate(self.q(x), self.norm_q.weight, rope, self.num_heads, self.norm_q.eps)
         k = ops.pointwise.norm_rotate(self.k(x), self.norm_k.weight, rope, self.num_heads, self.norm_k.eps)
         v = split_heads(self.v(x), self.num_heads)
         x.release()
+        places = None
+        if masks is not None:
+            found = reference_map(q, k[: masks.shape[1]], masks, ops.attend)
+            places = positions(found, range_of(found))
         out = ops.attend.among(q, k, v, self.o.quantised_dtype(len(q)))
         del q, k, v
-        return self.o(out)
+        return self.o(out), places
 
 
 class CrossAttention(NormedAttention):
@@ -127,29 +140,74 @@ class AudioCrossAttention(nn.Module):
         self.kv_linear = Linear(config.audio_dim, 2 * config.dim)
         self.proj = Linear(config.dim, config.dim)
 
-    def folds(self, count: int, audio: torch.Tensor, ops: Operations) -> bool:
-        """Whether queries of so many tokens are left out; then ``x`` must be in floats."""
-        frames, tokens, _ = audio.shape
+    def folds(self, count: int, speech: Speech, ops: Operations) -> bool:
+        """Whether queries of so many tokens are left out; then ``x`` must be in floats.
+
+        Those of ``Bound`` speech cannot be: each is turned by a position of its own.
+        """
+        if isinstance(speech, Bound):
+            return False
+        frames, tokens, _ = (speech.audio[0] if isinstance(speech, Placed) else speech).shape
         alone, dim = self.q_linear.alone and self.proj.alone, len(self.q_linear.bias)
         return alone and ops.few_keys is not None and folding_pays(dim, self.num_heads * tokens, count // frames)
 
-    def quantised_dtype(self, count: int, audio: torch.Tensor, ops: Operations) -> torch.dtype | None:
+    def quantised_dtype(self, count: int, speech: Speech, ops: Operations) -> torch.dtype | None:
         """The 8 bits in which this takes so many tokens, or None where it needs floats."""
-        return None if self.folds(count, audio, ops) else self.q_linear.quantised_dtype(count)
+        return None if self.folds(count, speech, ops) else self.q_linear.quantised_dtype(count)
 
-    def forward(self, x: Activation, audio: torch.Tensor, ops: Operations) -> torch.Tensor:
-        """x [tokens, dim], released on the way; audio [frames, audio tokens, audio_dim] -> [tokens, dim]"""
-        k, v = self.kv_linear(audio).unflatten(-1, (2, self.num_heads, -1)).unbind(-3)
-        if ops.few_keys is not None and self.folds(len(x.values), audio, ops):
+    def forward(
+        self, x: Activation, speech: Speech, ops: Operations, places: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """x [tokens, dim], released on the way -> [tokens, dim]
+
+        Args:
+            places: where each token belongs, for ``Bound`` speech: [tokens].
+        """
+        if isinstance(speech, Placed):
+            return self._placed(x, speech, ops)
+        audio = speech.audio if isinstance(speech, Bound) else speech
+        k, v = self._keys_and_values(audio)
+        if ops.few_keys is not None and self.folds(len(x.values), speech, ops):
             pixels = x.values.unflatten(0, (len(audio), -1))
             x.release()
-            before, after = ((layer.matrix(audio.dtype), layer.bias) for layer in (self.q_linear, self.proj))
-            return ops.few_keys.folded(pixels, k, v, before, after).flatten(0, 1)
-        q = split_heads(self.q_linear(x), self.num_heads).unflatten(0, (len(audio), -1))
+            return self._folded(pixels, k, v, ops.few_keys).flatten(0, 1)
+        q = split_heads(self.q_linear(x), self.num_heads)
         x.release()
+        if isinstance(speech, Bound) and places is not None:
+            q = ops.pointwise.rotate(q, turns(places, q.shape[-1]))
+            speakers = len(speech.masks) - 1
+            where = key_positions(speakers, audio.shape[1] // speakers, k.device)
+            k = rotate(k.flatten(0, 1), turns(where.repeat(len(k)), k.shape[-1])).view_as(k)
+        q = q.unflatten(0, (len(audio), -1))
         out = ops.attend(q, k, v).flatten(0, 1).flatten(-2)
         del q
         return self.proj(out)
+
+    def _keys_and_values(self, audio: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Each [frames, audio tokens, heads, head_dim]."""
+        k, v = self.kv_linear(audio).unflatten(-1, (2, self.num_heads, -1)).unbind(-3)
+        return k, v
+
+    def _folded(self, pixels: torch.Tensor, k: torch.Tensor, v: torch.Tensor, few_keys: FewKeys) -> torch.Tensor:
+        before, after = ((layer.matrix(pixels.dtype), layer.bias) for layer in (self.q_linear, self.proj))
+        return few_keys.folded(pixels, k, v, before, after)
+
+    def _placed(self, x: Activation, speech: Placed, ops: Operations) -> torch.Tensor:
+        """What each voice alone would add, by the tokens' shares, which are 1 in all, so that biases count once."""
+        frames, heads = speech.audio.shape[1], self.num_heads
+        shares = speech.shares.to(speech.audio.dtype)[:, None, :, None]
+        folded = ops.few_keys is not None and self.folds(len(x.values), speech, ops)
+        seen = (x.values if folded else self.q_linear(x)).unflatten(0, (frames, -1))
+        x.release()
+        out = torch.zeros_like(seen)
+        for audio, share in zip(speech.audio, shares, strict=True):
+            k, v = self._keys_and_values(audio)
+            if folded and ops.few_keys is not None:
+                out.addcmul_(self._folded(seen, k, v, ops.few_keys), share)
+            else:
+                out.addcmul_(ops.attend(split_heads(seen, heads), k, v).flatten(-2), share)
+        out = out.flatten(0, 1)
+        return out if folded else self.proj(out)
 
 
 def hidden(layer: Linear, x: Activation, quantised: torch.dtype | None, ops: Operations) -> Activation:
@@ -158,6 +216,13 @@ def hidden(layer: Linear, x: Activation, quantised: torch.dtype | None, ops: Ope
     if ops.gelu_product is None or not in_floats or not layer.alone:
         return ops.pointwise.gelu(layer(x), quantised)
     return Activation(ops.gelu_product(x.values, layer.matrix(x.values.dtype), layer.bias))
+
+
+class Attended(NamedTuple):
+    """What self-attention leaves: what cross-attention begins with, and where each token belongs, if that was asked."""
+
+    values: Activation
+    places: torch.Tensor | None
 
 
 class Block(nn.Module):
@@ -172,13 +237,22 @@ class Block(nn.Module):
         self.audio_cross_attn = AudioCrossAttention(config)
         self.norm_x = nn.LayerNorm(dim, self.eps)
 
-    def attend(self, x: torch.Tensor, time: torch.Tensor, rope: torch.Tensor, ops: Operations) -> Activation:
-        """Self-attention, the block's first third: changes x in place, returns what the next one begins with."""
+    def attend(
+        self, x: torch.Tensor, time: torch.Tensor, rope: torch.Tensor, ops: Operations, masks: torch.Tensor | None
+    ) -> Attended:
+        """Self-attention, the block's first third: changes x in place.
+
+        Args:
+            masks: of the speakers' regions, where speech is ``Bound``.
+        """
         shift, scale, gate = (self.modulation + time)[:, :3].unbind(1)
         attn, count, norm3 = self.self_attn, len(x), self.norm3
         h = ops.pointwise.norm(x, 1 + scale, shift, self.eps, shared_quantised_dtype(count, attn.q, attn.k, attn.v))
         quantised = self.cross_attn.q.quantised_dtype(count)
-        return ops.pointwise.add_norm(x, attn(h, rope, ops), gate, norm3.weight, norm3.bias, self.eps, quantised)
+        found, places = attn(h, rope, ops, masks)
+        return Attended(
+            ops.pointwise.add_norm(x, found, gate, norm3.weight, norm3.bias, self.eps, quantised), places
+        )
 
     def forward(
         self,
@@ -187,9 +261,9 @@ class Block(nn.Module):
         rope: torch.Tensor,
         text: torch.Tensor,
         image: torch.Tensor,
-        audio: torch.Tensor,
+        speech: Speech,
         ops: Operations,
-        attended: Activation | None = None,
+        attended: Attended | None = None,
     ) -> None:
         """Change x [tokens, dim] in place.
 
@@ -199,15 +273,17 @@ class Block(nn.Module):
         Args:
             time: modulation [1, 6, dim], float32.
             text, image: keys and values, [2, tokens, heads, head_dim].
-            audio: embedded speech, [frames, audio tokens, audio_dim].
+            speech: of one voice embedded, [frames, audio tokens, audio_dim], or of several.
             attended: what ``attend`` has returned for this x, if that is done.
         """
         shift, scale, gate = (self.modulation + time)[:, 3:].unbind(1)
-        cross, speech, (up, down) = self.cross_attn, self.audio_cross_attn, self.ffn.values()
+        cross, hear, (up, down) = self.cross_attn, self.audio_cross_attn, self.ffn.values()
         eps, norm_x, add_norm, count = self.eps, self.norm_x, ops.pointwise.add_norm, len(x)
-        h = self.attend(x, time, rope, ops) if attended is None else attended
-        quantised = speech.quantised_dtype(count, audio, ops)
+        if attended is None:
+            attended = self.attend(x, time, rope, ops, speech.masks if isinstance(speech, Bound) else None)
+        h, places = attended
+        quantised = hear.quantised_dtype(count, speech, ops)
         h = add_norm(x, cross(h, text, image, ops), None, norm_x.weight, norm_x.bias, eps, quantised)
-        h = add_norm(x, speech(h, audio, ops), None, 1 + scale, shift, eps, up.quantised_dtype(count))
+        h = add_norm(x, hear(h, speech, ops, places), None, 1 + scale, shift, eps, up.quantised_dtype(count))
         for part in token_slices(count):  # each has more rows than those few that layers take in floats
             ops.pointwise.add(x[part], down(hidden(up, h[part], down.quantised_dtype(count), ops)), gate)

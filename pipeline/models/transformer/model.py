@@ -23,10 +23,11 @@ import torch.nn.functional as F
 from torch import nn
 
 from ...facts.model_sizes import AUDIO_WINDOW, TransformerConfig
-from ...quantisation.activations import Activation, token_slices
+from ...quantisation.activations import token_slices
 from ...residency.slab import HostWeights
-from .block import IMAGE_LAYERS, TEXT_LAYERS, TEXT_TOKENS, Block, Operations
+from .block import IMAGE_LAYERS, TEXT_LAYERS, TEXT_TOKENS, Attended, Block, Operations
 from .rope import rope_table
+from .speakers import Bound, Speech
 
 FRAMES_PER_LATENT = 4
 
@@ -38,13 +39,13 @@ class Context:
     Attributes:
         text, image: keys and values of all blocks, [blocks, 2, tokens, heads, head_dim]; the text's last key stands
             for its padding.
-        audio: embedded speech [frames, audio tokens, audio_dim]. Its keys and values are made at every step: they
-            take a thousandth of it, and would take gigabytes.
+        speech: embedded, of one voice [frames, audio tokens, audio_dim] or of several. Its keys and values are made at
+            every step: they take a thousandth of it, and would take gigabytes.
     """
 
     text: torch.Tensor
     image: torch.Tensor
-    audio: torch.Tensor
+    speech: Speech
 
 
 class StepCache(Protocol):
@@ -271,16 +272,17 @@ class WanTransformer(nn.Module):
         if operations is None:
             raise RuntimeError("a model without operations only tells names and shapes")
         for index, block in enumerate(blocks):
-            attended: list[Activation | None] = [None] * len(branches)
+            attended: list[Attended | None] = [None] * len(branches)
             if index == 0 and len(branches) > 1:  # they differ from the first cross-attention on
-                first = block.attend(branches[0], modulation, rope, operations)
-                attended = [first.shared() for _ in branches]
+                masks = [context.speech.masks for context in contexts if isinstance(context.speech, Bound)]
+                first, places = block.attend(branches[0], modulation, rope, operations, masks[0] if masks else None)
+                attended = [Attended(first.shared(), places) for _ in branches]
                 first.release()
                 for x in branches[1:]:
                     x.copy_(branches[0])
             for x, context, begun in zip(branches, contexts, attended, strict=True):
                 text, image = context.text[index], context.image[index]
-                block(x, modulation, rope, text, image, context.audio, operations, begun)
+                block(x, modulation, rope, text, image, context.speech, operations, begun)
 
 
 @functools.cache

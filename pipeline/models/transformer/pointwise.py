@@ -1,6 +1,6 @@
 """What a transformer block does between its matrix products: norms, modulation, gates, rotation, GELU.
 
-Two implementations of the same five functions: plain PyTorch, which always works, and fused Triton
+Two implementations of the same six functions: plain PyTorch, which always works, and fused Triton
 kernels for CUDA cards, which read and write each tensor once. Both compute in float32 and round at
 the end; they agree to rounding (the fused ones round less often).
 
@@ -66,6 +66,10 @@ class Pointwise(Protocol):
 
         ``x`` may be overwritten.
         """
+        ...
+
+    def rotate(self, x: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
+        """``rope.rotate`` of x [tokens, heads, head_dim], which may be overwritten."""
         ...
 
     def gelu(self, x: torch.Tensor, quantised: torch.dtype | None = None) -> Activation:
@@ -138,6 +142,11 @@ class PlainPointwise:
             normed = F.rms_norm(x[part], weight.shape, weight, eps)
             x[part] = rotate(normed.unflatten(-1, (heads, -1)), rope[part]).flatten(-2)
         return x.unflatten(-1, (heads, -1))
+
+    def rotate(self, x: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
+        for part in row_slices(len(x), x[0].numel()):
+            x[part] = rotate(x[part], table[part])
+        return x
 
     def gelu(self, x: torch.Tensor, quantised: torch.dtype | None = None) -> Activation:
         return Activation(F.gelu(x, approximate="tanh"))

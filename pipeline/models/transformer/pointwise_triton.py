@@ -57,13 +57,16 @@ def _gelu_quantised_kernel(x_ptr, values_ptr, row_scale_ptr, channels, BLOCK: tl
 
 
 @triton.jit
-def _norm_rotate_kernel(x_ptr, weight_ptr, rope_ptr, out_ptr, dim, head_dim, eps, BLOCK: tl.constexpr):
+def _norm_rotate_kernel(
+    x_ptr, weight_ptr, rope_ptr, out_ptr, dim, head_dim, eps, NORM: tl.constexpr, BLOCK: tl.constexpr
+):  # fmt: skip
     token = tl.program_id(0).to(tl.int64)
     column = tl.arange(0, BLOCK)
     inside = column < dim
     x = tl.load(x_ptr + token * dim + column, mask=inside, other=0.0).to(tl.float32)
-    x *= tl.rsqrt(tl.sum(x * x, axis=0) / dim + eps)
-    x *= tl.load(weight_ptr + column, mask=inside, other=0.0).to(tl.float32)
+    if NORM:
+        x *= tl.rsqrt(tl.sum(x * x, axis=0) / dim + eps)
+        x *= tl.load(weight_ptr + column, mask=inside, other=0.0).to(tl.float32)
     # The table has a cosine and a sine for each pair of channels of a head.
     table = tl.load(rope_ptr + token * head_dim + column % head_dim, mask=inside, other=0.0)
     real, imaginary = tl.split(tl.reshape(x, (BLOCK // 2, 2)))
@@ -125,13 +128,10 @@ class TritonPointwise:
     def norm_rotate(
         self, x: torch.Tensor, weight: torch.Tensor, rope: torch.Tensor, heads: int, eps: float
     ) -> torch.Tensor:
-        tokens, dim = x.shape
-        block = triton.next_power_of_2(dim)
-        # In place: a program's row is in its registers, all of it, before the first of it is written.
-        _norm_rotate_kernel[(tokens,)](
-            x, weight, torch.view_as_real(rope), x, dim, dim // heads, eps, BLOCK=block, num_warps=_warps(block)
-        )
-        return x.unflatten(-1, (heads, -1))
+        return _rotate(x, weight, rope, heads, eps).unflatten(-1, (heads, -1))
+
+    def rotate(self, x: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
+        return _rotate(x.flatten(1), None, table, x.shape[1], 0.0).view_as(x)
 
     def gelu(self, x: torch.Tensor, quantised: torch.dtype | None = None) -> Activation:
         if quantised is None:
@@ -140,6 +140,20 @@ class TritonPointwise:
         block = triton.next_power_of_2(channels)
         _gelu_quantised_kernel[(tokens,)](x, *made, channels, BLOCK=block, num_warps=_warps(block, 16))
         return Activation.of_quantised(made, x.dtype)
+
+
+def _rotate(
+    x: torch.Tensor, weight: torch.Tensor | None, rope: torch.Tensor, heads: int, eps: float
+) -> torch.Tensor:
+    """x [tokens, dim] rotated in place, normed before unless ``weight`` is None."""
+    tokens, dim = x.shape
+    block = triton.next_power_of_2(dim)
+    # In place: a program's row is in its registers, all of it, before the first of it is written.
+    _norm_rotate_kernel[(tokens,)](
+        x, weight, torch.view_as_real(rope), x, dim, dim // heads, eps,
+        NORM=weight is not None, BLOCK=block, num_warps=_warps(block),
+    )  # fmt: skip
+    return x
 
 
 def _norm(
