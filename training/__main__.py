@@ -7,6 +7,7 @@ vae              the VAE                         300 s
 transformer      latents, then the transformer   400 s
 lora             four steps for twenty            150 s
 decoder          the VAE's decoder alone, on the transformer's latents   420 s
+two              the audio weights for two speakers, on top of the transformer's   330 s
 disassemble      the stages' weights again, from the model in assets/, to go on from (no card)
 assemble         the model set in the published file formats (no card)
 measure          figures of the model in assets/, through the engine (long; no card)
@@ -29,7 +30,7 @@ import torch
 from . import speech
 
 STAGES = (
-    *("speech", "speech_encoder", "reader", "vae", "transformer", "lora", "decoder"),
+    *("speech", "speech_encoder", "reader", "vae", "transformer", "lora", "decoder", "two"),
     *("disassemble", "assemble", "measure"),
 )
 
@@ -50,6 +51,7 @@ def main() -> None:
     parser.add_argument("--people", type=int, default=1600, help="most people for the transformer")
     parser.add_argument("--clips", type=int, default=1400, help="clips for the VAE; of speech, for the stage speech")
     parser.add_argument("--batch", type=int, default=24, help="of the transformer")
+    parser.add_argument("--pairs", type=int, default=12, help="pairs of people in a batch of the stage two")
     parser.add_argument("--decoder_batch", type=int, default=2, help="clips of the decoder's steps")
     parser.add_argument("--resume", action="store_true", help="go on from the stage's own weights")
     parser.add_argument("--no_graph", action="store_true", help="no CUDA graphs")
@@ -66,6 +68,7 @@ def main() -> None:
         "transformer": _transformer,
         "lora": _lora,
         "decoder": _decoder,
+        "two": _two,
         "disassemble": _disassemble,
         "assemble": _assemble,
         "measure": _measure,
@@ -107,9 +110,9 @@ def _vae(a: argparse.Namespace) -> None:
 class _Prepared:
     """What transformer and LoRA learn from and are looked at with."""
 
-    def __init__(self, a: argparse.Namespace, keep_frames: bool = False) -> None:
+    def __init__(self, a: argparse.Namespace, keep_frames: bool = False, turns: bool = False) -> None:
         from ..pipeline.evaluation.reader import load_reader
-        from . import frozen, generating, latents, reader, speech_encoder, vae
+        from . import frozen, generating, latents, reader, speech_encoder, two, vae
         from .clips import Drawer
         from .prompts import ASIDE, CALM, SAD, SMILING, SURPRISED
         from .vae_network import Whole
@@ -118,7 +121,7 @@ class _Prepared:
         cuda = device.type == "cuda"
         trained = vae.load(a.out / vae.FILE, device).requires_grad_(False)
         self.whole = Whole(trained, torch.bfloat16 if cuda else torch.float32, fused=cuda)
-        hearing = speech_encoder.load(a.out / speech_encoder.FILE, device)
+        hearing = self.hearing = speech_encoder.load(a.out / speech_encoder.FILE, device)
         if not (a.out / "frozen").is_dir():
             frozen.write(a.out / "frozen")
         reading, sight = frozen.load(a.out / "frozen", device)
@@ -131,10 +134,11 @@ class _Prepared:
             "speech": generating.make_trial(8, new, self.whole, hearing, sight, reading),
             "moods": generating.make_trial(10, new, self.whole, hearing, sight, reading, moods),
         }
+        sounds = two.with_turns(_sounds(a, "train")) if turns else _sounds(a, "train")
         self.data = latents.build(
             a.first,
             a.people,
-            _sounds(a, "train"),
+            sounds,
             self.whole,
             hearing,
             sight,
@@ -207,6 +211,26 @@ def _decoder(a: argparse.Namespace) -> None:
         a.out,
         ready.seconds_left,
         not a.no_graph,
+    )
+
+
+def _two(a: argparse.Namespace) -> None:
+    from . import two
+
+    a.ready = None  # its people take no turns
+    ready = _Prepared(a, turns=True)
+    two.train(
+        ready.data,
+        ready.texts,
+        a.first,
+        a.out,
+        ready.seconds_left,
+        ready.whole,
+        ready.reader,
+        (ready.trials["speech"], ready.hearing),
+        a.pairs,
+        not a.no_graph,
+        not a.no_compile,
     )
 
 

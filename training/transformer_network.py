@@ -16,7 +16,8 @@ import torch.nn.functional as F
 from ..pipeline.facts.model_sizes import AUDIO_WINDOW
 from ..pipeline.models.transformer.block import TransformerConfig
 from ..pipeline.models.transformer.model import FRAMES_PER_LATENT, parameter_shapes
-from ..pipeline.models.transformer.rope import rope_table
+from ..pipeline.models.transformer.rope import THETA, rope_table
+from ..pipeline.models.transformer.speakers import BETWEEN, REST, SPREAD, key_positions
 from .frozen import IMAGE_DIM, TEXT_DIM
 from .speech_encoder import HIDDEN, LAYERS
 
@@ -84,6 +85,24 @@ class Conditions:
     speech: torch.Tensor
 
 
+@dataclass(frozen=True)
+class Pair(Conditions):
+    """Two speakers; ``speech`` is the first one's.
+
+    Attributes:
+        other: the second one's speech.
+        masks: tokens of a frame in each one's region and in neither, [batch, 3, h * w / 4], 1 or 0.
+        bound: 1 where voices are bound to regions, 0 where all hear ``speech`` (``other`` is the same), [batch].
+    """
+
+    other: torch.Tensor
+    masks: torch.Tensor
+    bound: torch.Tensor
+
+
+Whose = tuple[torch.Tensor, torch.Tensor]  # masks and ``bound`` of a ``Pair``
+
+
 class Network:
     """Predicts velocities for batches.
 
@@ -133,9 +152,12 @@ class Network:
         image = self.linear("img_emb.proj.3", F.gelu(self.linear("img_emb.proj.1", image)))
         image = _norm(image.float(), p["img_emb.proj.4.weight"], p["img_emb.proj.4.bias"], 1e-5)
         audio = self._audio(given.speech)
+        whose = None
+        if isinstance(given, Pair):
+            audio, whose = torch.cat([audio, self._audio(given.other)], dim=2), (given.masks, given.bound)
         cos, sin = self._rope((t, h, w), x.device)
         for block in self.blocks:
-            x = self.run_block(block, x, modulation, cos, sin, text, image, audio, config.num_heads, self.dtype)
+            x = self.run_block(block, x, modulation, cos, sin, text, image, audio, config.num_heads, self.dtype, whose)
 
         shift, scale = (p["head.modulation"] + time.unsqueeze(1)).unbind(1)
         x = F.layer_norm(x, (config.dim,), eps=config.eps) * (1 + scale).unsqueeze(1) + shift.unsqueeze(1)
@@ -182,6 +204,29 @@ def _attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
     return out.transpose(1, 2).flatten(2)
 
 
+@torch.no_grad()
+def _places(q: torch.Tensor, k: torch.Tensor, masks: torch.Tensor, bound: torch.Tensor) -> torch.Tensor:
+    """Where tokens belong by the reference map, [batch, tokens], as the engine has it; 0 where nothing is bound."""
+    values = torch.zeros_like(k[:, : masks.shape[2]])
+    values[..., : masks.shape[1]] = masks.mT[:, :, None].to(values.dtype)
+    found = _attend(q, k[:, : masks.shape[2]], values).unflatten(-1, q.shape[2:])[..., : masks.shape[1]]
+    maps = found.float().mean(2).mT / masks.float().sum(2, keepdim=True)
+    least, most = maps.amin(2, keepdim=True), maps.amax(2, keepdim=True)
+    first = BETWEEN * torch.arange(2, device=maps.device)[:, None]
+    own = (maps[:, :2] - least[:, :2]) / (most[:, :2] - least[:, :2] + 1e-8) * SPREAD + first
+    places = torch.cat([own, torch.full_like(maps[:, 2:], REST)], dim=1)
+    return places.gather(1, maps.argmax(1, keepdim=True))[:, 0] * bound[:, None]
+
+
+def _turned(x: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+    """[batch, n, heads, head_dim] rotated by positions [batch, n]."""
+    exponents = torch.arange(0, x.shape[-1], 2, device=x.device).float() / x.shape[-1]
+    angles = places[:, :, None, None] * (1.0 / THETA**exponents)
+    even, odd = x.float().unflatten(-1, (-1, 2)).unbind(-1)
+    cos, sin = angles.cos(), angles.sin()
+    return torch.stack([even * cos - odd * sin, even * sin + odd * cos], dim=-1).flatten(-2).to(x.dtype)
+
+
 def run_block(
     p: Parameters,
     x: torch.Tensor,
@@ -193,6 +238,7 @@ def run_block(
     audio: torch.Tensor,
     heads: int,
     dtype: torch.dtype,
+    whose: Whose | None = None,
 ) -> torch.Tensor:
     """One block on tokens [batch, n, dim] float32; ``p`` has its parameters."""
     dim, eps = x.shape[-1], 1e-6
@@ -212,6 +258,7 @@ def run_block(
     q = rotated(normed("self_attn.norm_q", _linear(p, "self_attn.q", h, dtype)))
     k = rotated(normed("self_attn.norm_k", _linear(p, "self_attn.k", h, dtype)))
     v = split(_linear(p, "self_attn.v", h, dtype))
+    places = None if whose is None else _places(q, k, *whose)
     x = x + _linear(p, "self_attn.o", _attend(q, k, v), dtype) * gate1
 
     h = _norm(x, p["norm3.weight"], p["norm3.bias"], eps)
@@ -224,8 +271,13 @@ def run_block(
 
     h = _norm(x, p["norm_x.weight"], p["norm_x.bias"], eps)
     batch, frames = audio.shape[:2]
-    q = split(_linear(p, "audio_cross_attn.q_linear", h, dtype)).unflatten(1, (frames, -1)).flatten(0, 1)
-    k, v = _linear(p, "audio_cross_attn.kv_linear", audio, dtype).flatten(0, 1).unflatten(-1, (2, heads, -1)).unbind(-3)
+    q = split(_linear(p, "audio_cross_attn.q_linear", h, dtype))
+    k, v = _linear(p, "audio_cross_attn.kv_linear", audio, dtype).unflatten(-1, (2, heads, -1)).unbind(-3)
+    if places is not None and whose is not None:
+        q = _turned(q, places)
+        middles = key_positions(2, k.shape[2] // 2, k.device).repeat(frames)
+        k = _turned(k.flatten(1, 2), middles * whose[1][:, None]).view_as(k)
+    q, k, v = q.unflatten(1, (frames, -1)).flatten(0, 1), k.flatten(0, 1), v.flatten(0, 1)
     out = _attend(q, k, v).unflatten(0, (batch, frames)).flatten(1, 2)
     x = x + _linear(p, "audio_cross_attn.proj", out, dtype)
 

@@ -277,7 +277,11 @@ def _generate(
             ),
         )
     extended = {f"speech.{name}": _extended(spoken[name], case) for name in others}
-    return {"video": video, "speech": _extended(speech, case)} | extended | {f"latents.{k}": x for k, x in enumerate(latents)}
+    return (
+        {"video": video, "speech": _extended(speech, case)}
+        | extended
+        | {f"latents.{k}": x for k, x in enumerate(latents)}
+    )
 
 
 def _extended(speech: torch.Tensor, case: dict[str, object]) -> torch.Tensor:

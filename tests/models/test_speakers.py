@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from infinitetalk.pipeline.models.transformer import block, speakers
 from infinitetalk.pipeline.models.transformer.attention import choose_attention
 from infinitetalk.pipeline.models.transformer.block import Operations
 from infinitetalk.pipeline.models.transformer.blocks import TransformerBlocks
@@ -14,7 +15,6 @@ from infinitetalk.pipeline.models.transformer.loading import load_transformer
 from infinitetalk.pipeline.models.transformer.matrices import StorageRequest, plan_weights
 from infinitetalk.pipeline.models.transformer.model import Context
 from infinitetalk.pipeline.models.transformer.pointwise import choose_pointwise
-from infinitetalk.pipeline.models.transformer import block, speakers
 from infinitetalk.pipeline.models.transformer.speakers import Placed, bound
 from infinitetalk.tests.golden.recipe import random_state, random_tensor, read_golden
 from infinitetalk.tests.golden.speakers import AUDIO

@@ -250,9 +250,7 @@ class Block(nn.Module):
         h = ops.pointwise.norm(x, 1 + scale, shift, self.eps, shared_quantised_dtype(count, attn.q, attn.k, attn.v))
         quantised = self.cross_attn.q.quantised_dtype(count)
         found, places = attn(h, rope, ops, masks)
-        return Attended(
-            ops.pointwise.add_norm(x, found, gate, norm3.weight, norm3.bias, self.eps, quantised), places
-        )
+        return Attended(ops.pointwise.add_norm(x, found, gate, norm3.weight, norm3.bias, self.eps, quantised), places)
 
     def forward(
         self,

@@ -142,9 +142,7 @@ class TritonPointwise:
         return Activation.of_quantised(made, x.dtype)
 
 
-def _rotate(
-    x: torch.Tensor, weight: torch.Tensor | None, rope: torch.Tensor, heads: int, eps: float
-) -> torch.Tensor:
+def _rotate(x: torch.Tensor, weight: torch.Tensor | None, rope: torch.Tensor, heads: int, eps: float) -> torch.Tensor:
     """x [tokens, dim] rotated in place, normed before unless ``weight`` is None."""
     tokens, dim = x.shape
     block = triton.next_power_of_2(dim)
