@@ -28,7 +28,7 @@ from ..pipeline.facts.model_sizes import WAN_14B as REAL
 from ..pipeline.media.reference import open_reference
 from ..pipeline.media.writer import VideoWriter
 from ..pipeline.models.image_encoder import ImageEncoder
-from ..pipeline.models.speech_encoder import features_from_tensor
+from ..pipeline.models.speech_features import features_from_tensor
 from ..pipeline.models.transformer.blocks import TransformerBlocks
 from ..pipeline.models.transformer.model import Context, WanTransformer
 from ..pipeline.models.vae.model import WanVAE

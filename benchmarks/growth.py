@@ -21,7 +21,7 @@ import psutil
 import torch
 
 from ..pipeline.media.reference import open_reference
-from ..pipeline.models.speech_encoder import features_from_tensor
+from ..pipeline.models.speech_features import features_from_tensor
 from ..pipeline.models.transformer.blocks import TransformerBlocks
 from ..pipeline.models.transformer.model import Context, WanTransformer
 from ..pipeline.planning.windows import latent_frames, tokens_per_window, window_plan

@@ -35,7 +35,7 @@ from ..pipeline.media.fragments import VideoFormat
 from ..pipeline.media.reference import open_reference
 from ..pipeline.media.writer import VideoWriter
 from ..pipeline.models.image_encoder import ImageEncoder, load_image_encoder
-from ..pipeline.models.speech_encoder import features_from_tensor
+from ..pipeline.models.speech_features import features_from_tensor
 from ..pipeline.models.transformer.block import Operations
 from ..pipeline.models.transformer.blocks import TransformerBlocks
 from ..pipeline.models.transformer.files import weight_dtype

@@ -13,7 +13,8 @@ import torch
 
 from ..media.audio import Audio, Sound, frame_count, open_audio
 from ..media.speech import speech_for_model
-from .speech_encoder import SpeechEncoder, SpeechFeatures
+from .speech_encoder import SpeechEncoder
+from .speech_features import SpeechFeatures
 
 
 @dataclass(frozen=True, eq=False)

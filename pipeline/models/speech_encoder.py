@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,14 +29,13 @@ from ..facts.json_text import read_json
 from ..facts.packs import UPSTREAM, PackFacts
 from ..media.audio import FPS, SAMPLE_RATE, frame_count
 from ..residency.slab import HostWeights
+from .speech_features import SpeechFeatures, late_count, late_frames
 
 if TYPE_CHECKING:  # seconds to import, and not needed where nothing is loaded
     from transformers import Wav2Vec2Config, Wav2Vec2Model
 
 WHAT = "wav2vec2 (--wav2vec_dir)"
 DOWNLOAD = downloads.SPEECH_ENCODER
-WINDOW = 5
-CACHED_CHUNKS = 3
 SILENCE_SECONDS = 8
 PIECE = 60 * SAMPLE_RATE  # samples at a time, while their statistics are taken
 NORM_PIECE = 1 << 15  # outputs of the first convolution at a time, while its statistics are taken
@@ -70,75 +68,6 @@ class _Clip:
 
     def samples(self, start: int = 0, stop: int | None = None) -> Tensor:
         return torch.from_numpy(np.asarray((self.speech[start:stop] - self.mean) / self.deviation, np.float32))
-
-
-class SpeechFeatures:
-    """Features of a clip frame by frame, encoded where they are asked for; then of silence."""
-
-    def __init__(
-        self,
-        num_frames: int,
-        stored: int,
-        chunk_frames: int,
-        chunk: Callable[[int], Tensor],
-        silence: Callable[[], Tensor],
-        repeats_first: bool = False,
-    ) -> None:
-        self.num_frames = num_frames
-        self._stored = stored
-        self._chunk_frames = chunk_frames
-        self._chunk = functools.lru_cache(maxsize=CACHED_CHUNKS)(chunk)
-        self._silence = silence
-        self._repeats_first = repeats_first
-
-    def windows(self, start: int, stop: int) -> Tensor:
-        """What the video frames ``start`` to ``stop - 1`` hear: their own features and two frames on either side.
-
-        Frames before the first repeat it; frames past the end are silence, or, for ComfyUI's own nodes, the first frame
-        if the end is among these, and else the last.
-
-        Returns:
-            float32 [stop - start, 5, layers, channels] on the CPU.
-        """
-        reach = WINDOW // 2
-        first = max(start - reach, 0)
-        frames = torch.stack([self._frame(self._heard(index, stop)) for index in range(first, stop + reach)])
-        rows = torch.arange(start, stop)[:, None] + torch.arange(-reach, reach + 1)
-        return frames[(rows - first).clamp(min=0)]
-
-    def holding_last(self) -> SpeechFeatures:
-        """The same, with its last frame instead of silence past its end."""
-        last = self._stored - 1
-        return SpeechFeatures(
-            self.num_frames, self._stored, self._chunk_frames, self._chunk, lambda: self._frame(last)[None]
-        )
-
-    def _heard(self, index: int, stop: int) -> int:
-        if not self._repeats_first or index < self._stored:
-            return index
-        return 0 if stop > self._stored else self._stored - 1
-
-    def _frame(self, index: int) -> Tensor:
-        if index < self._stored:
-            chunk, row = divmod(index, self._chunk_frames)
-            return self._chunk(chunk)[row]
-        silence = self._silence()
-        return silence[min(index - self._stored, len(silence) - 1)]
-
-
-def features_from_tensor(frames: Tensor, silence: Tensor | None, num_frames: int | None = None) -> SpeechFeatures:
-    """Features that exist already.
-
-    Args:
-        frames: [n, layers, channels].
-        silence: [m, layers, channels], used after the last of ``frames`` (its own last one repeats);
-            None repeats the last of ``frames``.
-        num_frames: length of the clip where ``frames`` goes on beyond it; default n.
-    """
-    frames = frames.to("cpu", torch.float32)
-    tail = frames[-1:] if silence is None else silence.to("cpu", torch.float32)
-    length = len(frames)
-    return SpeechFeatures(length if num_frames is None else num_frames, length, length, lambda _: frames, lambda: tail)
 
 
 class SpeechEncoder:
@@ -190,9 +119,9 @@ class SpeechEncoder:
         late, size = pack.late_features, self.chunking
         clip = self._clip(speech, self.model.config.do_stable_layer_norm if late else self.normalise)
         if late:
-            count = max(int(self._num_features(clip) / (2.0 * FPS) * FPS), 1)
+            count = late_count(self._num_features(clip))
         if count <= size.whole:
-            frames = self._encode_late(clip, count) if late else self._encode_whole(clip, count)
+            frames = self._encode_late(clip) if late else self._encode_whole(clip, count)
             return SpeechFeatures(count, count, count, lambda _: frames, lambda: self._silence, late)
         way = self._encode_late_chunk if late else self._encode_chunk
         encode = functools.partial(way, clip, count, self._norm_statistics(clip))
@@ -235,11 +164,10 @@ class SpeechEncoder:
         frames = self._transform(torch.lerp(features[..., at], features[..., at + 1], weight))
         return frames[first - start : last - start].clone()
 
-    def _encode_late(self, clip: _Clip, count: int) -> Tensor:
-        """[count, layers, channels], interpolated behind the last layer."""
-        states = self._transform(self._convolve(clip, 0, self._num_features(clip), self._norm_statistics(clip)))
-        frames = F.interpolate(states.permute(1, 2, 0), size=count, mode="linear", align_corners=True)
-        return frames.permute(2, 0, 1).contiguous()
+    def _encode_late(self, clip: _Clip) -> Tensor:
+        """[frames, layers, channels], interpolated behind the last layer."""
+        features = self._convolve(clip, 0, self._num_features(clip), self._norm_statistics(clip))
+        return late_frames(self._transform(features))
 
     def _encode_late_chunk(self, clip: _Clip, count: int, statistics: _Statistics, index: int) -> Tensor:
         """The same of a chunk; see ``_encode_chunk``."""

@@ -13,7 +13,8 @@ import torch
 from ..facts.packs import PACKS
 from ..models.image_encoder import ImageEncoder, load_image_encoder
 from ..models.speech import EncodedSpeech
-from ..models.speech_encoder import SpeechEncoder, SpeechFeatures, load_speech_encoder
+from ..models.speech_encoder import SpeechEncoder, load_speech_encoder
+from ..models.speech_features import SpeechFeatures
 from ..models.text.cache import default_cache_dir, encode_prompts
 from ..models.text.encoder import TextEncoder, load_text_encoder
 from ..models.transformer.blocks import TransformerBlocks

@@ -23,7 +23,7 @@ from ..media.crop import resize_and_crop
 from ..media.reference import Reference
 from ..media.resize import before_fit, resized
 from ..models.image_encoder import ImageEncoder
-from ..models.speech_encoder import SpeechFeatures
+from ..models.speech_features import SpeechFeatures
 from ..models.transformer.blocks import TransformerBlocks
 from ..models.transformer.model import Context, WanTransformer
 from ..models.vae.model import WanVAE

@@ -45,7 +45,8 @@ CASES = (
 
 def make(core: Path, out: Path) -> None:
     """Write core_samplers.safetensors."""
-    samplers = _samplers(core)
+    import_core(core)
+    samplers = importlib.import_module("comfy.samplers")
     tensors: dict[str, torch.Tensor] = {}
     for case in CASES:
         for part, tensor in _walked(samplers, *case).items():
@@ -112,11 +113,11 @@ def _sampling(shift: int) -> torch.nn.Module:
     return sampling
 
 
-def _samplers(core: Path) -> types.ModuleType:
+def import_core(core: Path) -> None:
+    """Make a ComfyUI's modules importable, on the CPU."""
     sys.path.insert(0, str(core))
     importlib.import_module("comfy.options")
     importlib.import_module("comfy.cli_args").args.cpu = True
-    return importlib.import_module("comfy.samplers")
 
 
 def main() -> None:

@@ -1,61 +1,40 @@
 """Whole videos of three windows against upstream's own pipeline, noise and speech features injected."""
 
-import json
-
 import pytest
 import torch
 from infinitetalk.pipeline.checkpoints.lookup import find_text_files
 from infinitetalk.pipeline.facts.buckets import BUCKETS
 from infinitetalk.pipeline.media.colour import match_colour
 from infinitetalk.pipeline.media.reference import open_reference
-from infinitetalk.pipeline.models.image_encoder import load_image_encoder
-from infinitetalk.pipeline.models.speech_encoder import features_from_tensor
+from infinitetalk.pipeline.models.speech_features import features_from_tensor
 from infinitetalk.pipeline.models.text.encoder import load_text_encoder
-from infinitetalk.pipeline.models.transformer.attention import choose_attention
-from infinitetalk.pipeline.models.transformer.block import Operations
-from infinitetalk.pipeline.models.transformer.blocks import TransformerBlocks
-from infinitetalk.pipeline.models.transformer.files import open_transformer
-from infinitetalk.pipeline.models.transformer.loading import load_transformer
-from infinitetalk.pipeline.models.transformer.matrices import StorageRequest, plan_weights
-from infinitetalk.pipeline.models.transformer.pointwise import choose_pointwise
-from infinitetalk.pipeline.models.vae.model import load_vae
 from infinitetalk.pipeline.planning.windows import window_plan
 from infinitetalk.pipeline.run import streaming, windows
-from infinitetalk.pipeline.run.streaming import Inputs, Models, Streamer
+from infinitetalk.pipeline.run.streaming import Inputs, Streamer
 from infinitetalk.pipeline.settings.definition import Settings
 from infinitetalk.pipeline.settings.validation import resolve
 from infinitetalk.tests.golden import streaming as golden
 from infinitetalk.tests.golden.recipe import random_tensor, read_golden
 from infinitetalk.tests.support.places import DATA
+from infinitetalk.tests.support.small_models import CPU, DESCRIPTION, small_models
 
 pytestmark = pytest.mark.whole
 
-DESCRIPTION = json.loads((DATA / "streaming.json").read_text(encoding="utf-8"))
 CASES = DESCRIPTION["cases"]
-CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("checkpoint")
-    golden.write_checkpoint(folder, DESCRIPTION["config"], DESCRIPTION["shapes"])
-    return folder
+    return tmp_path_factory.mktemp("checkpoint")
 
 
 @pytest.fixture(scope="module")
 def models(folder):
-    blocks = TransformerBlocks(CPU, resident=99)
-    tensors = open_transformer(folder, folder / "InfiniteTalk" / "infinitetalk.safetensors")
-    operations = Operations(choose_attention("sdpa", CPU, torch.float32), choose_pointwise("plain", CPU))
-    transformer = load_transformer(
-        plan_weights(tensors, StorageRequest(torch.float32), operations.matmuls), operations, blocks
-    )
-    clip = load_image_encoder(folder / "models_clip_open-clip-xlm-roberta-large-vit-huge-14.pth", CPU, torch.float32)
-    return Models(transformer, blocks, clip, load_vae(folder / "Wan2.1_VAE.pth"), CPU)
+    return small_models(folder)
 
 
 @pytest.fixture(scope="module")
-def prompts(folder):
+def prompts(folder, models):
     path = folder / "models_t5_umt5-xxl-enc-bf16.pth"
     encoder = load_text_encoder(find_text_files(path, None, folder), CPU, torch.float32)
     return encoder.encode([golden.PROMPT, golden.NEGATIVE_PROMPT])
