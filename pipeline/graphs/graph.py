@@ -18,7 +18,7 @@ from pathlib import Path
 from ..errors import InputError, in_short
 from ..facts.json_text import read_json
 
-MOST_NODES = 10_000  # many times what people's graphs have
+MOST_NODES, MOST_LINKS = 10_000, 100_000  # many times what people's graphs have
 BYPASSED, MUTED = "bypassed", "muted"
 
 # kinds whose only output is the value of their first widget: the frontend's, core's, KJNodes', and of two small packs
@@ -153,6 +153,7 @@ def from_prompt(prompt: dict[str, dict[str, object]], name: str = "the graph") -
         InputError: an entry is no node, or links run in a circle.
     """
     nodes: dict[str, Node] = {}
+    most = MOST_LINKS
     for identity, entry in prompt.items():
         kind, inputs = entry.get("class_type"), entry.get("inputs", {})
         if len(nodes) >= MOST_NODES:
@@ -163,6 +164,9 @@ def from_prompt(prompt: dict[str, dict[str, object]], name: str = "the graph") -
         for key, value in inputs.items():
             if _is_link(value):
                 links[key] = Origin(value[0], _slot(value[1], f"{name}: node {identity}: its input {key}"))
+        most -= len(links)
+        if most < 0:
+            raise too_large(name, MOST_LINKS, "links")
         values = {key: _unwrapped(value) for key, value in inputs.items() if key not in links}
         about = entry.get("_meta")
         title = about.get("title") if isinstance(about, dict) else None
@@ -170,9 +174,9 @@ def from_prompt(prompt: dict[str, dict[str, object]], name: str = "the graph") -
     return _checked(Graph(nodes, name=name))
 
 
-def too_large(name: str) -> InputError:
-    """More than MOST_NODES nodes, counted with every subgraph in the place of its node."""
-    return InputError(f"{name} has more than {MOST_NODES} nodes; export the part that makes the video.")
+def too_large(name: str, most: int = MOST_NODES, what: str = "nodes") -> InputError:
+    """More than so many nodes or links, counted with every subgraph in the place of its node."""
+    return InputError(f"{name} has more than {most} {what}; export the part that makes the video.")
 
 
 def _is_link(value: object) -> bool:
@@ -197,7 +201,9 @@ def _unwrapped(value: object) -> object:
 
 
 def _checked(graph: Graph) -> Graph:
-    """The same graph; its links do not run in a circle."""
+    """The same graph; its links are no more than people's graphs have, and do not run in a circle."""
+    if sum(len(node.links) for node in graph.nodes.values()) > MOST_LINKS:
+        raise too_large(graph.name, MOST_LINKS, "links")
     ways = {node.id: [origin.node for origin in node.links.values()] for node in graph.nodes.values()}
     try:
         TopologicalSorter(ways).prepare()

@@ -1,24 +1,19 @@
 """Graphs that were made to be heavy end in a sentence after bounded work."""
 
+import contextlib
 import json
 
 import pytest
 from infinitetalk.pipeline.errors import InputError
 from infinitetalk.pipeline.graphs import workflow_file
+from infinitetalk.pipeline.graphs.foreign.prompts import core_prompt, queued_prompt, wrapper_prompt
 from infinitetalk.pipeline.graphs.graph import MOST_NODES, after, before, from_prompt, graph_of
 from infinitetalk.pipeline.graphs.native import reader as native
-from infinitetalk.tests.support.graph_parts import node, sink, source, workflow
+from infinitetalk.tests.support import hostile_graphs
+from infinitetalk.tests.support.graph_parts import sink, source, workflow
+from infinitetalk.tests.support.hostile_graphs import dense, many, nested, reroutes, windows
 
 sources = native._sources
-
-
-def nested(definitions, each):
-    """``definitions`` subgraphs that each hold ``each`` of the next."""
-    subgraphs = [
-        {"id": f"g{n}", "name": f"g{n}", "links": [], "nodes": [node(i, f"g{n + 1}") for i in range(each)]}
-        for n in range(definitions)
-    ]
-    return {**workflow([node(1, "g0")], []), "definitions": {"subgraphs": subgraphs}}
 
 
 def test_subgraphs_that_double_twenty_times(monkeypatch):
@@ -36,19 +31,14 @@ def test_three_thousand_subgraphs_in_each_other():
 
 
 def test_five_thousand_reroutes():
-    reroutes = [node(n, "Reroute", [("", "*", n)], ["*"]) for n in range(10, 5010)]
-    links = [[n, n - 1 if n > 10 else 1, 0, n, 0, "*"] for n in range(10, 5010)]
-    data = workflow([source(), *reroutes, sink(5010)], [*links, [5010, 5009, 0, 9, 0, "*"]])
     with pytest.raises(InputError, match=r"node \d+ \(Reroute\) passes more than 200 nodes that only pass it on"):
-        graph_of(data, "graph")
+        graph_of(reroutes(5000), "graph")
 
 
 @pytest.mark.parametrize("slot", ["NaN", "-5", "Infinity", "0.5", "-Infinity"])
 def test_outputs_that_no_node_has(slot):
-    link = json.loads(f'["1", {slot}]')
-    prompt = {"1": {"class_type": "A", "inputs": {}}, "2": {"class_type": "B", "inputs": {"x": link}}}
     with pytest.raises(InputError, match="graph: node 2: its input x is linked to output .*; no node has that"):
-        from_prompt(prompt, "graph")
+        from_prompt(hostile_graphs.slot(slot), "graph")
     data = workflow([source(), sink(3)], [[3, 1, json.loads(slot), 9, 0, "*"]])
     with pytest.raises(InputError, match="which no node has|an entry of links is no link"):
         graph_of(data, "graph")
@@ -56,7 +46,7 @@ def test_outputs_that_no_node_has(slot):
 
 def test_a_prompt_of_too_many_nodes():
     with pytest.raises(InputError, match=f"graph has more than {MOST_NODES} nodes"):
-        from_prompt({str(n): {"class_type": "A", "inputs": {}} for n in range(MOST_NODES + 1)}, "graph")
+        from_prompt(many(MOST_NODES + 1), "graph")
 
 
 def test_walks_look_at_each_node_once():
@@ -70,15 +60,24 @@ def test_walks_look_at_each_node_once():
 
 def test_a_chain_of_windows_is_walked_once(monkeypatch):
     """Each window takes the frames of all before it: looked at again and again, they would be looked at n^3 times."""
-    graph, last = {}, None
-    for n in range(100):
-        frames = {} if last is None else {"previous_frames": [f"b{n - 1}", 0]}
-        graph[f"w{n}"] = {"class_type": "WanInfiniteTalkToVideo", "inputs": frames}
-        joined = {"images": [f"w{n}", 3]} if last is None else {"images": [f"w{n}", 3], "more": [f"b{n - 1}", 0]}
-        graph[f"b{n}"] = {"class_type": "ImageBatch", "inputs": joined}
-        last = n
-    read, steps = from_prompt(graph, "graph"), []
+    read, steps = from_prompt(windows(100), "graph"), []
     monkeypatch.setattr(native, "_sources", lambda *args: steps.append(1) or sources(*args))
     assert [window.id for window in native._chain(read, read.nodes["w99"])] == [f"w{n}" for n in range(100)]
     assert len(steps) <= 100 * 100 * 2
     assert native.earlier_windows(read) == {f"w{n}" for n in range(99)}
+
+
+def test_a_prompt_of_too_many_links():
+    with pytest.raises(InputError, match="graph has more than 100000 links"):
+        from_prompt(dense(1100, 101), "graph")
+
+
+@pytest.mark.parametrize("text", ["(", "/*", "(:1", "{", "(x\n(", "\\(", "(" * 50 + "x:1.0)"])
+def test_prompts_are_read_in_time_that_grows_with_them(text):
+    """What looked ahead from every parenthesis took hours; no assertion here, but this would not end."""
+    prompt = text * (100_000 // len(text))
+    for read in (queued_prompt, wrapper_prompt, core_prompt):
+        with contextlib.suppress(InputError):
+            read(prompt)
+        with pytest.raises(InputError, match="its prompt has .* characters"):
+            read(prompt + " " * 100_000)

@@ -15,9 +15,11 @@ _DEEPEST = 100  # parentheses in each other
 _STEP = 1.1  # what a pair of parentheses multiplies a weight by
 _ESCAPED = {r"\(": "\0\2", r"\)": "\0\1"}
 _EMBEDDING = re.compile(r"(^|\s)embedding:\S")
-_COMMENT = re.compile(r"/\*[\s\S]*?\*/|//[^\n\r\u2028\u2029]*")
+_LONGEST = 100_000  # characters; the text encoder reads 512 tokens
+_COMMENT = re.compile(r"/\*|//[^\n\r\u2028\u2029]*")
 _TOKEN = re.compile(r"\\.?|[{}|]|[^\\{}|]+", re.DOTALL)
 _WRAPPED = re.compile(r"\((.*?):([\d.]+)\)")
+_WRAPPED_END = re.compile(r":[\d.]+\)")
 
 PLAIN = r"write \( and \) for parentheses that are to be read as they are, or take them out"
 
@@ -30,6 +32,7 @@ def core_prompt(prompt: str) -> str:
     Raises:
         InputError: a word counts otherwise than once, or is an embedding.
     """
+    short_enough(prompt)
     for escape, mark in _ESCAPED.items():
         prompt = prompt.replace(escape, mark)
     if _EMBEDDING.search(prompt):
@@ -99,7 +102,13 @@ def wrapper_prompt(prompt: str) -> str:
     Raises:
         InputError: it has such a weight other than 1.
     """
-    for found in _WRAPPED.finditer(prompt):
+    return "\n".join(_wrapper_line(line) for line in short_enough(prompt).split("\n")).strip()
+
+
+def _wrapper_line(line: str) -> str:
+    end = max((found.end() for found in _WRAPPED_END.finditer(line)), default=0)
+    head, tail = line[:end], line[end:]  # after it every parenthesis would be followed to the end in vain
+    for found in _WRAPPED.finditer(head):
         try:
             weight = float(found[2])
         except ValueError:
@@ -109,7 +118,34 @@ def wrapper_prompt(prompt: str) -> str:
                 f"its prompt has weights, which have no equivalent here: {found[0][:40]!r}; take the parentheses and "
                 "the number out"
             )
-    return _WRAPPED.sub(lambda found: found[1], prompt).strip()
+    return _WRAPPED.sub(lambda found: found[1], head) + tail
+
+
+def short_enough(prompt: str) -> str:
+    """The prompt.
+
+    Raises:
+        InputError: it is too long to be one.
+    """
+    if len(prompt) > _LONGEST:
+        raise InputError(f"its prompt has {len(prompt)} characters; the text encoder reads some 2,500: shorten it")
+    return prompt
+
+
+def _without_comments(prompt: str) -> str:
+    """Without ``// ...`` to the end of a line and ``/* ... */``; one that is not closed is none."""
+    kept, at, closed = [], 0, True
+    while (found := _COMMENT.search(prompt, at)) is not None:
+        kept.append(prompt[at : found.start()])
+        at = found.end()
+        if found[0] == "/*":
+            end = prompt.find("*/", at) if closed else -1
+            closed = end >= 0
+            if closed:
+                at = end + 2
+            else:
+                kept.append("/*")
+    return "".join([*kept, prompt[at:]])
 
 
 def queued_prompt(prompt: str) -> str:
@@ -118,7 +154,7 @@ def queued_prompt(prompt: str) -> str:
     Raises:
         InputError: there is something to choose from, which the page does anew for every run.
     """
-    prompt = _COMMENT.sub("", prompt)
+    prompt = _without_comments(short_enough(prompt))
     out, level = [], 0
     for token in _TOKEN.findall(prompt):
         if token == "{":

@@ -87,7 +87,7 @@ def _chain(graph: Graph, last: Node) -> list[Node]:
         if len(windows) > _MOST_WINDOWS or len(earlier) > _MOST_WINDOWS:
             raise refusal(graph, last, f"has more than {_MOST_WINDOWS} windows before it; give a shorter chain")
         if len(earlier) > 1:  # frames of several windows together: the one that all others are behind
-            behind = {name for node in earlier for name in before(graph, *_sources(graph, node))}
+            behind = before(graph, *(source for node in earlier for source in _sources(graph, node)))
             earlier = [node for node in earlier if node.id not in behind]
         if len(earlier) != 1:
             raise refusal(graph, windows[0], f"previous_frames comes from {previous}, which no window is behind")
