@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from ..facts.resizing import ResizeStep
+from ..facts.resizing import PADS, ResizeStep
 
 
 def resized(image: Image.Image, steps: tuple[ResizeStep, ...], size: tuple[int, int]) -> Tensor:
@@ -36,8 +36,39 @@ def _stepped(image: Image.Image, steps: tuple[ResizeStep, ...], size: tuple[int,
     pixels = torch.from_numpy(np.array(image.convert("RGB")).astype(np.float32) / 255).permute(2, 0, 1)
     for step in steps:
         target = step.size or size
-        pixels = _scaled(_cut(pixels, step, target), target, step.method)
+        if step.fit in PADS:
+            pixels = _padded(pixels, step, target)
+        else:
+            pixels = _scaled(_cut(pixels, step, target), target, step.method)
     return pixels
+
+
+def _padded(pixels: Tensor, step: ResizeStep, target: tuple[int, int]) -> Tensor:
+    """As large as fits into a box, with bars where it does not reach the sides."""
+    old_height, old_width = pixels.shape[1:]
+    ratio = min(target[1] / old_width, target[0] / old_height)
+    width, height = round(old_width * ratio), round(old_height * ratio)
+    free_x, free_y, multiple = target[1] - width, target[0] - height, step.multiple
+    left = {"left": 0, "right": free_x}.get(step.position, free_x // 2)
+    top = {"top": 0, "bottom": free_y}.get(step.position, free_y // 2)
+    shown = _scaled(pixels, (height - height % multiple, width - width % multiple), step.method)
+    if free_x <= 0 and free_y <= 0:
+        return shown
+    shown_height, shown_width = shown.shape[1:]
+    size = [-(-side // multiple) * multiple for side in (shown_height + free_y, shown_width + free_x)]
+    right, bottom = left + shown_width, top + shown_height
+    if step.fit == "pad_edge_pixel":
+        bars = left, size[1] - right, top, size[0] - bottom
+        return F.pad(shown[None], bars, mode="replicate")[0]
+    colour = torch.tensor(step.colour, dtype=torch.float32) / 255
+    padded = colour[:, None, None].repeat(1, *size)
+    if step.fit == "pad_edge":
+        padded[:, :top] = shown[:, 0].mean(dim=1)[:, None, None]
+        padded[:, bottom:] = shown[:, -1].mean(dim=1)[:, None, None]
+        padded[:, :, :left] = shown[:, :, 0].mean(dim=1)[:, None, None]
+        padded[:, :, right:] = shown[:, :, -1].mean(dim=1)[:, None, None]
+    padded[:, top:bottom, left:right] = shown
+    return padded
 
 
 def _cut(pixels: Tensor, step: ResizeStep, target: tuple[int, int]) -> Tensor:

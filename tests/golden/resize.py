@@ -16,11 +16,13 @@ import numpy as np
 import torch
 from PIL import Image
 
+from ...pipeline.facts.resizing import resize_steps
 from .recipe import reference_frames, write_golden
 
 PICTURES = ((301, 433), (250, 120))  # height, width
 SIZE = (96, 160)
 CROPPED = ("lanczos,crop", "bilinear,crop,left", "area,crop,bottom", "bicubic,crop,top", "nearest-exact,crop,right")
+PADDED = ("lanczos,pad,#ff8000,/16", "bilinear,pad_edge,top,/7", "lanczos,pad_edge,/2", "area,pad_edge_pixel,right")
 SCALED = ("lanczos,stretch", "bicubic,stretch", "bilinear,middle", "area,middle")
 CLIP_SIDE = 56
 
@@ -40,11 +42,15 @@ def make(upstream: Path, out: Path) -> None:
     _define(upstream / "comfy" / "clip_vision.py", ("clip_preprocess",), core)
     _define(
         next((upstream / "custom_nodes").glob("*/nodes/image_nodes.py")),
-        ("ImageResizeKJv2",),
+        ("ImageResizeKJv2", "ImagePadKJ"),
         names := core
         | {"math": math, "logging": logging, "F": torch.nn.functional, "PromptServer": None, "MAX_RESOLUTION": 16384}
         | {"model_management": types.SimpleNamespace(throw_exception_if_processing_interrupted=lambda: None)},
     )
+    names["common_upscale"] = core["common_upscale"]
+    utility = {"List": list, "np": np}
+    _define(next((upstream / "custom_nodes").glob("*/utility/utility.py")), ("string_to_color",), utility)
+    names["string_to_color"] = utility["string_to_color"]
     tensors, (height, width) = {}, SIZE
     for size in PICTURES:
         pixels = torch.from_numpy(np.array(picture(size)).astype(np.float32) / 255)[None]
@@ -52,6 +58,13 @@ def make(upstream: Path, out: Path) -> None:
             method, _, position, *_ = [*text.split(","), "center"]
             node = names["ImageResizeKJv2"]()
             made = node.resize(pixels, width, height, "crop", method, 16, "0, 0, 0", position, None, "cpu")[0]
+            tensors[f"{text} {size}"] = thinned(made[0].permute(2, 0, 1) * 2 - 1)
+        for text in PADDED:
+            (step,) = resize_steps((text,))
+            node, colour = names["ImageResizeKJv2"](), ", ".join(map(str, step.colour))
+            made = node.resize(
+                pixels, width, height, step.fit, step.method, step.multiple, colour, step.position, None, "cpu"
+            )[0]
             tensors[f"{text} {size}"] = thinned(made[0].permute(2, 0, 1) * 2 - 1)
         for text in SCALED:
             method, fit = text.split(",")

@@ -77,7 +77,7 @@ def api():
         ),
         ("WanVideoClipVisionEncode", {"strength_1": 0.5}, "strength_1 has no equivalent here; set it to 1"),
         ("WanVideoClipVisionEncode", {"negative_image": ["133", 0]}, "negative_image has no equivalent here"),
-        ("ImageResizeKJv2", {"keep_proportion": "pad"}, "pad puts bars around the picture"),
+        ("ImageResizeKJv2", {"keep_proportion": "pillarbox_blur"}, "pillarbox_blur puts bars around the"),
         ("MultiTalkWav2VecEmbeds", {"audio_2": ["125", 0]}, "audio_2 is linked, but there is one speaker here"),
         (
             "MultiTalkWav2VecEmbeds",

@@ -55,6 +55,9 @@ KJ = [
     ({"width": 480, "height": 832}, "480x832", "480x832"),  # a crop to 9:16 stays 9:16
     ({"width": 850, "height": 478, "divisible_by": 32}, "832x448", "832x448"),
     ({"keep_proportion": "stretch", "width": 640, "height": 0}, "640x1500", None),
+    ({"keep_proportion": "pad", "width": 640, "height": 640}, "640x640", "640x640"),
+    ({"keep_proportion": "pad_edge", "width": 639, "height": 640}, "638x640", "infinitetalk-480"),
+    ({"keep_proportion": "pad", "width": 400, "height": 600, "divisible_by": 32}, "384x576", None),
     ({"keep_proportion": "total_pixels", "width": 960, "height": 960}, "782x1174", "infinitetalk-720"),
     ({"keep_proportion": "total_pixels", "width": 832, "height": 480}, "514x772", "infinitetalk-480"),
     ({"keep_proportion": "total_pixels", "width": 300, "height": 300}, "244x366", None),
@@ -130,3 +133,20 @@ def test_the_custom_size_of_a_video(api):
     changed(api, "VHS_LoadVideo", custom_height=0)
     with pytest.raises(InputError, match=r"follow from the size of x.mp4, which is not found here"):
         export(api)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "step"),
+    [
+        ({"keep_proportion": "pad_edge", "crop_position": "top"}, "lanczos,pad_edge,top,/2,640x640"),
+        ({"keep_proportion": "pad", "pad_color": "255, 128, 0"}, "lanczos,pad,#ff8000,/2,640x640"),
+        ({"keep_proportion": "pad", "pad_color": "1.0, 0.5, 0", "divisible_by": 1}, "lanczos,pad,#ff7f00,640x640"),
+        ({"keep_proportion": "pad", "pad_color": "orange"}, "lanczos,pad,#ffa500,/2,640x640"),
+        ({"keep_proportion": "pad", "pad_color": "no colour"}, None),
+    ],
+)
+def test_bars_around_the_picture_are_a_step(api, inputs, step):
+    resized(api, width=640, height=640, upscale_method="lanczos", **inputs)
+    exported = export(api)
+    assert exported.settings.resize == ((step,) if step else None)
+    assert any("how the picture is resized" in near for near in exported.take.near) == (step is None)

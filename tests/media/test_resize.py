@@ -4,10 +4,10 @@ import pytest
 import torch
 from infinitetalk.pipeline.errors import InputError
 from infinitetalk.pipeline.facts.resizing import FITS, METHODS, POSITIONS, ResizeStep, resize_steps
-from infinitetalk.pipeline.media.resize import resized
+from infinitetalk.pipeline.media.resize import before_fit, resized
 from infinitetalk.pipeline.models.image_encoder import _as_comfyui
 from infinitetalk.tests.golden.recipe import read_golden
-from infinitetalk.tests.golden.resize import CLIP_SIDE, CROPPED, PICTURES, SCALED, SIZE, picture, thinned
+from infinitetalk.tests.golden.resize import CLIP_SIDE, CROPPED, PADDED, PICTURES, SCALED, SIZE, picture, thinned
 from infinitetalk.tests.support.places import DATA
 
 GOLDEN, _ = read_golden(DATA / "resize.safetensors")
@@ -19,6 +19,15 @@ def test_a_step_is_the_nodes(text, size):
     found = resized(picture(size), resize_steps((text,)), SIZE)
     assert found.shape == (3, *SIZE)
     torch.testing.assert_close(thinned(found), GOLDEN[f"{text} {size}"], rtol=0, atol=2e-6)
+
+
+@pytest.mark.parametrize("size", PICTURES)
+@pytest.mark.parametrize("text", PADDED)
+def test_bars_are_the_nodes(text, size):
+    found = before_fit(picture(size), resize_steps((text, "lanczos,stretch")), SIZE)
+    expected = GOLDEN[f"{text} {size}"]
+    assert thinned(found).shape == expected.shape
+    torch.testing.assert_close(thinned(found), expected, rtol=0, atol=2e-6)
 
 
 def test_steps_follow_each_other_and_the_last_size_is_the_videos():
@@ -47,7 +56,18 @@ def test_a_step_is_read_as_it_is_written(step):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "lanczos", "lanczos,pad", "sinc,crop", "lanczos,crop,middle", "area,crop,0x5", "area,crop,top,5x99999"]
+    "text",
+    [
+        "",
+        "lanczos",
+        "lanczos,letterbox",
+        "lanczos,crop,/2",
+        "lanczos,pad,#12",
+        "sinc,crop",
+        "lanczos,crop,middle",
+        "area,crop,0x5",
+        "area,crop,top,5x99999",
+    ],
 )
 def test_what_is_no_step_is_refused(text):
     with pytest.raises(InputError, match="--resize: "):

@@ -15,6 +15,7 @@ from pathlib import Path, PurePosixPath
 from ...errors import InputError
 from ...export.exported import Files
 from ...facts.downloads import VOICE_SEPARATOR
+from ...facts.resizing import PADS
 from ...settings.roles import Values
 from ..graph import Graph, Node, after, before, computed, linked, number, refusal, text, value, whole
 from ..notes import Notes
@@ -128,7 +129,7 @@ def picture(graph: Graph, node: Node, slot: str, files: Files, notes: Notes, exa
         with notes.part():
             if source.kind in RESIZING:
                 resizing.insert(0, source)
-                _check_resize(graph, source, notes.quiet() if exact else notes)
+                _check_resize(graph, source, notes.quiet() if exact else notes, exact)
             elif value(graph, source, _FIRST_OF_BATCH.get(source.kind, ""), 0) != 0:
                 raise refusal(
                     graph, source, "takes a frame out of the middle, which has no equivalent; save it as a file"
@@ -160,7 +161,7 @@ def _video(graph: Graph, source: Node, files: Files, notes: Notes) -> Path | Non
     return source_of(graph, source, files)
 
 
-def _check_resize(graph: Graph, node: Node, notes: Notes) -> None:
+def _check_resize(graph: Graph, node: Node, notes: Notes, exact: bool) -> None:
     """Says what a node does to a picture other than cropping to the video's shape.
 
     Raises:
@@ -174,7 +175,9 @@ def _check_resize(graph: Graph, node: Node, notes: Notes) -> None:
         "ImageScale": lambda: "crop" if value(graph, node, "crop") == "center" else "stretch",
         "ImageResize+": lambda: value(graph, node, "method"),
     }[node.kind]()
-    if how in ("pad", "pad_edge", "pad_edge_pixel", "pillarbox_blur"):
+    if how in PADS and node.kind == "ImageResizeKJv2" and exact:
+        return
+    if how in (*PADS, "pillarbox_blur"):
         raise refusal(graph, node, f"{how} puts bars around the picture, which has no equivalent; crop it instead")
     if how in ("crop", "fill / crop"):
         position = value(graph, node, "crop_position", "center")

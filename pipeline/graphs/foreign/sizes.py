@@ -16,6 +16,7 @@ from PIL import Image, UnidentifiedImageError
 
 from ...errors import InputError
 from ...export.exported import Files
+from ...facts.resizing import PADS
 from ...facts.shares import is_share
 from ...job.container import open_container
 from ...settings.roles import Values
@@ -208,6 +209,8 @@ def _kj2(graph: Graph, node: Node, found: Size | Unknown, where: Where) -> Size 
         if isinstance(found, Unknown):
             return found
         new = _in_box(found, width, height)
+    elif way in PADS and width and height:
+        return _with_bars(found, width, height, max(1, whole(graph, node, "divisible_by", 2)))
     else:
         new_or_unknown = _own_where_0(found, width, height)
         if isinstance(new_or_unknown, Unknown):
@@ -325,6 +328,19 @@ def _in_box(found: Size, width: int, height: int) -> Size:
     limits = [limit / side for limit, side in zip((width, height), found, strict=True) if limit]
     ratio = min(limits, default=1.0)
     return round(found[0] * ratio), round(found[1] * ratio)
+
+
+def _with_bars(found: Size | Unknown, width: int, height: int, multiple: int) -> Size | Unknown:
+    """What a picture between bars comes to: its sides are cut to a multiple, and then all of it is filled up to one."""
+    if isinstance(found, Unknown):
+        even = width % multiple == 0 and height % multiple == 0
+        return (width, height) if even else Unknown(found.source, width * height)
+    inner = _in_box(found, width, height)
+    cut = _cut_to(inner, multiple)
+    if inner == (width, height):
+        return cut
+    sides = (cut[0] + width - inner[0], cut[1] + height - inner[1])
+    return -(-sides[0] // multiple) * multiple, -(-sides[1] // multiple) * multiple
 
 
 def _own_where_0(found: Size | Unknown, width: int, height: int) -> Size | Unknown:
