@@ -68,7 +68,7 @@ def start(words: list[str], count: int) -> None:
         number, failure = error.get_first_failure()
         if failure.exitcode == REFUSED:
             raise InputError(_sentence(failure.message)) from error
-        raise InputError(_ending(number, count, failure.exitcode)) from error
+        raise InputError(ending(number, count, failure.exitcode)) from error
     except SignalException as error:
         raise KeyboardInterrupt from error
     finally:
@@ -88,7 +88,8 @@ def _program() -> list[str]:
     return ["-u", str(script)] if script.exists() else ["-u", "-m", "infinitetalk"]
 
 
-def _ending(number: int, count: int, code: int) -> str:
+def ending(number: int, count: int, code: int) -> str:
+    """What to say where the process of card ``number``, from 0, has ended with this code, negative for a signal."""
     process = f"The process of card {number + 1} of {count}"
     if code >= 0:
         return f"{process} ended with exit code {code}, so the others were ended too."

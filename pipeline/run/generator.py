@@ -24,7 +24,7 @@ from pathlib import Path
 import torch
 
 from ..checkpoints.defaults import with_default_paths
-from ..checkpoints.locate import find_model_files
+from ..checkpoints.locate import ModelFiles, find_model_files
 from ..errors import InputError
 from ..facts.sizes import GIB
 from ..job.identity import contents_of, run_identity, weights_identity
@@ -199,6 +199,11 @@ class Generator:
         They are kept in the cache on the disk; where that cannot be, each video encodes its own.
         """
         self.models.encode_prompts(prompts, self.progress)
+
+    @property
+    def files(self) -> ModelFiles:
+        """The files of all models."""
+        return self._plan.files
 
     def release(self) -> None:
         """Give the card's memory back after a video; what was made with ``keep_models`` waits in host memory."""
