@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from ..pipeline.job.job import Job
     from ..pipeline.media.reference import Footage
     from ..pipeline.run.generator import Generator
+    from ..pipeline.run.helpers import SeveralCards
 
 
 class InfiniteTalkSampler(io.ComfyNode):
@@ -147,7 +148,7 @@ def make_video(settings: Settings, job: Job, stem: Path, progress: host.HostProg
             generator.release()
 
 
-def _digest(generator: Generator, job: Job, settings: Settings) -> str:
+def _digest(generator: Generator | SeveralCards, job: Job, settings: Settings) -> str:
     identity = json.dumps(generator.identity(job, settings), sort_keys=True)
     return hashlib.sha256(identity.encode()).hexdigest()[:12]
 

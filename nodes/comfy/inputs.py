@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from comfy_api.latest import io
 from comfy_execution.utils import get_executing_context
 
-from ...pipeline.graphs.widgets import DEMO, NONE, SWITCH, linked_names, unset
+from ...pipeline.graphs.widgets import DEMO, NONE, OPTIONAL, SWITCH, linked_names, unset
 from ...pipeline.settings.definition import NEGATIVE_PROMPT, Settings, setting_infos, setting_types
 from ...pipeline.settings.roles import SettingInfo
 from . import files
@@ -40,7 +40,7 @@ def widget(name: str, id: str | None = None, help: str | None = None) -> io.Inpu
     if expected.kind is bool and expected.optional:
         return io.Combo.Input(id, options=list(SWITCH), default="auto", tooltip=help)
     if expected.kind is bool:
-        return io.Boolean.Input(id, default=default, tooltip=help)
+        return io.Boolean.Input(id, default=default, tooltip=help, optional=name in OPTIONAL)
     if info.choices:
         options = [*([NONE] if expected.optional else []), *info.choices]
         return io.Combo.Input(id, options=options, default=default or NONE, tooltip=help)
@@ -77,6 +77,7 @@ def _number(name: str, id: str, help: str) -> io.Input:
         if name == "base_seed":
             return io.Int.Input(id, default=default, min=low, max=high, control_after_generate=True, tooltip=help)
         step = 4 if name == "frame_num" else 1
-        return io.Int.Input(id, default=default, min=low, max=high, step=step, tooltip=help)
+        optional = name in OPTIONAL
+        return io.Int.Input(id, default=default, min=low, max=high, step=step, tooltip=help, optional=optional)
     least, most = -_WIDEST if least is None else least, _WIDEST if most is None else most
     return io.Float.Input(id, default=float(default), min=least, max=most, step=0.01, round=0.0001, tooltip=help)

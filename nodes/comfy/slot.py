@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ...pipeline.run.generator import Generator
+    from ...pipeline.run.helpers import SeveralCards
     from ...pipeline.settings.definition import Settings
 
 
@@ -22,7 +23,7 @@ class Slot:
 
     def __init__(self) -> None:
         self._key: object = None
-        self._generator: Generator | None = None
+        self._generator: Generator | SeveralCards | None = None
         self._holders = 0
 
     def hold(self, holder: object) -> None:
@@ -30,25 +31,33 @@ class Slot:
         self._holders += 1
         weakref.finalize(holder, self._let_go)
 
-    def get(self, settings: Settings, make_room: Callable[[int], None]) -> Generator:
+    def get(self, settings: Settings, make_room: Callable[[int], None]) -> Generator | SeveralCards:
         """A generator for these settings: the one that is here if its models are the same, else a new one.
+
+        For several cards it is one whose processes do the work.
 
         Raises:
             InputError: files are missing or of another kind.
         """
         from ...pipeline.run.generator import Generator, models_key
 
-        key = models_key(settings)
+        key = models_key(settings), settings.gpus, settings.dit_fsdp
         if self._generator is None or key != self._key:
             self.empty()  # before the memory is needed again
-            self._generator = Generator(settings, keep_models=True, make_room=make_room)
+            if settings.gpus > 1:
+                from ...pipeline.run.helpers import SeveralCards
+
+                self._generator = SeveralCards(settings, make_room)
+            else:
+                self._generator = Generator(settings, keep_models=True, make_room=make_room)
             self._key = key
         return self._generator
 
     def empty(self) -> None:
-        held = self._generator is not None
-        self._generator = self._key = None
-        if held:
+        held, self._generator, self._key = self._generator, None, None
+        if held is not None:
+            held.close()
+            del held
             _trim()
 
     def _let_go(self) -> None:

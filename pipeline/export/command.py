@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import CONTROLS, InputError
-from ..settings.definition import Settings, names_with
+from ..settings.definition import Settings, names_with, setting_infos
 from ..settings.flags import to_argv
 from ..settings.roles import Json, Role
 from ..settings.validation import resolve, warnings_for
@@ -97,8 +97,8 @@ def flags(settings: Settings, full: bool) -> list[str]:
     Args:
         full: every flag that has a value, but for those that nothing reads here.
     """
-    defaults = Settings()
-    of_the_run = names_with(Role.RUN)
+    defaults, infos = Settings(), setting_infos()
+    of_the_run = [name for name in names_with(Role.RUN) if not infos[name].widgets]  # a graph says the others
     argv = groups(to_argv(settings.replace(**{name: getattr(defaults, name) for name in of_the_run}), full))
     read_if_given = {*names_with(Role.JOB), *names_with(Role.LATER), *names_with(Role.UNREAD)}
     unread = [name for name in read_if_given if getattr(settings, name) == getattr(defaults, name)]

@@ -199,7 +199,10 @@ def _values(graph: Graph, owner: Node, names: tuple[str, ...], files: Files, not
     found: Values = {}
     for name in names:
         with notes.part():
-            given = {name: value(graph, owner, name)}
+            if name in widgets.OPTIONAL:
+                given = {name: value(graph, owner, name, widgets.widget_value(name, getattr(Settings(), name)))}
+            else:
+                given = {name: value(graph, owner, name)}
             try:
                 found |= widgets.setting_values(given, files)
             except InputError as error:

@@ -30,6 +30,7 @@ PREFIX, PREFIX_DEFAULT = "filename_prefix", "video/InfiniteTalk"
 SEED = "base_seed"  # which no preset rules: it is the graph's, or comes from a list of seeds
 BY_LINK = "linked_widgets"  # an input of the prompt alone: widgets whose value the page has taken from a link
 _PREFIX_PLACE = 21  # among the values that ComfyUI saves for the sampler
+OPTIONAL = ("vae_tiles", "gpus", "dit_fsdp")  # graphs that programs queue may lack them
 LATER = tuple(name for name in SAMPLER if setting_infos()[name].widgets[Node.SAMPLER] > _PREFIX_PLACE)
 _NAMES = {"lora_dir": "lora", "lora_scale": "scale"}  # of widgets, where they are not the setting's
 

@@ -200,6 +200,9 @@ class Generator:
         """
         self.models.encode_prompts(prompts, self.progress)
 
+    def close(self) -> None:
+        """Nothing: what is loaded goes with the generator."""
+
     @property
     def files(self) -> ModelFiles:
         """The files of all models."""

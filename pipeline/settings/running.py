@@ -80,6 +80,7 @@ class SpeedSettings:
         "tiles of a picture in which the VAE works, which several cards share; exact, but they decide last bits (left "
         "out: as few as the card's memory allows)",
         VIDEO | MACHINE,
+        loader=20,
         min=1,
         max=64,
         unit="tiles",
@@ -107,7 +108,12 @@ class SpeedSettings:
         choices=("auto", "plain", "triton"),
     )
     gpus: int = speed_setting(
-        1, "cards that make one video together; their processes are started here", RUN | NEUTRAL, min=1, unit="GPUs"
+        1,
+        "cards that make one video together; their processes are started here",
+        RUN | NEUTRAL,
+        loader=21,
+        min=1,
+        unit="GPUs",
     )
     ulysses_size: int = speed_setting(
         1,
@@ -129,6 +135,7 @@ class SpeedSettings:
         "each card keeps its part of every transformer block, and all gather a block while the one before computes: "
         "less memory, the same frames",
         RUN | NEUTRAL | UPSTREAM,
+        loader=22,
     )
 
 

@@ -68,7 +68,7 @@ def _values(name):
 
 
 # what a graph or a video decides; how to run is the user's
-ASKED = (*names_with(Role.RUN), "preset", "input_json", "audio_save_dir")
+ASKED = (*(n for n in names_with(Role.RUN) if not setting_infos()[n].widgets), "preset", "input_json", "audio_save_dir")
 WANTED = {n: _values(n) for n in setting_types() if n not in ASKED and setting_infos()[n].landed}
 
 

@@ -1,4 +1,4 @@
-"""Two helpers on a CPU that make videos for a program that goes on: the bytes of one, and every way in which it ends."""
+"""Two helpers on a CPU that make videos for a program that goes on: the bytes of one, and every end of it."""
 
 import os
 import signal
@@ -102,6 +102,7 @@ def test_a_cancel_or_a_killed_helper_ends_all_and_the_next_run_goes_on(several, 
     assert several.save(job, tmp_path / "third.mp4", settings).read_bytes() == whole
 
 
+@pytest.mark.long
 def test_what_helpers_refuse_is_told(settings, job, tmp_path, monkeypatch):
     """Files that are gone when helpers look at them, which the program itself has looked at before."""
     several = SeveralCards(settings.replace(gpus=2))
@@ -133,6 +134,7 @@ several.save(Job(image, sound, "p"), path)
 """
 
 
+@pytest.mark.long
 def test_helpers_end_with_the_program(settings, speech, tmp_path):
     import pickle
 

@@ -19,7 +19,7 @@ LOADER = {
     **{"quant": "none", "quant_dir": "none", "quant_matmul": "auto", "lora_mode": "auto"},
     **{"lora_ignore_unmatched": False, "dtype": "auto", "attention": "auto", "kernels": "auto"},
     **{"offload_model": "auto", "t5_cpu": False, "blocks_to_swap": -1, "num_persistent_param_in_dit": -1},
-    **{"vae_dtype": "auto", "vram_limit": 0},
+    **{"vae_dtype": "auto", "vram_limit": 0, "vae_tiles": 0, "gpus": 1, "dit_fsdp": False},
 }
 SAMPLER = {
     **{"prompt": "A cat is talking.", "negative_prompt": "blurred", "size": "64x64", "mode": "streaming"},
