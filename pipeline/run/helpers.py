@@ -149,14 +149,14 @@ class SeveralCards:
         Raises:
             InputError: one has failed, or has ended.
         """
-        waiting = {helper.connection: helper for helper in self._helpers}
+        waiting = list(self._helpers)
         while waiting:
             self.progress(Working())
-            for connection in wait(list(waiting), LOOKS):
-                helper = waiting[connection]
+            spoken = wait([helper.connection for helper in waiting], LOOKS)
+            for helper in [helper for helper in waiting if helper.connection in spoken]:
                 match self._message(helper):
                     case Ready():
-                        del waiting[connection]
+                        waiting.remove(helper)
                     case Told(event):
                         self.progress(event)
                     case Failed(sentence):

@@ -72,6 +72,7 @@ def at_the_first_step(do):
     return listen
 
 
+@pytest.mark.long
 def test_a_cancel_or_a_killed_helper_ends_all_and_the_next_run_goes_on(several, settings, job, tmp_path):
     def cancel():
         raise Cancelled
