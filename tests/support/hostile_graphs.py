@@ -1,6 +1,6 @@
 """Graphs that were made to be heavy, by name; ``python -m infinitetalk.tests.support.hostile_graphs`` measures them.
 
-Each is exported by a process of its own, as a user would: what it says, its processor time and memory. Aims: 5 s, 300 MB.
+Each is exported by a process of its own, as a user would: what it says, processor time and memory. Aims: 5 s, 300 MB.
 """
 
 from __future__ import annotations
