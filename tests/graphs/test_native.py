@@ -187,6 +187,13 @@ def test_values_become_flags(api, node, inputs, expected):
     assert {name: getattr(found, name) for name in expected} == expected
 
 
+def test_what_a_graph_of_comfyuis_nodes_comes_to(api):
+    assert export(api).take.verdict == "the same"
+    api["22"]["class_type"] = "VAEDecodeTiled"
+    api["21"]["inputs"]["sampler_name"] = api["31"]["inputs"]["sampler_name"] = "euler_ancestral"
+    assert export(api).take.verdict == "the same up to noise; the tiles of the VAE"
+
+
 def test_the_shift_of_comfyui_where_no_node_sets_one(api):
     one_window(api)["20"]["inputs"]["model"] = ["2", 0]
     exported = export(api)

@@ -6,7 +6,7 @@ import pytest
 from infinitetalk.pipeline.facts.published import PARTS
 from infinitetalk.pipeline.settings.definition import setting_infos
 from infinitetalk.pipeline.settings.presets import load_preset, preset_names
-from infinitetalk.scripts import architecture, formats_page, models_page, settings_table
+from infinitetalk.scripts import architecture, formats_page, import_page, models_page, settings_table
 
 
 @pytest.mark.parametrize(
@@ -92,3 +92,17 @@ def test_every_module_that_is_named_is_there(page):
     for path in named:
         found = [(root / path).exists() for root in (architecture.ROOT, architecture.ROOT / "pipeline")]
         assert any(found), f"{page} names {path}"
+
+
+@pytest.mark.parametrize("language", import_page.PAGES)
+def test_the_tables_of_nodes_are_up_to_date(language):
+    said = import_page.PAGES[language].read_text(encoding="utf-8")
+    assert said == import_page.page(language), "run: python -m infinitetalk.scripts.import_page"
+
+
+def test_every_node_that_the_exporter_reads_has_a_verdict_and_no_other():
+    assert import_page.nodes_read() - import_page.nodes_told() == set()
+    assert import_page.nodes_told() - import_page.nodes_read() - {"Reroute"} == set()
+    for row in (row for part in import_page.PARTS for row in import_page.rows(part)):
+        assert set(row["verdict"]) <= set(import_page.WORDS["en"]), row["nodes"]
+        assert ("why" in row) == ("why_zh" in row) == bool({"near", "other"} & set(row["verdict"])), row["nodes"]

@@ -17,7 +17,7 @@ from ...settings.validation import validate
 from ..foreign import conditioning, media, sizes
 from ..foreign.conditioning import of_kind, prompt_settings, weights
 from ..foreign.resizing import steps_of
-from ..graph import Graph, Node, before, feeding, number, refusal, text, whole
+from ..graph import Graph, Node, after, before, feeding, number, refusal, text, whole
 from ..notes import Notes
 from ..orders import Order, with_names
 from . import sampling as native_sampling
@@ -74,6 +74,8 @@ def read(graph: Graph, sampler: str, files: Files) -> Exported:
             settings = settings.replace(**media.output(graph, samplings[-1].node, settings.audio, files, notes))
     with notes.part():
         validate(settings)
+    if any(node.kind == "VAEDecodeTiled" for node in after(graph, windows[0]).values()):
+        notes.near("the tiles of the VAE")
     notes.check(graph.name)
     notes.extend(media.idle(graph, graph.nodes[sampler]))
     return Exported(settings, (*notes.said, *files.notes()), notes.take)
