@@ -170,6 +170,8 @@ def _refusal_of_heif(path: Path) -> InputError | None:
     if brands.intersection(_AVIF_BRANDS):
         return InputError(f"{path} is an AVIF picture, which this Pillow does not read: save it as PNG or JPEG.")
     if brands.intersection(_HEIC_BRANDS):
+        if "HEIF" in Image.OPEN:  # pillow-heif has looked at it
+            return InputError(f"{path} is a damaged picture (no HEIC): save it again or give another.")
         return InputError(
             f"{path} is a HEIC picture, which is read with pillow-heif alone (pip install pillow-heif): install it, or "
             "save the picture as PNG or JPEG."
