@@ -4,21 +4,17 @@ And for the tests of bad input: the command, called on a small random checkpoint
 """
 
 import os
-import subprocess
 import sys
+from functools import partial
 
-import numpy as np
 import pytest
-import torch
 from infinitetalk.pipeline.commands.main import main
-from infinitetalk.tests.golden.speech import save_wav
-from infinitetalk.tests.support import random_checkpoint
+from infinitetalk.tests.support.interpreter import interpreter
 from infinitetalk.tests.support.places import PORTRAIT
 
 SMALL = {"device": "cpu", "size": "64x64", "frame_num": 17, "motion_frame": 5, "sample_steps": 1}
 SMALL |= {"sample_text_guide_scale": 1, "sample_audio_guide_scale": 1}
 
-torch.set_num_threads(1)
 os.environ["INFINITETALK_LANG"] = "en"  # sentences are compared, whatever the machine speaks
 
 
@@ -36,6 +32,9 @@ def pytest_xdist_make_scheduler(config, log):
 
 def pytest_collection_modifyitems(items):
     """Files that take longest come first, so that no process is left alone with one at the end."""
+    import torch  # not where tests are only handed out
+
+    torch.set_num_threads(1)
     for item in items:
         if item.path.parent.name == "whole":
             item.add_marker(pytest.mark.whole)
@@ -44,22 +43,32 @@ def pytest_collection_modifyitems(items):
 
 
 @pytest.fixture(scope="session")
+def recorder(tmp_path_factory):
+    """Stands for Python, and prints the words that it was called with."""
+    path = tmp_path_factory.mktemp("recorder") / "python"
+    path.write_text(f"#!{sys.executable}\nimport json, sys\nprint('called', json.dumps(sys.argv[1:]))\n")
+    path.chmod(0o755)
+    return path
+
+
+@pytest.fixture(scope="session")
 def weights(tmp_path_factory):
+    from infinitetalk.tests.support import random_checkpoint
+
     return random_checkpoint.write(tmp_path_factory.mktemp("weights"), random_checkpoint.TINY)
 
 
-@pytest.fixture
-def interpreted(request):
-    """Runs Python code that may import the tests beside the one that asks, with Triton's interpreter as the card."""
+@pytest.fixture(scope="session")
+def triton_interpreter(tmp_path_factory):
     pytest.importorskip("triton", reason="needs the package triton (comes with PyTorch's CUDA build)")
+    with interpreter(tmp_path_factory.mktemp("interpreter") / "errors") as process:
+        yield process
 
-    def call(code):
-        places = [str(request.path.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
-        environment = {**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": os.pathsep.join(places)}
-        done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr[-2000:]
 
-    return call
+@pytest.fixture
+def interpreted(request, triton_interpreter):
+    """Runs Python code that may import the tests beside the one that asks, with Triton's interpreter as the card."""
+    return partial(triton_interpreter.run, folder=request.path.parent)
 
 
 @pytest.fixture
@@ -109,6 +118,9 @@ def surroundings(tmp_path, tmp_path_factory, monkeypatch):
 @pytest.fixture(scope="session")
 def speech(tmp_path_factory):
     """0.8 seconds of a swelling tone."""
+    import numpy as np
+    from infinitetalk.tests.golden.speech import save_wav
+
     path = tmp_path_factory.mktemp("speech") / "speech.wav"
     times = np.arange(12_800)
     samples = np.sin(times * 0.05) * np.sin(times * 0.0009) * 10_000

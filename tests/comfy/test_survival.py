@@ -15,9 +15,10 @@ from infinitetalk.tests.support.comfy_graphs import SIZES, executed, node, texts
 from safetensors.torch import save_file
 
 MIB = 2**20
-LARGE = dataclasses.replace(SIZES, dim=1024, heads=8, ffn=4096, layers=3)
+LARGE = dataclasses.replace(SIZES, dim=1024, heads=8, ffn=4096, layers=2)
 
 
+@pytest.mark.long
 def test_a_killed_server_goes_on_after_the_last_window(installed, base, environment, host, run, graph, video_of):
     """One server is killed in window 2 by the system; the next one on the same folder is asked the same."""
     made = graph(base_seed=30, filename_prefix="killed/video")
@@ -125,5 +126,5 @@ def test_memory_comes_back_after_an_interrupt(host, run, graph, base, tmp_path):
     host.free()
     left = resident(host)
     figures = f"of {weights / MIB:.0f} MiB of weights: {[f'{value / MIB:.0f}' for value in (*before, *running, *left)]}"
-    assert weights > 200 * MIB and running[0] - before[0] > 0.9 * weights, figures
+    assert weights > 150 * MIB and running[0] - before[0] > 0.9 * weights, figures
     assert left[0] - before[0] < 0.25 * weights and left[1] - before[1] < 0.1 * weights, figures

@@ -43,8 +43,9 @@ def expected_delta(layers, name, scale=1.0, sizes=SMALL):
 EVERYWHERE = lora_files.IN_BLOCKS + r"|^(text_embedding|time_embedding|time_projection|img_emb|head)\."
 
 
-@pytest.mark.parametrize("alpha", [None, 2.0])
-@pytest.mark.parametrize("naming", NAMINGS)
+@pytest.mark.parametrize(
+    ("naming", "alpha"), [*((naming, 2.0) for naming in NAMINGS), *((naming, None) for naming in list(NAMINGS)[:3])]
+)
 def test_every_naming_is_the_same_change(opened, naming, alpha):
     layers = random_layers(SMALL, 4, EVERYWHERE, without="audio|norm_x", biases=True, norms=True, alpha=alpha)
     loras = opened(NAMINGS[naming](layers), scales=[0.7])

@@ -189,8 +189,8 @@ def pieces(request, monkeypatch):
 
 @cache  # for pieces of every size
 def voices(sample_rate, channels):
-    """Ten seconds and more of as many speakers, as 16-bit integers, and the speech that the whole gives."""
-    samples = np.stack([speech_like(10.003 + channels, sample_rate, seed) for seed in range(channels)])
+    """Six seconds and more of as many speakers, as 16-bit integers, and the speech that the whole gives."""
+    samples = np.stack([speech_like(6.003 + channels / 4, sample_rate, seed) for seed in range(channels)])
     samples = (samples * 2**15).clip(-(2**15), 2**15 - 1).astype(np.int16)
     whole = (samples / np.float32(2**15)).astype(np.float32).mean(axis=0)
     if sample_rate != SAMPLE_RATE:
@@ -199,7 +199,7 @@ def voices(sample_rate, channels):
     return samples, pyloudnorm.normalize.loudness(whole, loudness, -23.0)
 
 
-@pytest.mark.parametrize(("sample_rate", "channels"), [(8000, 1), (16_000, 2), (22_050, 1), (44_100, 2), (48_000, 6)])
+@pytest.mark.parametrize(("sample_rate", "channels"), [(8000, 1), (16_000, 2), (22_050, 1), (44_100, 2), (48_000, 3)])
 def test_pieces_give_the_speech_of_the_whole(tmp_path, pieces, sample_rate, channels):
     samples, expected = voices(sample_rate, channels)
     save_wav(tmp_path / "speech.wav", samples.T, sample_rate)

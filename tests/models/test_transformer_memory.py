@@ -97,9 +97,15 @@ def contexts(model, passes):
     return [Context(text, image, speech * (1 - b)) for b in range(passes)]
 
 
-@pytest.mark.parametrize("eight_bit", [None, "by the layers", "on the way"])
-@pytest.mark.parametrize("cached", [False, True])
-@pytest.mark.parametrize("passes", [1, 2, 3])
+@pytest.mark.parametrize(
+    ("passes", "cached", "eight_bit"),
+    [  # every two of them together; all three by make test-long
+        pytest.param(passes, cached, eight_bit, marks=[pytest.mark.long] * ((passes + cached + number) % 2))
+        for passes in (1, 2, 3)
+        for cached in (False, True)
+        for number, eight_bit in enumerate((None, "by the layers", "on the way"))
+    ],
+)
 @torch.no_grad()
 def test_a_forward_holds_as_many_vectors_as_are_planned_for(model, passes, cached, eight_bit):
     if eight_bit:

@@ -61,7 +61,10 @@ def as_on_a_card(monkeypatch):
 @pytest.mark.usefixtures("as_on_a_card")
 @pytest.mark.parametrize(
     ("side", "tiles", "most"),
-    [(640, 1, 3.3), (640, 2, 2.0), (640, 4, 1.2), (960, 4, 2.6), (960, 9, 1.6)],
+    [
+        *((640, 1, 3.3), (640, 4, 1.2), (960, 4, 2.6)),
+        *(pytest.param(*case, marks=pytest.mark.long) for case in ((640, 2, 2.0), (960, 9, 1.6))),
+    ],
 )
 def test_what_is_held_is_what_is_planned(vae, side, tiles, most):
     """In bf16, GiB; the plan has room for what cuDNN and the allocator take beside it."""

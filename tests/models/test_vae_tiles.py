@@ -28,7 +28,10 @@ def in_float64(monkeypatch):
 @pytest.mark.usefixtures("in_float64")
 @pytest.mark.parametrize(
     ("height", "width", "tiles"),
-    [(3, 5, 15), (9, 8, 4), (2, 23, 2), (25, 1, 3), (1, 1, 4)],
+    [
+        *((5, 6, 4), (2, 11, 2), (13, 1, 3), (1, 1, 4), (2, 3, 6)),
+        *(pytest.param(*case, marks=pytest.mark.long) for case in ((3, 5, 15), (9, 8, 4), (2, 23, 2), (25, 1, 3))),
+    ],
 )
 def test_tiles_are_the_whole(vae, height, width, tiles):
     latents = random_tensor("latents", [16, 3, height, width]).double()

@@ -81,7 +81,7 @@ def separated_at_once(samples, rate):
     return voice * level.std() + level.mean()
 
 
-@pytest.mark.parametrize("seconds, rate, channels", [(2.0, 16_000, 1), (11.05, 44_100, 2), (23.2, 48_000, 3)])
+@pytest.mark.parametrize("seconds, rate, channels", [(2.0, 16_000, 1), (11.05, 44_100, 2), (22.3, 44_100, 3)])
 def test_demucs_cuts_and_adds_as_the_node(seconds, rate, channels):
     pytest.importorskip("torchaudio", reason="needs the package torchaudio")
     samples = mix(seconds, rate, channels)
@@ -121,12 +121,12 @@ class Counted(Sound):
 
 @pytest.mark.parametrize("separator", [Demucs(Simple(), "cpu"), MelBand(simple, "cpu")])
 def test_no_more_of_a_long_sound_is_held_than_two_chunks(separator):
-    sound = Counted(mix(60.0, 44_100, 1), 44_100)
+    sound = Counted(mix(40.0, 44_100, 1), 44_100)
     given = 0
     for piece in separator.voice(sound):
         given += piece.shape[1]
         assert sound.samples_heard - given < 2.5 * 489_510
-    assert given == separator.length(sound) == 60 * 44_100
+    assert given == separator.length(sound) == 40 * 44_100
 
 
 def test_a_voice_is_separated_when_it_is_heard_and_only_once(tmp_path, monkeypatch):

@@ -1,6 +1,5 @@
 """The shipped scripts: as the exporter writes them, and good for a run on checkpoints laid out like ``weights/``."""
 
-import json
 import os
 import shutil
 import subprocess
@@ -14,6 +13,7 @@ from infinitetalk.pipeline.settings.presets import load_preset, preset_names
 from infinitetalk.scripts import write_run_configs
 from infinitetalk.tests.support import lora_files, random_checkpoint
 from infinitetalk.tests.support.places import ROOT
+from infinitetalk.tests.support.shell import called
 from safetensors.torch import save_file
 
 SIZES = random_checkpoint.TINY
@@ -53,15 +53,6 @@ def clone(tmp_path_factory):
     flags = {"quant": "fp8", "ckpt_dir": weights.ckpt_dir, "infinitetalk_dir": weights.infinitetalk}
     assert main(["convert", *(f"--{k}={v}" for k, v in {**flags, "save_file": quantised, "quiet": True}.items())]) == 0
     return clone
-
-
-@pytest.fixture(scope="module")
-def recorder(tmp_path_factory):
-    """Stands for Python, and prints the words that it was called with."""
-    path = tmp_path_factory.mktemp("recorder") / "python"
-    path.write_text(f"#!{sys.executable}\nimport json, sys\nprint('called', json.dumps(sys.argv[1:]))\n")
-    path.chmod(0o755)
-    return path
 
 
 def run(clone, name, *flags, cwd, answers=None, python=sys.executable):
@@ -110,11 +101,6 @@ def test_a_script_spells_out_its_preset(name):
             expected = tuple(value) if isinstance(value, list) else value
             assert getattr(found, setting) == expected
     assert found.preset is None and found.input_json == Path("examples/single_example_image.json")
-
-
-def called(done):
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.rpartition("called ")[2])
 
 
 def test_menu_runs_what_was_chosen(clone, tmp_path, recorder):

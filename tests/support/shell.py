@@ -78,3 +78,9 @@ def words_of(line: str) -> list[str]:
     shell = "bash" if "$'" in flags else "sh"  # not every sh knows $'…'
     done = subprocess.run([shell, "-c", rf"printf '%s\0' {flags}"], capture_output=True, check=True)
     return done.stdout.decode().split("\0")[:-1]
+
+
+def called(done: subprocess.CompletedProcess[str]) -> list[str]:
+    """The words with which a script that has ended called the ``recorder`` in Python's place."""
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.rpartition("called ")[2])

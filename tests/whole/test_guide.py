@@ -9,7 +9,6 @@ import os
 import shlex
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import av
@@ -24,6 +23,7 @@ from infinitetalk.tests.support.guide import GUIDE, LIGHTX2V
 from infinitetalk.tests.support.other_layouts import quanto
 from infinitetalk.tests.support.places import ROOT
 from infinitetalk.tests.support.random_checkpoint import TINY, infinitetalk_weights, transformer_weights
+from infinitetalk.tests.support.shell import called
 from safetensors.torch import save_file
 
 PRESET = "02_comfyui_equivalent"
@@ -152,11 +152,12 @@ def test_the_guides_command_runs_as_it_is(clone, capsys):
 
 
 @pytest.mark.skipif(shutil.which("bash") is None, reason="no bash to run the script with")
-def test_the_guides_script_runs(clone):
-    environment = {**os.environ, "PYTHON": sys.executable, "OMP_NUM_THREADS": "1"}
+def test_the_guides_script_runs(clone, recorder, capsys):
     command = ["bash", f"run_configs/{PRESET}.sh", *SHORT, "--save_file", str(clone / "script"), "--dry_run"]
-    done = subprocess.run(command, env=environment, cwd=clone, capture_output=True, text=True, check=False)
-    assert done.returncode == 0 and "windows" in done.stdout, done.stderr
+    given = {"env": {**os.environ, "PYTHON": str(recorder)}, "cwd": clone}
+    script, *words = called(subprocess.run(command, **given, capture_output=True, text=True, check=False))
+    assert script == "generate_infinitetalk.py" and main(words) == 0
+    assert "windows" in capsys.readouterr().out
 
 
 def test_the_lora_of_the_guides_troubleshooting_stands_in(clone, capsys):

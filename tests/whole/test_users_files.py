@@ -228,8 +228,11 @@ class TestConvert:
     @pytest.mark.parametrize(
         ("quant", "lora"),
         [
-            *(("fp8", True), ("int8", False)),
-            *(pytest.param(*case, marks=pytest.mark.long) for case in (("fp8", False), ("int8", True))),
+            ("fp8", True),
+            *(
+                pytest.param(*case, marks=pytest.mark.long)
+                for case in (("int8", False), ("fp8", False), ("int8", True))
+            ),
         ],
     )
     def test_a_converted_file_gives_the_frames_of_quantising_while_loading(self, folder, capsys, quant, lora):
@@ -256,7 +259,7 @@ class TestConvert:
         if lora:
             assert difference(direct, loaded) < 0.2 * difference(direct, frames(folder, quant=quant))
 
-    @pytest.mark.parametrize("quant", ["fp8", "int8"])
+    @pytest.mark.parametrize("quant", [pytest.param("fp8", marks=pytest.mark.long), "int8"])
     def test_in_bf16_it_holds_bit_for_bit_what_is_kept_when_quantising_while_loading(self, folder, quant):
         words = [*FLAGS, "--quant", quant, "--save_file", f"exact_{quant}", "--overwrite", "--device", "cpu", "--quiet"]
         assert main(["convert", *words]) == 0
