@@ -72,8 +72,8 @@ class ImageEncoder:
         features are on the model's device in its dtype.
 
         Args:
-            crop: "center": see the middle of it alone, antialiased and in 8 bits, as ComfyUI does; "none": the same of
-                all of it, squeezed.
+            crop: "center": see the middle of it alone, antialiased and in 8 bits, as ComfyUI does; "squeeze": so
+                see all of it, squeezed.
         """
         pixels = image[None].to(self.model.device, torch.float32)
         if crop:

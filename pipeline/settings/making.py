@@ -79,9 +79,9 @@ class VideoSettings:
     clip_crop: str | None = video_setting(
         None,
         "what CLIP sees of the picture, as ComfyUI's CLIPVisionEncode has it: its middle (center), or all of it, "
-        "squeezed (none) (left out: what --pack does)",
+        "squeezed (squeeze) (left out: what --pack does)",
         VIDEO | FRAMES,
-        choices=("center", "none"),
+        choices=("center", "squeeze"),  # "none" would be to leave it out
     )
     color_method: str = video_setting(
         "lab",

@@ -7,7 +7,9 @@ from infinitetalk.tests.support.places import ROOT
 
 ENGINE = sorted((ROOT / "pipeline").rglob("*.py"))
 CODE = [
-    path for room in ("pipeline", "nodes", "scripts", "training", "benchmarks") for path in (ROOT / room).rglob("*.py")
+    path
+    for room in ("pipeline", "nodes", "scripts", "training", "benchmarks", "tests")
+    for path in (ROOT / room).rglob("*.py")
 ]
 LONGEST = 450  # lines of a module
 HOSTS = {"comfy", "comfy_api", "comfy_extras", "folder_paths", "server", "nodes"}

@@ -218,7 +218,7 @@ def _image_encoder(graph: Graph, node: Node, files: Files, notes: Notes) -> Valu
     found: Values = {"clip_vision": weights(graph, loader, "clip_name", "clip_vision", files)}
     with notes.part():
         if text(graph, encode, "crop", "center") == "none":
-            found["clip_crop"] = "none"
+            found["clip_crop"] = "squeeze"
     if "start_image" in node.links:
         start = media.picture(graph, node, "start_image", files, notes.quiet(), exact=True)
         seen = media.picture(graph, encode, "image", files, notes.quiet(), exact=True)
