@@ -154,9 +154,11 @@ def _read_picture(path: Path) -> Image.Image | None:
         except MemoryError:
             raise
         except Exception as error:  # damaged data makes Pillow's readers raise almost anything
-            raise InputError(
-                f"{path} is a damaged picture ({in_short(error)}): save it again or give another."
-            ) from error
+            raise _damaged(path, in_short(error)) from error
+
+
+def _damaged(path: Path, how: str) -> InputError:
+    return InputError(f"{path} is a damaged picture ({how}): save it again or give another.")
 
 
 def _refusal_of_heif(path: Path) -> InputError | None:
@@ -171,7 +173,7 @@ def _refusal_of_heif(path: Path) -> InputError | None:
         return InputError(f"{path} is an AVIF picture, which this Pillow does not read: save it as PNG or JPEG.")
     if brands.intersection(_HEIC_BRANDS):
         if "HEIF" in Image.OPEN:  # pillow-heif has looked at it
-            return InputError(f"{path} is a damaged picture (no HEIC): save it again or give another.")
+            return _damaged(path, "no HEIC")
         return InputError(
             f"{path} is a HEIC picture, which is read with pillow-heif alone (pip install pillow-heif): install it, or "
             "save the picture as PNG or JPEG."
