@@ -33,6 +33,7 @@ from ..models.transformer.model import parameter_shapes
 from ..models.transformer.rope import rope_table
 from ..models.vae.kernels import choose_vae_kernels
 from ..models.vae.model import WanVAE, in_working_order, wan_vae
+from ..parallel.division import Division, Rates, Speed, divide
 from ..planning.machine import choose_dtype, choose_operations, choose_vae, free_memory
 from ..planning.memory import IMAGE_TOKENS, Workload, plan_memory
 from ..planning.windows import latent_frames, tokens_per_window
@@ -78,6 +79,8 @@ class Measured:
         attention: one self-attention, by backend.
         block: one block, by what its matrices are kept in (``FLOATS``, "fp8", "int8").
         decoding: the VAE's decoder for one latent frame (four frames of the video).
+        cards: how many predictions are of.
+        rates: what these and their links can do.
     """
 
     device: torch.device
@@ -87,6 +90,8 @@ class Measured:
     attention: dict[str, float | Unavailable] = field(default_factory=dict)
     block: dict[str, float | Unavailable] = field(default_factory=dict)
     decoding: float | Unavailable = 0.0
+    cards: int = 1
+    rates: Rates | None = None
 
     @property
     def itemsize(self) -> int:
@@ -225,7 +230,8 @@ def predict(measured: Measured, preset: str) -> Prediction | None:
     """What a window of a preset takes, or None where a piece of it could not be timed.
 
     A block's matrix products grow with the tokens, its attention (the default one) with their square. A block that
-    does not stay on the card is copied in once a step, while the one before computes.
+    does not stay on the card is copied in once a step, while the one before computes. Of several cards each computes
+    its passes, or its part of a pass's tokens, for which all exchange theirs; the VAE works on the first.
     """
     settings = resolve(settings_with_preset(preset))
     block, attention = measured.block[settings.quant or FLOATS], measured.attention[measured.usual_attention]
@@ -233,22 +239,38 @@ def predict(measured: Measured, preset: str) -> Prediction | None:
     if isinstance(block, Unavailable) or isinstance(attention, Unavailable) or isinstance(decoding, Unavailable):
         return None
     height, width = target_size(settings.size, *SQUARE)
-    growth = tokens_per_window(settings.frame_num, height, width) / measured.sizes.tokens
+    tokens = tokens_per_window(settings.frame_num, height, width)
+    growth = tokens / measured.sizes.tokens
     attention = min(attention, block)
     size = transformer_size(measured.sizes.transformer, settings.quant is not None, measured.itemsize)
     block = (block - attention) * growth + attention * growth**2
     scales = settings.sample_text_guide_scale, settings.sample_audio_guide_scale
     branches = branches_of_steps(len(steps_taken(settings)), *scales, settings.sample_audio_guide_steps)
     free, vae = free_memory(measured.device), choose_vae(settings, measured.device)
-    work = Workload.of(settings, (height, width), measured.itemsize)
+    speed = None
+    if measured.rates is not None:
+        speed = Speed(measured.rates, tokens, size.dim, size.blocks, size.block_parameters)
+
+    def divided(passes: int) -> Division:
+        return divide(measured.cards, passes, measured.sizes.transformer.num_heads, speed=speed)
+
+    def computing(passes: int) -> float:
+        """Seconds of a block."""
+        division = divided(passes)
+        exchange = 0.0 if speed is None else speed.exchange(division.sequence) / size.blocks
+        return math.ceil(passes / division.guidance) * (block / division.sequence + exchange)
+
+    work = Workload.of(settings, (height, width), measured.itemsize, divided(max(map(len, branches))))
     placement, memory = plan_memory(size, settings, work, free, vae)
     copying = 0.0 if measured.copying is None else size.block_bytes / measured.copying
     copied = size.blocks - placement.resident
-    steps = sum(placement.resident * n * block + copied * max(n * block, copying) for n in map(len, branches))
+    steps = sum(placement.resident * t + copied * max(t, copying) for t in map(computing, map(len, branches)))
     pixels = height * width / (measured.sizes.height * measured.sizes.width)
     decoding *= pixels * latent_frames(settings.frame_num)
     new = (settings.frame_num - settings.motion_frame) / FPS
-    return Prediction(preset, size.blocks * block, (steps + decoding) / new, placement.resident, memory.peak / GIB)
+    return Prediction(
+        preset, size.blocks * computing(1), (steps + decoding) / new, placement.resident, memory.peak / GIB
+    )
 
 
 def transformer_size(config: TransformerConfig, quantised: bool, itemsize: int) -> TransformerSize:
@@ -287,6 +309,9 @@ def describe(measured: Measured) -> str:
         *(f"  {f'a block in {name}':<22}{_told(found)}" for name, found in measured.block.items()),
         f"  {'the VAE, four frames':<22}{_told(measured.decoding)}",
     ]
+    if measured.rates is not None:
+        what, link = f"between {measured.cards} cards", measured.rates.link / 1e9
+        lines.append(f"  {what:<22}{link:.1f} GB/s; what follows is of all of them")
     if measured.copying is not None:
         lines.append(f"  {'copying to the card':<22}{measured.copying / 1e9:.1f} GB/s")
     lines += ["", f"{'preset':<24}{'a forward':>11}{'a second of video':>20}{'memory':>10}{'blocks that stay':>18}"]

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import time
 import traceback
+from collections.abc import Callable
 from typing import NoReturn
 
 from ..errors import InputError
 from ..job.job import Job
 from ..job.output import partial_path, path_to_write, windows_done
 from ..parallel import launch
-from ..parallel.cards import join, leave
+from ..parallel.cards import Cards, join, leave
 from ..run.generator import generate
 from ..run.progress import Progress
 from ..settings.definition import Settings
@@ -49,13 +50,18 @@ def start(settings: Settings) -> None:
 
 def make(settings: Settings, job: Job, progress: Progress) -> NoReturn:
     """Make a video together with the other processes, and end this one."""
+    work(settings.device, lambda cards: str(generate(cards.agreed(lambda: settings), job, progress, cards)))
+
+
+def work(device: str, do: Callable[[Cards], str]) -> NoReturn:
+    """Do something together with the other processes, say the first one's result, and end this one."""
     code = FAULT
     try:
-        cards = join(settings.device)
-        path = generate(cards.agreed(lambda: settings), job, progress, cards)
+        cards = join(device)
+        result = do(cards)
         cards.wait()
         if cards.first:
-            say(str(path))
+            say(result)
         code = 0
     except ENDINGS as error:
         code = ended(error)

@@ -13,6 +13,7 @@ from ..facts.sizes import GIB
 from ..models.transformer.attention import choose_attention
 from ..models.transformer.few_keys import choose_few_keys
 from ..models.transformer.pointwise import choose_pointwise
+from ..parallel import links
 from ..planning.machine import choose_device, choose_dtype, free_memory
 from ..quantisation.matmul import choose_matmuls
 from ..quantisation.products import find_gelu_product
@@ -33,7 +34,17 @@ def cards() -> list[Finding]:
         free = (free_memory(torch.device("cuda", index)) or 0) / GIB
         text = f"{about.name}, compute capability {about.major}.{about.minor}, {free:.1f} of "
         found.append(Finding(FINE, f"card {index}", f"{text}{about.total_memory / GIB:.1f} GiB free"))
-    return found
+    return [*found, *([between(torch.cuda.device_count())] if torch.cuda.device_count() > 1 else [])]
+
+
+def between(count: int) -> Finding:
+    """What the cards of one machine have for talking."""
+    version, way = links.nccl(), links.slowest_way(links.topology())
+    if version is None:
+        return Finding(MISSING, "several cards", "PyTorch has no NCCL here, so --gpus needs Linux")
+    peers = "read each other's memory" if links.reaches(count) else "talk by way of the host's memory"
+    text = f"{count} for --gpus, {way or 'the driver does not say how they are joined'}; they {peers}; NCCL {version}"
+    return Finding(FINE, "several cards", text)
 
 
 def ways() -> list[Finding]:

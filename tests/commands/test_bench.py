@@ -18,6 +18,7 @@ from infinitetalk.pipeline.commands.timing import (
 from infinitetalk.pipeline.errors import Unavailable
 from infinitetalk.pipeline.facts.model_sizes import WAN_14B
 from infinitetalk.pipeline.models.vae.model import wan_vae
+from infinitetalk.pipeline.parallel.division import Rates
 from infinitetalk.pipeline.settings.presets import preset_names
 from infinitetalk.tests.support.random_checkpoint import TINY, vae_table
 
@@ -113,3 +114,20 @@ def test_an_error_of_a_kernel_is_a_line(monkeypatch):
 
     monkeypatch.setattr(timing, "_decoding", broken)
     assert measure(CPU, SIZES).decoding == Unavailable("no kernel image")
+
+
+def test_several_cards_share_a_step_and_what_is_exchanged_counts():
+    alone = predict(card(), "04_high_quality")
+    free, slow = (
+        predict(card(cards=4, rates=Rates(link, 1e14)), "04_high_quality").second_of_video for link in (1e18, 2e10)
+    )
+    decoding = 21 * 0.1
+    assert free * 72 / 25 - decoding == pytest.approx((alone.second_of_video * 72 / 25 - decoding) / 4)
+    assert 1.1 < slow / free < 2
+    text = describe(card(cards=4, rates=Rates(20e9, 1e14)))
+    assert "between 4 cards       20.0 GB/s" in text
+
+
+def test_no_cards_are_no_number(capfd):
+    assert main(["bench", "--gpus", "0"]) == 2
+    assert "--gpus: 0 found, at least 1 expected" in capfd.readouterr().err
