@@ -58,6 +58,7 @@ def test_two_processes_make_what_one_makes_and_one_goes_on_where_two_were_killed
     assert video.read_bytes() == whole
 
 
+@pytest.mark.long
 def test_what_one_process_refuses_is_told_once(command, capfd, tmp_path):
     """A single head, which two cards cannot share."""
     one_head = random_checkpoint.write(tmp_path / "weights", replace(TINY, dim=64, heads=1))
