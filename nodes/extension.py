@@ -5,7 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import ComfyExtension, io
 
 from .audio_encoder import InfiniteTalkAudioEncoder
-from .comfy import routes  # noqa: F401  (which registers them)
+from .comfy import host, routes  # noqa: F401  (of which one registers itself)
 from .demo import InfiniteTalkDemo
 from .export import InfiniteTalkExport
 from .lora import InfiniteTalkLoRA
@@ -17,7 +17,7 @@ from .voice import InfiniteTalkVoice
 
 class InfiniteTalkExtension(ComfyExtension):
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        return [
+        made: list[type[io.ComfyNode]] = [
             InfiniteTalkPreset,
             InfiniteTalkModelLoader,
             InfiniteTalkLoRA,
@@ -27,3 +27,8 @@ class InfiniteTalkExtension(ComfyExtension):
             InfiniteTalkDemo,
             InfiniteTalkExport,
         ]
+        if host.core_node(host.ONE_WINDOW) is not None:
+            from .core_sampler import InfiniteTalkCoreSampler
+
+            made.append(InfiniteTalkCoreSampler)
+        return made

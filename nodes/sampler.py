@@ -9,12 +9,10 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import folder_paths
-from comfy.cli_args import args
 from comfy_api.latest import InputImpl, io, ui
 from comfy_execution.utils import get_executing_context
 
@@ -25,6 +23,7 @@ from ..pipeline.settings.presets import Preset
 from ..pipeline.settings.validation import resolve, steps_taken
 from .comfy import host, inputs
 from .comfy.files import FILES
+from .comfy.linked import constants_of, graph_tags, reference_of
 from .comfy.results import RESULTS
 from .comfy.slot import SLOT
 from .comfy.sockets import ModelChoice, ModelSocket, PresetSocket, Speech, SpeechSocket
@@ -34,7 +33,6 @@ if TYPE_CHECKING:
     from comfy_api.latest import Input
 
     from ..pipeline.job.job import Job
-    from ..pipeline.media.reference import Footage
     from ..pipeline.run.generator import Generator
     from ..pipeline.run.helpers import SeveralCards
 
@@ -73,7 +71,7 @@ class InfiniteTalkSampler(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, **given: object) -> int:
-        return RESULTS.fingerprint(_constants(given))
+        return RESULTS.fingerprint(constants_of(given))
 
     @classmethod
     def execute(
@@ -90,14 +88,14 @@ class InfiniteTalkSampler(io.ComfyNode):
 
         settings = cls._settings(model, speech, preset, widgets)
         texts = {name: str(widgets[name]) for name in TEXTS}
-        job = Job(_reference(image, video), speech.encoded, **texts)
+        job = Job(reference_of(image, video), speech.encoded, **texts)
         folder, name, _, subfolder, _ = folder_paths.get_save_image_path(
             filename_prefix, folder_paths.get_output_directory()
         )
         context = get_executing_context()
         progress = host.HostProgress(context and context.node_id, len(steps_taken(settings)))
-        path = make_video(settings, job, Path(folder, name), progress, cls._tags())
-        RESULTS.made(_constants({**widgets, "filename_prefix": filename_prefix}), path)
+        path = make_video(settings, job, Path(folder, name), progress, graph_tags(cls.hidden))
+        RESULTS.made(constants_of({**widgets, "filename_prefix": filename_prefix}), path)
         saved = ui.SavedResult(path.name, subfolder, io.FolderType.output)
         return io.NodeOutput(InputImpl.VideoFromFile(str(path)), ui=ui.PreviewVideo([saved]))
 
@@ -112,19 +110,6 @@ class InfiniteTalkSampler(io.ComfyNode):
             values |= ruled_by_sampler(preset, inputs.linked_now(cls.hidden.dynprompt))
         values |= {**model.settings, "wav2vec_dir": speech.wav2vec_dir, "device": host.device()}
         return resolve(Settings.of(values))
-
-    @classmethod
-    def _tags(cls) -> dict[str, str]:
-        """The graph, as ComfyUI's own nodes put it into their videos, so that it opens again from the file."""
-        if args.disable_metadata:
-            return {}
-        # is_changed is what ComfyUI notes while it runs the graph
-        prompt = {
-            id: {name: value for name, value in node.items() if name != "is_changed"}
-            for id, node in (cls.hidden.prompt or {}).items()
-        }
-        graphs = {"prompt": prompt, **(cls.hidden.extra_pnginfo or {})}
-        return {name: json.dumps(graph) for name, graph in graphs.items() if graph is not None}
 
 
 def make_video(settings: Settings, job: Job, stem: Path, progress: host.HostProgress, tags: dict[str, str]) -> Path:
@@ -164,28 +149,3 @@ def _is_state_damaged(path: Path, progress: host.HostProgress) -> bool:
         progress.note("the unfinished video cannot be gone on with; it is made anew")
         return True
     return False
-
-
-def _reference(image: torch.Tensor | None, video: Input.Video | None) -> Path | Footage:
-    """What the speaker looks like: of a batch of images the first, of a video what is on screen."""
-    from ..pipeline.media.reference import Footage
-
-    if image is not None and video is None:
-        return Footage(image, name="image")
-    if video is None or image is not None:
-        found = "neither" if image is None else "both"
-        raise InputError(f"image and video: {found} linked; link the picture of the speaker, or the video to dub.")
-    source = video.get_stream_source() if isinstance(video, InputImpl.VideoFromFile) else None
-    if isinstance(source, str) and not _is_trimmed(video, source):
-        return Path(source)
-    parts = video.get_components()
-    return Footage(parts.images, Fraction(parts.frame_rate), name="video")
-
-
-def _is_trimmed(video: Input.Video, source: str) -> bool:
-    """Whether it is a part of its file (newer versions of ComfyUI can cut)."""
-    return abs(video.get_duration() - InputImpl.VideoFromFile(source).get_duration()) > 1e-3
-
-
-def _constants(given: dict[str, object]) -> tuple:
-    return tuple(sorted((name, value) for name, value in given.items() if isinstance(value, str | int | float)))

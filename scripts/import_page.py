@@ -12,6 +12,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+from ..pipeline.graphs.native.sampling import STREAMED
 from ..pipeline.graphs.workflow_file import INERT
 
 ROOT = Path(__file__).parent.parent
@@ -52,13 +53,14 @@ def nodes_told() -> set[str]:
 
 
 def nodes_read() -> set[str]:
-    """Every node of another pack that the readers of graphs name: text in the code that is written as classes are."""
+    """Every node of others, and ours around the core's model, that the readers name: text written as classes are."""
     found = set()
     for path in GRAPHS.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Constant) and isinstance(node.value, str) and _NAME.fullmatch(node.value):
                 found.add(node.value)
-    return {name for name in found if _is_class(name) and not name.startswith("InfiniteTalk")} - _NO_NODES - set(INERT)
+    ours = {name for name in found if name.startswith("InfiniteTalk") and name != STREAMED}
+    return {name for name in found if _is_class(name)} - ours - _NO_NODES - set(INERT)
 
 
 def _is_class(name: str) -> bool:

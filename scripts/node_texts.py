@@ -11,12 +11,14 @@ import json
 import sys
 import tempfile
 import tomllib
+from collections.abc import Collection
 from pathlib import Path
 
 from ..tests.support import comfy_host
 
 ROOT = Path(__file__).parent.parent
 PREFIX = "InfiniteTalk"
+NEWER = ("InfiniteTalkCoreSampler",)  # nodes that newer hosts alone offer; with an older one their texts stay
 
 
 def texts() -> dict[str, dict]:
@@ -46,7 +48,7 @@ def files(info: dict[str, dict]) -> dict[str, str]:
     made = {}
     for language, defined in definitions.items():
         folder = f"locales/{language}"
-        made[f"{folder}/nodeDefs.json"] = _json(defined)
+        made[f"{folder}/nodeDefs.json"] = _json(dict(sorted({**_written(folder, nodes), **defined}.items())))
         made[f"{folder}/commands.json"] = _json({key: {"label": t} for key, t in read[language]["commands"].items()})
         made[f"{folder}/main.json"] = _json({"nodeCategories": {PREFIX: PREFIX}})
         for name in nodes:
@@ -54,6 +56,12 @@ def files(info: dict[str, dict]) -> dict[str, str]:
             # the page in English is also that of all other languages
             made[f"web/docs/{name}.md" if language == "en" else f"web/docs/{name}/{language}.md"] = page
     return made
+
+
+def _written(folder: str, nodes: Collection[str]) -> dict[str, dict]:
+    """What was written for nodes that this host does not offer."""
+    before = json.loads((ROOT / folder / "nodeDefs.json").read_text(encoding="utf-8"))
+    return {name: before[name] for name in NEWER if name in before and name not in nodes}
 
 
 def _inputs(node: dict) -> dict[str, dict]:

@@ -8,13 +8,16 @@ from __future__ import annotations
 import gc
 import html
 import logging
+import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import comfy.latent_formats
 import comfy.model_management
 import comfy.utils
+import comfyui_version
 import torch
 from comfy_execution.utils import get_executing_context
 from PIL import Image
@@ -22,8 +25,10 @@ from server import PromptServer
 
 from ...pipeline.errors import InputError, printable
 from ...pipeline.run.progress import Decoded, Event, Narrator, Notice, RunStarted, Step, Stopped, WindowDone, Working
+from ...pipeline.settings.roles import Json
 
 GIB = 2**30
+ONE_WINDOW = "WanInfiniteTalkToVideo"  # the core's node that conditions a window, in newer versions
 NOTICE = "infinitetalk.notice"  # message to the browser, which shows it
 PREVIEW_SIDE = 512  # pixels
 _LATENT_SIDE = 8  # pixels of a latent
@@ -41,9 +46,22 @@ def device() -> str:
     return str(found)
 
 
+def core_node(name: str) -> Any:
+    """A node that comes with ComfyUI, by the name that it has in graphs; None where this version has none."""
+    nodes = sys.modules.get("nodes")  # which ComfyUI has imported long before it lists ours
+    return None if nodes is None else nodes.NODE_CLASS_MAPPINGS.get(name)
+
+
 def threads() -> int:
     """How many threads compute on the CPU, as the setting ``threads`` has it."""
     return torch.get_num_threads()
+
+
+def computes() -> dict[str, Json]:
+    """What decides the last bits of what ComfyUI computes."""
+    device = comfy.model_management.get_torch_device()
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    return {"ComfyUI": comfyui_version.__version__, "PyTorch": str(torch.__version__), "the device": name}
 
 
 def make_room(wanted: int) -> None:

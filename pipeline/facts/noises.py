@@ -31,6 +31,7 @@ _ROWS = (
     NoiseFacts("window", "follows from the seed and the window"),
     NoiseFacts("kijai", "is that of ComfyUI-WanVideoWrapper", goes_on=True),
     NoiseFacts("comfy", "that of ComfyUI's own samplers, one of them for each window"),
+    NoiseFacts("comfy_counting", "the same with the next seed for each window, as of the node Core Sampler"),
     NoiseFacts(
         "upstream",
         "that of MeiGen's script, which another model of card draws otherwise",

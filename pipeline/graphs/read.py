@@ -13,9 +13,12 @@ from . import ours
 from .graph import Graph, Node, of_kind, only
 from .kijai import reader as kijai
 from .native import reader as native
+from .native import streamed
 
 Reader = Callable[[Graph, str, Files], Exported]
-READERS: dict[str, Reader] = {kind: family.read for family in (ours, kijai, native) for kind in family.SAMPLERS}
+READERS: dict[str, Reader] = {
+    kind: family.read for family in (ours, kijai, native, streamed) for kind in family.SAMPLERS
+}
 
 
 def settings_of(graph: Graph, files: Files, node: str | None = None) -> Exported:

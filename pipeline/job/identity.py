@@ -56,8 +56,8 @@ def contents_identity(job: Job, weights: dict[str, str]) -> dict[str, str]:
         weights: see ``weights_identity``.
     """
     return {
-        "the reference": _content_hash(job.reference),
-        "the speech": _content_hash(job.speech),
+        "the reference": content_hash(job.reference),
+        "the speech": content_hash(job.speech),
         **{f"the weights of {name}": value for name, value in weights.items()},
     }
 
@@ -68,7 +68,7 @@ def contents_of(identity: Mapping[str, Json]) -> dict[str, str]:
     return {name: str(identity[name]) for name in names}
 
 
-def _content_hash(source: Path | InMemory) -> str:
+def content_hash(source: Path | InMemory) -> str:
     if not isinstance(source, Path):
         return source.digest()
     with source.open("rb") as file:

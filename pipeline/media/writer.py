@@ -72,7 +72,7 @@ class VideoWriter:
             video: what all frames have in common.
             audio: the sound, at its own rate and with its own channels, read again by ``finish``; None for a
                 silent video.
-            metadata: settings that JSON can hold, kept in the file under ``METADATA_KEY``.
+            metadata: settings that JSON can hold, kept in the file under ``METADATA_KEY``; None: nothing is.
             continued: what an earlier writer of this video had written when it was interrupted; the
                 partial file is cut to that and continued. None begins anew; an earlier partial file, which has
                 its state beside it, is then replaced when the first window is written.
@@ -91,7 +91,8 @@ class VideoWriter:
         self._video = video
         self._audio = audio
         self._overwrite = overwrite
-        self._metadata = {**(tags or {}), METADATA_KEY: json.dumps(metadata or {})}
+        record = {} if metadata is None else {METADATA_KEY: json.dumps(metadata)}
+        self._metadata = {**(tags or {}), **record}
         with self._disk_errors():
             path.parent.mkdir(parents=True, exist_ok=True)
             self._created = continued is None and not self.partial.exists()

@@ -34,7 +34,7 @@ class Target:
     path: Path
     video: VideoFormat
     soundtrack: Audio | None
-    metadata: Mapping[str, object]
+    metadata: Mapping[str, object] | None
     tags: Mapping[str, str] | None = None
     overwrite: bool = False
 

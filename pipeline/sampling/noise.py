@@ -86,10 +86,20 @@ class CoreNoise(WindowNoise):
         self._seeds = seeds or (seed,)
 
     def begin(self, window: int, draws: Draws) -> tuple[torch.Tensor, torch.Generator]:
-        seed = self._seeds[min(window, len(self._seeds) - 1)]
+        seed = self._seed_of(window)
         on_cpu = self._device.type == "cpu"
         added = _seeded(seed) if draws.by_seed else _seeded((seed + on_cpu) % 2**64, self._device)
         return _normal(draws.shape, _seeded(seed)), added
+
+    def _seed_of(self, window: int) -> int:
+        return self._seeds[min(window, len(self._seeds) - 1)]
+
+
+class CountingCoreNoise(CoreNoise):
+    """The same, each window with the next seed."""
+
+    def _seed_of(self, window: int) -> int:
+        return (self._seed + window) % 2**64
 
 
 class WrapperNoise:
@@ -151,6 +161,7 @@ NOISE_MAKERS: Mapping[str, Callable[[int, torch.device], Noise]] = {
     "window": WindowNoise,
     "kijai": WrapperNoise,
     "comfy": CoreNoise,
+    "comfy_counting": CountingCoreNoise,
     "upstream": UpstreamNoise,
 }
 

@@ -60,7 +60,8 @@ def host(installed, environment, tmp_path_factory):
     """
     base = tmp_path_factory.mktemp("comfyui")
     comfy_host.prepare(base, ROOT, PACK)
-    shutil.copy(comfy_host.GATE, base / "custom_nodes")
+    for file in (comfy_host.GATE, comfy_host.SMALL_CORE):
+        shutil.copy(file, base / "custom_nodes")
     with comfy_host.running(installed.source, installed.python, base, environment, flags=()) as host:
         yield host
 

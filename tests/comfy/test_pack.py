@@ -28,7 +28,8 @@ def info(host):
 
 def test_the_pack_is_imported_and_lists_all_nodes(host, info):
     check_import(host.log.read_text(errors="replace"), PACK)
-    assert set(info) == {f"InfiniteTalk{name}" for name in NODES}
+    newer = {"InfiniteTalkCoreSampler"} if "WanInfiniteTalkToVideo" in host.get_json("/object_info") else set()
+    assert set(info) == {f"InfiniteTalk{name}" for name in NODES} | newer
 
 
 HOST = """
@@ -154,7 +155,8 @@ def test_ids_and_orders_of_saved_workflows_are_for_ever(info):
         return [[name, kind if isinstance(kind, str) else "COMBO"] for name, (kind, _) in groups.items()]
 
     found = {name: {"inputs": kinds(node), "outputs": node["output"]} for name, node in sorted(info.items())}
-    assert found == json.loads(PINNED.read_text())
+    pinned = json.loads(PINNED.read_text())
+    assert found == {name: kinds for name, kinds in pinned.items() if name in info or name not in node_texts.NEWER}
 
 
 def test_everything_has_a_tooltip(info):

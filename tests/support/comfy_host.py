@@ -31,6 +31,7 @@ NOTHING = {  # the least that is a graph
     "shown": {"class_type": "PreviewImage", "inputs": {"images": ["picture", 0]}},
 }
 GATE = Path(__file__).with_name("comfy_gate.py")
+SMALL_CORE = Path(__file__).with_name("comfy_small_core.py")
 BINARY_MESSAGES = {1: "preview", 4: "preview", 3: "progress_text"}  # ComfyUI's kinds of them
 
 

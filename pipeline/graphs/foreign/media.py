@@ -149,7 +149,7 @@ def picture(graph: Graph, node: Node, slot: str, files: Files, notes: Notes, exa
 
 
 def _video(graph: Graph, source: Node, files: Files, notes: Notes) -> Path | None:
-    if source.kind == "GetVideoComponents":
+    if source.kind in ("GetVideoComponents", "LoadVideo"):
         return source_of(graph, source, files)
     if source.kind not in ("VHS_LoadVideo", "VHS_LoadVideoPath"):
         return None

@@ -132,29 +132,30 @@ def _alike(graph: Graph, windows: list[Node], settings_of: Callable[[Node], Valu
 
 
 def _window(graph: Graph, node: Node, files: Files, notes: Notes) -> Values:
-    values: Values = {
-        "color_correction_strength": 0.0,
-        "sample_audio_guide_scale": 1.0,
-        "pack": "comfy",
-        "whole_windows": True,
-    }
+    values: Values = {"color_correction_strength": 0.0, "whole_windows": True}
     with notes.part():
         mode = text(graph, node, "mode", "single_speaker")
         if mode != "single_speaker" or any(slot.endswith("audio_encoder_output_2") for slot in node.links):
             raise refusal(graph, node, f"its mode is {mode}, but there is one speaker here; set it to single_speaker")
     with notes.part():
+        if "start_image" in node.links or "previous_frames" not in node.links:
+            values |= shown(graph, node, "start_image", files, notes)
+        else:
+            notes.other("a later window is shown no picture", f"{node}: has no start_image; here every window has.")
+    values |= prompt_settings(graph, node, "positive", "negative", files, notes)
+    with notes.part():
+        values |= image_encoder(graph, node, "start_image", files, notes)
+    return values | conditions(graph, node, files, notes)
+
+
+def conditions(graph: Graph, node: Node, files: Files, notes: Notes) -> Values:
+    """Speech, size, length, VAE and InfiniteTalk of a window, which our sampler takes by the same names."""
+    values: Values = {"sample_audio_guide_scale": 1.0, "pack": "comfy"}
+    with notes.part():
         if (scale := number(graph, node, "audio_scale", 1.0)) != 1:
             raise refusal(graph, node, f"audio_scale is {scale:g}, which has no equivalent here; set it to 1")
     with notes.part():
-        if "start_image" in node.links or "previous_frames" not in node.links:
-            values |= _shown(graph, node, files, notes)
-        else:
-            notes.other("a later window is shown no picture", f"{node}: has no start_image; here every window has.")
-    with notes.part():
         values |= _speech(graph, node, files, notes)
-    values |= prompt_settings(graph, node, "positive", "negative", files, notes)
-    with notes.part():
-        values |= _image_encoder(graph, node, files, notes)
     with notes.part():
         values |= sizes.size(graph, node, files, notes)
     with notes.part():
@@ -171,9 +172,10 @@ def _window(graph: Graph, node: Node, files: Files, notes: Notes) -> Values:
     return values
 
 
-def _shown(graph: Graph, node: Node, files: Files, notes: Notes) -> Values:
-    start = media.picture(graph, node, "start_image", files, notes, exact=True)
-    if start.setting == "video":
+def shown(graph: Graph, node: Node, slot: str, files: Files, notes: Notes) -> Values:
+    """The picture that goes into an input, and how it is resized."""
+    start = media.picture(graph, node, slot, files, notes, exact=True)
+    if start.setting == "video" and slot != "video":
         raise refusal(
             graph,
             node,
@@ -204,7 +206,8 @@ def _speech(graph: Graph, node: Node, files: Files, notes: Notes) -> Values:
     }
 
 
-def _image_encoder(graph: Graph, node: Node, files: Files, notes: Notes) -> Values:
+def image_encoder(graph: Graph, node: Node, slot: str, files: Files, notes: Notes) -> Values:
+    """CLIP, which sees the picture of an input."""
     encode = feeding(graph, node, "clip_vision_output")
     if encode is None:
         notes.other(
@@ -219,8 +222,8 @@ def _image_encoder(graph: Graph, node: Node, files: Files, notes: Notes) -> Valu
     with notes.part():
         if text(graph, encode, "crop", "center") == "none":
             found["clip_crop"] = "squeeze"
-    if "start_image" in node.links:
-        start = media.picture(graph, node, "start_image", files, notes.quiet(), exact=True)
+    if slot in node.links:
+        start = media.picture(graph, node, slot, files, notes.quiet(), exact=True)
         seen = media.picture(graph, encode, "image", files, notes.quiet(), exact=True)
         if seen.source != start.source:
             raise refusal(graph, encode, "encodes another picture than the one that is shown; link the same")

@@ -42,6 +42,7 @@ ORDERS: dict[str, tuple[Order, ...]] = {
     "LoraLoaderModelOnly": ({"lora_name": str, "strength_model": float},),
     "ModelSamplingSD3": ({"shift": float},),
 }
+STREAMED = "InfiniteTalkCoreSampler"  # ours, around the core's model
 _KINDS = ("KSampler", "KSamplerAdvanced", "SamplerCustom", "SamplerCustomAdvanced")
 _SAMPLERS = {theirs: row.name for row in SOLVERS.values() for theirs in row.comfy}
 _WAN_SHIFT = 8.0  # core's for Wan 2.1 where no node sets one
@@ -84,10 +85,20 @@ def read(graph: Graph, window: Node, latent: int, notes: Notes) -> Sampling:
         fed = ", ".join(str(node) for node in found) or "nothing"
         raise refusal(graph, window, f"its latent goes into {fed}, where one of {', '.join(_KINDS)} was expected")
     (node,) = found
-    steps_from, sampler_from, seed_from, guider = _holders(graph, node)
+    guider = _holders(graph, node)[-1]
     prompt = guider.links.get("conditioning" if guider.kind == "BasicGuider" else "positive")
     if prompt is None or prompt.node != window.id:
         raise refusal(graph, guider, f"its prompt does not come through {window}; link that node's positive to it")
+    return sampled_by(graph, node, notes)
+
+
+def sampled_by(graph: Graph, node: Node, notes: Notes) -> Sampling:
+    """How a node samples.
+
+    Raises:
+        InputError: in a way that has no equivalent.
+    """
+    steps_from, sampler_from, seed_from, guider = _holders(graph, node)
     settings: Values = {}
     with notes.part():
         steps = settings["sample_steps"] = whole(graph, steps_from, "steps")
@@ -117,12 +128,9 @@ def _holders(graph: Graph, node: Node) -> tuple[Node, Node, Node, Node]:
     sampler = of_kind(graph, node, "sampler", "KSamplerSelect")
     if node.kind == "SamplerCustom":
         return steps, sampler, node, node
-    return (
-        steps,
-        sampler,
-        of_kind(graph, node, "noise", "RandomNoise"),
-        of_kind(graph, node, "guider", "CFGGuider", "BasicGuider"),
-    )
+    apart = node.kind == STREAMED and "guider" not in node.links  # model and prompts are linked to the sampler itself
+    guider = node if apart else of_kind(graph, node, "guider", "CFGGuider", "BasicGuider")
+    return steps, sampler, of_kind(graph, node, "noise", "RandomNoise"), guider
 
 
 def _whole_runs(node: Node, steps_from: Node, steps: int) -> list[tuple[Node, str, object]]:
