@@ -39,6 +39,7 @@ class SharedTransformer:
         self._split: dict[Division, SplitSequence] = {}
         self.encode_text = model.encode_text
         self.encode_image = model.encode_image
+        self.encode_text_for_image = model.encode_text_for_image
         self.embed_speech = model.embed_speech
 
     def __call__(

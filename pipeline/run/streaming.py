@@ -183,8 +183,10 @@ class Streamer:
         if self._encoded is not None and index == self._encoded.index:
             return self._encoded
         models, pixels = self.models, self._pixels(index)
-        with models.using(models.image_encoder):
-            image = models.image_encoder.encode(self._shown_to_clip(index), self._clip_crop)
+        image = None
+        if self.settings.clip_crop != "off":
+            with models.using(models.image_encoder):
+                image = models.image_encoder.encode(self._shown_to_clip(index), self._clip_crop)
         with models.using(models.vae):
             latents = models.vae.encode_still(pixels, self.settings.frame_num, models.vae_plan.tiles)
         mask = torch.zeros_like(latents[:MASK_CHANNELS])
@@ -244,14 +246,17 @@ class Streamer:
         transformer, blocks, inputs = self.models.transformer, self.models.blocks, self.inputs
         windows = self.speech.windows(span.start, span.stop)
         speech = transformer.embed_speech(windows)
-        image = self._constant("image", lambda: transformer.encode_image(encoded.image, blocks.image))
 
         def context(branch: Branch) -> Context:
-            if branch in ("cond", "drop_audio"):
-                text = self._constant("prompt", lambda: transformer.encode_text(inputs.prompt, blocks.text))
+            name, prompt = "prompt", inputs.prompt
+            if branch not in ("cond", "drop_audio") and inputs.negative_prompt is not None:
+                name, prompt = "negative prompt", inputs.negative_prompt
+            text = self._constant(name, lambda: transformer.encode_text(prompt, blocks.text))
+            if (seen := encoded.image) is not None:
+                image = self._constant("image", lambda: transformer.encode_image(seen, blocks.image))
             else:
-                negative = inputs.negative_prompt
-                text = self._constant("negative prompt", lambda: transformer.encode_text(negative, blocks.text))
+                instead = f"{name} for the image"
+                image = self._constant(instead, lambda: transformer.encode_text_for_image(prompt, blocks.image))
             if branch in ("cond", "drop_text"):
                 return Context(text, image, speech)
             silence = self._constant("silence", lambda: transformer.embed_speech(torch.zeros_like(windows)))
@@ -282,12 +287,12 @@ class Streamer:
 
 @dataclass(frozen=True)
 class _EncodedReference:
-    """The reference frame that is encoded at the moment; ``image`` is what CLIP sees in it."""
+    """The reference frame that is encoded at the moment; ``image`` is what CLIP sees in it, None where it sees none."""
 
     index: int
     latents: torch.Tensor
     reference: torch.Tensor
-    image: torch.Tensor
+    image: torch.Tensor | None
 
 
 class _Announced:

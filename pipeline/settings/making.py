@@ -79,9 +79,10 @@ class VideoSettings:
     clip_crop: str | None = video_setting(
         None,
         "what CLIP sees of the picture, as ComfyUI's CLIPVisionEncode has it: its middle (center), or all of it, "
-        "squeezed (squeeze) (left out: what --pack does)",
+        "squeezed (squeeze); off: nothing, the transformer is given the prompt instead, as graphs without "
+        "clip_vision_output do (left out: what --pack does)",
         VIDEO | FRAMES,
-        choices=("center", "squeeze"),  # "none" would be to leave it out
+        choices=("center", "squeeze", "off"),  # "none" would be to leave it out
     )
     color_method: str = video_setting(
         "lab",

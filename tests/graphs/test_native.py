@@ -194,6 +194,13 @@ def test_what_a_graph_of_comfyuis_nodes_comes_to(api):
     assert export(api).take.verdict == "the same up to noise; the tiles of the VAE"
 
 
+def test_without_the_image_encoder_as_in_comfyuis_template(api):
+    del one_window(api)["20"]["inputs"]["clip_vision_output"]
+    exported = export(api)
+    assert exported.settings.clip_crop == "off" and exported.settings.clip_vision is None
+    assert exported.take.verdict == "the same"
+
+
 def test_the_shift_of_comfyui_where_no_node_sets_one(api):
     one_window(api)["20"]["inputs"]["model"] = ["2", 0]
     exported = export(api)

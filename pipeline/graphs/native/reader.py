@@ -210,11 +210,11 @@ def image_encoder(graph: Graph, node: Node, slot: str, files: Files, notes: Note
     """CLIP, which sees the picture of an input."""
     encode = feeding(graph, node, "clip_vision_output")
     if encode is None:
-        notes.other(
-            "the picture goes through the image encoder",
-            f"{node}: clip_vision_output is not linked; here the picture always goes through the image encoder.",
+        notes.append(
+            f"{node}: clip_vision_output is not linked: --clip_crop off. The file of --clip_vision is not used then, "
+            "but has to be there."
         )
-        return {}
+        return {"clip_crop": "off"}
     if encode.kind != "CLIPVisionEncode":
         raise refusal(graph, encode, "this use of the image encoder has no equivalent; use CLIPVisionEncode")
     loader = of_kind(graph, encode, "clip_vision", "CLIPVisionLoader")

@@ -175,6 +175,16 @@ class WanTransformer(nn.Module):
         """
         return self._keys_and_values(self.img_emb.proj(states.to(self.device, self.dtype)), IMAGE_LAYERS, blocks)
 
+    def encode_text_for_image(self, embedding: torch.Tensor, blocks: Iterable[Block]) -> torch.Tensor:
+        """Keys and values of a text in the place of an image's, as ComfyUI's own model has them where there is none.
+
+        Args:
+            embedding: as of ``encode_text``; here all of the padding counts.
+            blocks: as of ``encode_image``.
+        """
+        padded = F.pad(embedding.to(self.device, self.dtype), (0, 0, 0, TEXT_TOKENS - len(embedding)))
+        return self._keys_and_values(self.text_embedding(padded), IMAGE_LAYERS, blocks)
+
     def _keys_and_values(
         self, tokens: torch.Tensor, layers: tuple[str, str, str], blocks: Iterable[Block]
     ) -> torch.Tensor:
