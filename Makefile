@@ -13,7 +13,7 @@ PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 PYTEST := -m pytest -q -rs -n auto --maxprocesses=4 --dist loadscope --no-loadscope-reorder
 DEMO := .demo
 
-.PHONY: help demo test test-fast test-long test-crash fuzz test-browser test-oldest test-newest coverage lint test-lint format golden compare clean
+.PHONY: help demo test test-fast test-long test-crash test-batch fuzz test-browser test-oldest test-newest coverage lint test-lint format golden compare clean
 
 help:
 	@echo "make demo         a talking video from the bundled portrait, speech and small model, and what can be measured on it"
@@ -21,6 +21,7 @@ help:
 	@echo "make test-fast    tests that start no server and no browser and make no whole videos"
 	@echo "make test-long    more cases of what the tests have a sample of"
 	@echo "make test-crash   a crash and a failure at every call that changes a file, and the resumed videos; needs cc"
+	@echo "make test-batch   forty jobs on two workers, killed twelve times, compared with single runs, timed"
 	@echo "make fuzz         20 000 more spoilt files: no crash, no wrong result, bounded memory and time"
 	@echo "make test-browser fifty random sequences of what a user does with presets, in a real ComfyUI and a browser"
 	@echo "make test-oldest  all but ComfyUI with the oldest supported PyTorch, transformers and diffusers"
@@ -48,6 +49,9 @@ test-long: .venv/installed-test
 
 test-crash: .venv/installed-test
 	$(PY) -m infinitetalk.tests.support.crashing
+
+test-batch: .venv/installed-test
+	$(PY) -m infinitetalk.tests.support.batches --timed
 
 fuzz: .venv/installed-test
 	$(PY) -m infinitetalk.tests.fuzz --numbers 1000-2000

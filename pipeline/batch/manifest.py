@@ -69,7 +69,7 @@ def read_manifest(path: Path) -> tuple[Line, ...]:
         raise InputError(f"{path} is no manifest: one ending in .jsonl, .json or .csv expected.")
     if not found:
         raise InputError(f"{path} has no jobs in it; write a line for each video.")
-    return tuple(_distinct(_line(path.parent, number, place, job) for number, (place, job) in enumerate(found, 1)))
+    return tuple(_distinct(line_of(path.parent, number, place, job) for number, (place, job) in enumerate(found, 1)))
 
 
 def refusal(sentence: str) -> str:
@@ -183,7 +183,14 @@ def _not_in_a_line(name: str) -> str:
     return refusal(f"{in_short(ValueError(repr(name)))} is no setting; {hint}")
 
 
-def _line(folder: Path, number: int, place: str, job: dict | str) -> Line:
+def line_of(folder: Path, number: int, place: str, job: dict | str) -> Line:
+    """The line of a job.
+
+    Args:
+        folder: that paths start from.
+        number: of the job, from 1, which names it if nothing else does.
+        job: values by name, as JSON or a table has them; or what is wrong with it.
+    """
     if isinstance(job, str):
         return Line(place, place, {}, job)
     entries = {_setting(name): value for name, value in job.items()}

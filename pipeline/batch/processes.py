@@ -139,9 +139,8 @@ def _work(connection: Connection, worker: int) -> None:
     _end_with_parent()
     if sys.stdout is not None:
         os.dup2(2, 1)  # results are for the one that started it
-    import torch  # noqa: F401  # before it says that it is free
-
     tell = Worker(lambda news: connection.send(Told(worker, news)))
+    tell.begin()
     connection.send(Free(worker))
     while True:
         outcome: Outcome = tell.do(connection.recv())

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..errors import InputError, in_short
-from ..job.output import windows_done
+from ..job.output import partial_path, windows_done
+from ..media.publishing import check_not_written
 from ..settings.definition import Settings
 from .finished import There, frames_in, look
 from .manifest import refusal
@@ -23,6 +24,9 @@ from .tasks import Models, Task, said
 if TYPE_CHECKING:
     from ..run.generator import Generator
     from ..run.progress import Event
+
+PATIENCE = 60.0  # seconds for which a video may be written by the process of a lost worker
+LOOKS = 0.2
 
 
 @dataclass(frozen=True)
@@ -96,6 +100,10 @@ class Worker:
         self._models: Models | None = None
         self._threads: int | None = None
 
+    def begin(self) -> None:
+        """Import what videos need, which takes a while."""
+        from ..run import generator  # noqa: F401
+
     def do(self, order: Order) -> Outcome:
         """Do what is ordered. Whatever goes wrong with a video is told in its result."""
         if isinstance(order, Prompts):
@@ -121,6 +129,7 @@ class Worker:
         from ..run.generator import memory_errors
 
         task = order.task
+        _wait_until_free(task)
         settings = task.settings.replace(resume=True, overwrite=order.overwrite)
         with memory_errors():
             generator = self._ready(task)
@@ -170,6 +179,22 @@ class Worker:
         if fault or isinstance(error.__cause__, MemoryError | RuntimeError):
             self._forget()
         return Outcome(Result(task.id, FAILED, took, error=sentence), fault=fault)
+
+
+def _wait_until_free(task: Task) -> None:
+    """Wait for the process of a lost worker, which may write its video a while longer.
+
+    Raises:
+        InputError: somebody still does.
+    """
+    until = time.monotonic() + PATIENCE
+    while True:
+        try:
+            return check_not_written(partial_path(task.path), task.path)
+        except InputError:
+            if time.monotonic() > until:
+                raise
+            time.sleep(LOOKS)
 
 
 def _as_begun(task: Task, settings: Settings) -> Settings:

@@ -22,6 +22,7 @@ MANIFEST = "jobs, as .jsonl, .json or .csv"
 OUT = "folder of the videos and of results.jsonl"
 WORKERS = "processes that make videos (left out: one a card, or one without cards)"
 SHARD = "only part I of N of the jobs (left out: by SLURM's array and step)"
+RAY = "workers on a Ray cluster: its address, auto (the one that runs here) or local"
 HELPS = {
     "overwrite": "replace videos that are there and were made from something else",
     "quiet": "print the path of results.jsonl and nothing else",
@@ -39,12 +40,13 @@ Exit codes: 0 all videos are there, 3 some jobs failed, 2 bad input. docs/batch.
 
 def parser() -> Parser:
     """The flags of the command, and all settings that may hold for many videos."""
-    words = "MANIFEST --out DIR [--workers N] [--shard I/N] [flags]"
+    words = "MANIFEST --out DIR [--workers N] [--shard I/N] [--ray [ADDRESS]] [flags]"
     found = Parser("infinitetalk batch", words, "Makes the videos of a manifest, each line one.", EPILOG)
     found.add_argument("manifest", type=Path, metavar="MANIFEST", help=spoken(MANIFEST))
     found.add_argument("--out", type=Path, required=True, metavar="DIR", help=spoken(OUT))
     found.add_argument("--workers", type=_count, metavar="N", help=spoken(WORKERS))
     found.add_argument("--shard", metavar="I/N", help=spoken(SHARD))
+    found.add_argument("--ray", nargs="?", const="auto", metavar="ADDRESS", help=spoken(RAY))
     helps = {name: spoken(text) for name, text in HELPS.items()}
     names = [name for name in setting_types() if name not in names_with(RUN) or name in OF_THE_BATCH]
     return with_settings(found, [name for name in names if name != "save_file"], helps)
@@ -75,6 +77,10 @@ def run(args: argparse.Namespace) -> int:
         return FAILED if failed else 0
 
     def crew() -> Crew:
+        if args.ray is not None:
+            from ..batch.cluster import RayCrew
+
+            return RayCrew(args.ray, args.workers, settings.device)
         return LocalCrew(cards_for(settings.device, args.workers))
 
     with Board(settings.quiet, batch.shard) as board:

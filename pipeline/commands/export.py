@@ -9,7 +9,9 @@ from pathlib import Path
 from ..errors import InputError
 from ..export.command import SHELLS, Command, command, own_shell
 from ..export.exported import Files
+from ..export.manifest import manifest
 from ..export.upstream import upstream_command
+from ..facts.language import spoken
 from ..graphs.embedded import PICTURES, graph_in, picture_graph, video_tags
 from ..graphs.graph import read_graph
 from ..graphs.places import FolderFiles, PortableFiles
@@ -20,13 +22,18 @@ from ..settings.flags import Parser
 from .console import note, say
 
 TARGETS = ("ours", "upstream")
+OF_A_MANIFEST = {
+    "pictures": "pictures or videos: print a manifest for infinitetalk batch, a line for each",
+    "sounds": "the sounds of these lines: as many, or one for all; or several for one picture",
+}
 
 
 def parser() -> Parser:
     """The flags of the command."""
     found = Parser(
         "infinitetalk export",
-        "FILE [--shell SHELL] [--full] [--target TARGET] [--strict] [--comfyui DIR] [--node ID]",
+        "FILE [--shell SHELL] [--full] [--target TARGET] [--strict] [--comfyui DIR] [--node ID] "
+        "[--pictures FILES] [--sounds FILES]",
         "Prints the command that makes the video of a ComfyUI graph, or a video once more.",
     )
     found.add_argument("file", type=Path, metavar="FILE", help="a graph (.json, or in a .png or .mp4), or a video")
@@ -39,6 +46,8 @@ def parser() -> Parser:
     found.add_argument(
         "--strict", action="store_true", help="refuse a graph whose video would be another take; precision is none"
     )
+    for name, told in OF_A_MANIFEST.items():
+        found.add_argument(f"--{name}", nargs="+", type=Path, default=[], metavar="FILE", help=spoken(told))
     found.add_argument("--node", metavar="ID", help="the sampler that is meant, where the graph has several")
     return found
 
@@ -80,6 +89,11 @@ def export(given: argparse.Namespace) -> Command:
         raise InputError(f"{path} is neither a graph (.json, or a .png or .mp4 that carries one) nor a video (.mp4).")
     if given.strict and exported.take is not None and exported.take.other:
         raise InputError(f"--strict: {path} would become another take, because {'; '.join(exported.take.other)}.")
+    if given.pictures or given.sounds:
+        if given.target != "ours":
+            raise InputError("--pictures and --sounds make a manifest for infinitetalk batch; leave --target out.")
+        lines = manifest(exported.settings, given.pictures, given.sounds, given.full)
+        return Command(lines, exported.notes, given.shell, exported.take.lines if exported.take else ())
     make = {"ours": command, "upstream": upstream_command}[given.target]
     return make(exported, given.shell, given.full)
 

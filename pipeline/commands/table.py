@@ -55,7 +55,7 @@ class Command:
 
 _ROWS = (
     Command("generate", "make a talking video; its name may be left out before flags", ".generate"),
-    Command("batch", "many videos by a manifest, on every card; goes on where it stopped", ".batch"),
+    Command("batch", "many videos by a manifest, on every card or a cluster; goes on where it stopped", ".batch"),
     Command("presets", "the presets in a table", ".presets"),
     Command("recommend", "the preset for a purpose and a card, and its whole command", ".recommend"),
     Command("download", "the models of a preset, fetched, checked and put where they are looked for", ".download"),
