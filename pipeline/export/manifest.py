@@ -11,13 +11,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ..errors import CONTROLS, InputError
-from ..settings.definition import Settings, setting_types
+from ..settings.definition import Settings, names_with, setting_types
 from ..settings.flags import NONE_WORD
-from ..settings.roles import Json, json_value
+from ..settings.roles import RUN, Json, json_value
 from .command import flags, groups
 
 VIDEOS = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v")
-_OF_THE_JOB = ("image", "video", "audio", "input_json", "save_file", "device")  # the last is for the whole batch
+_NOT_IN_A_LINE = ("image", "video", "audio", "input_json", "save_file", "device")  # said otherwise, or of the batch
 _UNSAFE = re.compile(f'[{CONTROLS}\\\\/:*?"<>|]+')
 
 
@@ -58,7 +58,7 @@ def _values(settings: Settings, full: bool) -> dict[str, Json]:
     given = [group[0].partition("=")[0].removeprefix("--") for group in groups(flags(settings, full))]
     found: dict[str, Json] = {}
     for name in given:
-        if name not in _OF_THE_JOB:
+        if name not in (*_NOT_IN_A_LINE, *names_with(RUN)):
             value = json_value(getattr(settings, name))
             found[name] = NONE_WORD if value is None and setting_types()[name].optional else value
     return found

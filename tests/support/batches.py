@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from infinitetalk.tests.support.places import PORTRAIT, ROOT, SPEECH
+from infinitetalk.tests.support.places import PORTRAIT, SPEECH
 
 BAD = (  # what is wrong with them, and what their sentence says
     ({"image": "none.png"}, "does not exist"),
@@ -30,7 +30,7 @@ BAD = (  # what is wrong with them, and what their sentence says
     ({"imge": "me.png"}, "did you mean image?"),
     ("{", "it is not JSON"),
 )
-PROGRAM = [sys.executable, str(ROOT / "generate_infinitetalk.py")]
+PROGRAM = [sys.executable, "-m", "infinitetalk"]  # the one that tests import
 FLAGS = ["--preset", "demo", "--device", "cpu", "--mode", "clip", "--threads", "1", "--config", "none"]
 
 
@@ -78,10 +78,13 @@ class Run:
             own = environment(self.folder / "cache")
             return subprocess.Popen([*PROGRAM, *words], cwd=self.folder, env=own, stdout=log, stderr=log)
 
-    def killed(self, out: str, workers: int, kills: int, seed: int = 0) -> tuple[int, int]:
+    def killed(self, out: str, workers: int, kills: int, last: int | None = None, seed: int = 0) -> tuple[int, int]:
         """Run the batch, killed so many times on the way; how it ended at last, and how often it was killed in work.
 
-        It is killed wherever it is: a while after there is one more result, or after it has begun.
+        It is killed wherever it is, a while after there is one more video.
+
+        Args:
+            last: workers of the run that is not killed; None: as many.
         """
         chance, done = random.Random(seed), 0
         for _ in range(kills):
@@ -95,7 +98,7 @@ class Run:
                 process.send_signal(signal.SIGKILL)
                 done += 1
             process.wait()
-        return self.start(out, workers).wait(), done
+        return self.start(out, last or workers).wait(), done
 
     def results(self, out: str) -> int:
         """Videos that are there."""
