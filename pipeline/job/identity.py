@@ -14,6 +14,7 @@ from typing import Protocol
 from ..settings.definition import Settings, names_with
 from ..settings.roles import Json, Role
 from .job import Job
+from .speakers import MaskFile
 
 _EDGE = 1 << 20
 _OF_CONTENTS = "the reference", "the speech", "the weights of "
@@ -57,9 +58,21 @@ def contents_identity(job: Job, weights: dict[str, str]) -> dict[str, str]:
     """
     return {
         "the reference": content_hash(job.reference),
-        "the speech": content_hash(job.speech),
+        **_speech_identity(job),
         **{f"the weights of {name}": value for name, value in weights.items()},
     }
+
+
+def _speech_identity(job: Job) -> dict[str, str]:
+    """Of all that is said, by whom, where and when."""
+    found = {} if job.speech is None else {"the speech": content_hash(job.speech)}
+    for number, speaker in enumerate(job.speakers, 1):
+        said = "silence" if speaker.speech is None else content_hash(speaker.speech)
+        region = speaker.region
+        where = content_hash(region.path) if isinstance(region, MaskFile) else region
+        when = f"{speaker.turns} {speaker.channel} {speaker.track} {job.arrangement}"
+        found[f"the speech of speaker {number}"] = f"{said} {where} {when}"
+    return found
 
 
 def contents_of(identity: Mapping[str, Json]) -> dict[str, str]:

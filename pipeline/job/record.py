@@ -46,7 +46,8 @@ def record_of(settings: Settings, job: Job, contents: Mapping[str, str] = Mappin
     """
     made_from: dict[str, Json] = {
         "reference": str(job.reference),
-        "speech": str(job.speech),
+        "speech": str(job.speech or " and ".join(str(one) for one in dict.fromkeys(job.sounds()) if one is not None)),
+        **({"speakers": [str(speaker) for speaker in job.speakers]} if job.speakers else {}),
         "prompt": job.prompt,
         "negative_prompt": job.negative_prompt,
     }

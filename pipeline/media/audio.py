@@ -207,6 +207,32 @@ def open_audio(source: Path | Sound) -> AudioFile | Sound:
     raise _no_sound(path, unusable)
 
 
+def open_track(path: Path, number: int) -> AudioFile:
+    """A certain track of a file, counted from 0 among those that can be used; see ``open_audio``.
+
+    Raises:
+        InputError: also if it has fewer.
+    """
+    stamp = _stamp_of_file(path)
+    usable, _ = _usable_tracks(path)
+    if number >= len(usable):
+        raise InputError(
+            f"{path} has {len(usable)} track{'s' * (len(usable) != 1)} of sound that can be used, so there is none for "
+            f"speaker {number + 1}."
+        )
+    track = usable[number]
+    audio = _decoded_once(AudioFile(path, track.sample_rate, track.channels, 0, stamp, track.number))
+    if audio is None:
+        raise InputError(f"{path}: {track} cannot be decoded; export the sound again.")
+    return audio
+
+
+def resampled_blocks(audio: Audio, rate: int, channels: int) -> Iterator[np.ndarray]:
+    """A sound at another rate with as many channels, float32 [channels, n] one after the other."""
+    pieces = (Piece(_with_channels(block, channels), audio.sample_rate) for block in audio.blocks())
+    return _alike(pieces, rate, channels)
+
+
 def audible_track(audio: AudioFile) -> Track | None:
     """The first other track of the file that is not silent."""
     for track in tracks(audio.path):

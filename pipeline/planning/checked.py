@@ -146,5 +146,6 @@ def check_job(job: Job) -> None:
     """
     if isinstance(job.reference, Path):
         open_reference(job.reference)
-    if isinstance(job.speech, Path):
-        check_audio(job.speech)
+    for sound in dict.fromkeys((job.speech, *job.sounds())):
+        if isinstance(sound, Path):
+            check_audio(sound)

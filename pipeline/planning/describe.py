@@ -25,6 +25,7 @@ def describe(plan: RunPlan, windows_done: int = 0) -> str:
         *([("cards", describe_cards(plan))] if plan.models.cards > 1 else []),
         ("picture", f"{plan.size[1]}x{plan.size[0]}"),
         ("video", f"{plan.frames} frames, {plan.frames / FPS:.2f} s at {FPS} a second"),
+        *(("speaks", line) for line in ([] if plan.speakers is None else plan.speakers.told)),
         ("windows", window),
         *([("resumes", f"after window {windows_done} of {len(plan.spans)}")] if windows_done else []),
         ("a window", f"{plan.tokens} tokens, {_steps(plan.passes)}"),

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 
 from ..checkpoints.locate import ModelFiles, check_encoder_files, check_speech_encoder, check_voice_separator
+from ..errors import InputError
 from ..facts.buckets import target_size
 from ..facts.packs import PACKS
 from ..facts.sizes import GIB
@@ -47,6 +49,7 @@ from .notices import (
     sound_notices,
     stand_in_notices,
 )
+from .speakers import SpeakersPlan, Spoken, plan_speakers, speakers_in, speakers_notices, spoken_by
 from .windows import WindowSpan, tokens_per_window, window_plan
 
 
@@ -136,7 +139,8 @@ class RunPlan:
         settings: of this video, resolved, with the number of threads that compute it.
         audio: the sound as it was recorded.
         voice: the voice in it, where it is separated.
-        speech: as the model hears it, mono, 16 kHz, -23 LUFS.
+        speech: as the model hears it, mono, 16 kHz, -23 LUFS; of several speakers the sum.
+        speakers: who is heard where, if it is not one voice everywhere.
         size: of the video, (height, width) in pixels.
         prompts: that are encoded: the prompt, and the negative one where it matters.
         passes: through the transformer, in each step.
@@ -150,6 +154,7 @@ class RunPlan:
     audio: Audio
     voice: LateSound | None
     speech: LateSound
+    speakers: SpeakersPlan | None
     prompts: tuple[str, ...]
     size: tuple[int, int]
     spans: tuple[WindowSpan, ...]
@@ -262,12 +267,15 @@ def plan_run(models: ModelsPlan, settings: Settings, job: Job, loaded: bool = Fa
     """
     make_solver(settings.sample_solver, steps_of(settings), shift_of(settings), torch.Generator())
     reference = open_reference(job.reference)
-    audio, voice, speech = _speech(models, settings, job)
+    spoken = _spoken(models, job)
+    audio, voice, speech = _speech(models, settings, job) if spoken is None else _together(spoken)
     frames = frame_count(speech.num_samples)
     spans = window_plan(
         frames, settings.frame_num, settings.motion_frame, settings.max_frame_num, settings.whole_windows
     )
     size = target_size(settings.size, reference.height, reference.width)
+    trained = speakers_in(models.weights.tensors)
+    speakers = None if spoken is None else plan_speakers(job, spoken, reference, size, settings, trained)
     scales = settings.sample_text_guide_scale, settings.sample_audio_guide_scale
     branches = branches_of_steps(len(steps_taken(settings)), *scales, settings.sample_audio_guide_steps)
     prompts = (job.prompt, job.negative_prompt) if "drop_text" in branches[0] else (job.prompt,)
@@ -280,6 +288,7 @@ def plan_run(models: ModelsPlan, settings: Settings, job: Job, loaded: bool = Fa
         *stand_in_notices(models.settings.lora_dir, models.files.transformer.loras),
         *sound_notices(audio, speech.sound().samples[0] if speech.is_made else None),
         *picture_notices(job, reference, size, knows_drawn_faces_only(models.weights.config)),
+        *speakers_notices(job.speakers, trained, settings.bind),
         *cut_notice(frames / FPS, (spans[-1].start + spans[-1].keep_to) / FPS),
     )
     return RunPlan(
@@ -290,6 +299,7 @@ def plan_run(models: ModelsPlan, settings: Settings, job: Job, loaded: bool = Fa
         audio=audio,
         voice=voice,
         speech=speech,
+        speakers=speakers,
         prompts=prompts,
         size=size,
         spans=spans,
@@ -305,8 +315,36 @@ def plan_run(models: ModelsPlan, settings: Settings, job: Job, loaded: bool = Fa
     )
 
 
+def _spoken(models: ModelsPlan, job: Job) -> Spoken | None:
+    """What a job's speakers say; None where one voice speaks for the whole picture."""
+    if not job.speakers:
+        return None
+    if models.files.voice_separator is not None:
+        raise InputError(
+            "--separate_voice takes one voice out of a mix, but there are speakers of their own; give sound files "
+            "without music, or leave it out."
+        )
+    return spoken_by(job)
+
+
+def _together(spoken: Spoken) -> tuple[Audio, None, LateSound]:
+    """As ``_speech``, of all speakers."""
+
+    def heard() -> Sound:
+        total = np.zeros(len(spoken.voices[0]), np.float32)
+        for voice in spoken.voices:
+            total += voice
+        return Sound(total[None], SAMPLE_RATE, name)
+
+    name = f"the speech in {spoken.soundtrack}"
+    length = len(spoken.voices[0])
+    return spoken.soundtrack, None, LateSound(SAMPLE_RATE, 1, length, spoken.soundtrack.heard, name, heard)
+
+
 def _speech(models: ModelsPlan, settings: Settings, job: Job) -> tuple[Audio, LateSound | None, LateSound]:
     """The sound as it was recorded, the voice in it if that is to be separated, and what the model hears."""
+    if job.speech is None:
+        raise AssertionError("a job without speakers has speech")
     if isinstance(job.speech, EncodedSpeech):
         name = f"the speech in {job.speech}"
         return job.speech.soundtrack, None, LateSound.of(Sound(job.speech.samples[None], SAMPLE_RATE, name))

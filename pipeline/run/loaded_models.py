@@ -31,7 +31,7 @@ from ..planning.memory import SEPARATOR_ROOM, TEXT_ENCODER_ROOM
 from ..planning.notices import Notice, voice_notice
 from ..planning.run_plan import ModelsPlan, RunPlan
 from .progress import BlockLoaded, Fact, Loading, Progress
-from .streaming import Inputs, Models
+from .streaming import Inputs, Models, Voices
 
 
 class LoadedModels:
@@ -64,7 +64,8 @@ class LoadedModels:
     def inputs(self, plan: RunPlan, tell: Progress) -> Inputs:
         """What a video is made from, encoded. Text and speech encoders run before the transformer arrives."""
         prompt, *negative = self._agreed(lambda: self.encode_prompts(plan.prompts, tell))
-        return Inputs(plan.reference, self._encode_speech(plan, tell), prompt, *negative)
+        speech, voices = self._encode_voices(plan, tell)
+        return Inputs(plan.reference, speech, prompt, negative[0] if negative else None, voices)
 
     def _agreed(self, make: Callable[[], list[torch.Tensor]]) -> list[torch.Tensor]:
         """What is made on one card for all."""
@@ -83,6 +84,33 @@ class LoadedModels:
             return load_text_encoder(self._plan.files.encoders.text, device, self._plan.machine.dtype)
 
         return encode_prompts(prompts, load, self._plan.text_identity, default_cache_dir(), self._plan.embeddings)
+
+    def _encode_voices(self, plan: RunPlan, tell: Progress) -> tuple[SpeechFeatures, Voices | None]:
+        """What is heard, and the voices in it where there are several, or one with a place."""
+        speakers = plan.speakers
+        if speakers is None:
+            return self._encode_speech(plan, tell), None
+        encoder = self._find_speech_encoder(plan, tell)
+        tell(Loading("encoding the speech"))
+        pack = PACKS[plan.settings.pack]
+        features = tuple(encoder.encode(voice.sound().samples[0], pack) for voice in speakers.voices)
+
+        def flat(places: torch.Tensor | None) -> torch.Tensor | None:
+            return None if places is None else places.flatten(1)
+
+        return features[0], Voices(features, flat(speakers.masks), flat(speakers.shares))
+
+    def _find_speech_encoder(self, plan: RunPlan, tell: Progress) -> SpeechEncoder:
+        """The one that ComfyUI's speakers bring, else the generator's, on the device."""
+        brought = [sound.encoder for sound in plan.job.sounds() if isinstance(sound, EncodedSpeech)]
+        if not brought and self.speech_encoder is None:
+            tell(Loading("loading the speech encoder"))
+            self.speech_encoder = load_speech_encoder(self._plan.files.speech_encoder, self._plan.machine.device)
+        encoder = brought[0] if brought else self.speech_encoder
+        if encoder is None:
+            raise AssertionError("it has just been loaded")
+        encoder.move_to(self._plan.machine.device)
+        return encoder
 
     def _encode_speech(self, plan: RunPlan, tell: Progress) -> SpeechFeatures:
         device = self._plan.machine.device

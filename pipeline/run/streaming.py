@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -26,6 +26,7 @@ from ..models.image_encoder import ImageEncoder
 from ..models.speech_features import SpeechFeatures
 from ..models.transformer.blocks import TransformerBlocks
 from ..models.transformer.model import Context, WanTransformer
+from ..models.transformer.speakers import Bound, Placed, Speech, bound
 from ..models.vae.model import WanVAE
 from ..parallel.transformer import SharedTransformer
 from ..parallel.vae import SharedVae
@@ -91,12 +92,42 @@ class Inputs:
     Attributes:
         prompt: umT5 embedding [n <= 512, text_dim].
         negative_prompt: the same of the negative prompt; used if text guidance is on.
+        voices: who is heard where, if it is not one voice everywhere; then ``speech`` is the first of them.
     """
 
     reference: Reference
     speech: SpeechFeatures
     prompt: torch.Tensor
     negative_prompt: torch.Tensor | None = None
+    voices: Voices | None = None
+
+
+@dataclass(frozen=True)
+class Voices:
+    """Several voices and their places; one of ``masks`` and ``shares`` is there.
+
+    Attributes:
+        masks: see ``speakers.Bound``.
+        shares: see ``speakers.Placed``.
+    """
+
+    features: tuple[SpeechFeatures, ...]
+    masks: torch.Tensor | None = None
+    shares: torch.Tensor | None = None
+
+    def holding_last(self) -> Voices:
+        """See ``SpeechFeatures``."""
+        return replace(self, features=tuple(one.holding_last() for one in self.features))
+
+    def embedded(self, span: WindowSpan, embed: Callable[[torch.Tensor], torch.Tensor]) -> Bound | Placed:
+        """What a window's frames hear."""
+        heard = [embed(one.windows(span.start, span.stop)) for one in self.features]
+        device = heard[0].device
+        if self.masks is not None:
+            return bound(heard, self.masks.to(device))
+        if self.shares is None:
+            raise ValueError("voices without places")
+        return Placed(torch.stack(heard), self.shares.to(device))
 
 
 NoiseSource = Callable[[int, tuple[int, ...]], torch.Tensor]
@@ -129,6 +160,7 @@ class Streamer:
         self.pack = PACKS[settings.pack]
         alone = self.pack.holds_last and len(spans) == 1
         self.speech = inputs.speech.holding_last() if alone else inputs.speech
+        self.voices = inputs.voices if inputs.voices is None or not alone else inputs.voices.holding_last()
         if settings.window_seeds:
             self.drawn: Noise = CoreNoise(settings.base_seed, models.device, settings.window_seeds)
         else:
@@ -245,7 +277,16 @@ class Streamer:
         """What each branch of each step attends to."""
         transformer, blocks, inputs = self.models.transformer, self.models.blocks, self.inputs
         windows = self.speech.windows(span.start, span.stop)
+<<<<<<< HEAD
         speech = transformer.embed_speech(windows)
+=======
+        speech: Speech
+        if self.voices is None:
+            speech = transformer.embed_speech(windows)
+        else:
+            speech = self.voices.embedded(span, transformer.embed_speech)
+        image = self._constant("image", lambda: transformer.encode_image(encoded.image, blocks.image))
+>>>>>>> a84eabb (Several speakers: --speaker, --audio_type, --timeline, --bind, upstream's JSON of two, Job.speakers; masks, three windows, APG and TeaCache equal to upstream's; a voice in a region alone)
 
         def context(branch: Branch) -> Context:
             name, prompt = "prompt", inputs.prompt

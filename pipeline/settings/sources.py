@@ -28,6 +28,31 @@ class InputSettings:
     audio: Path | None = input_setting(
         None, "speech: a sound file, or a video whose sound is taken; instead of cond_audio of the JSON", JOB | CONTENT
     )
+    speaker: tuple[str, ...] | None = input_setting(
+        None,
+        "who speaks where: audio=FILE,region=left, right, box:LEFT,TOP,RIGHT,BOTTOM or mask:FILE, and name=NAME; one "
+        "for each speaker (two without regions: the left and the right half)",
+        JOB | CONTENT,
+    )
+    audio_type: str | None = input_setting(
+        None,
+        "how several speakers' sounds are laid out: para, together, or add, one after the other (left out: as the JSON "
+        "says, else para)",
+        JOB | CONTENT,
+        choices=("para", "add"),
+    )
+    timeline: str | None = input_setting(
+        None,
+        "who speaks when in one recording (--audio): a JSON or RTTM file; channels or tracks: one for each speaker",
+        JOB | CONTENT,
+    )
+    bind: str = input_setting(
+        "auto",
+        "how voices find faces: by model, with weights for several speakers; by region, each heard in its own alone "
+        "(auto: model, but one voice with weights for one speaker by region)",
+        VIDEO | FRAMES,
+        choices=("auto", "model", "region"),
+    )
     prompt: str | None = input_setting(
         None, "what is to be seen; instead of prompt of the JSON", JOB | CONTENT, sampler=0, free_text=True
     )

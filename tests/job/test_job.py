@@ -16,6 +16,7 @@ from infinitetalk.pipeline.media.reference import Footage
 from infinitetalk.pipeline.settings.definition import NEGATIVE_PROMPT, PROMPT, Settings
 
 ENTRIES = {"prompt": "Someone talks.", "cond_video": "face.png", "cond_audio": {"person1": "voice.wav"}}
+TWO = {"person1": "voice.wav", "person2": "other.wav"}
 
 
 @pytest.fixture
@@ -102,7 +103,9 @@ def test_the_guides_example_shows_a_drawn_person(folder):
         ({"promt": "p"}, "unknown entry 'promt'; did you mean 'prompt'?"),
         ({**ENTRIES, "colour": 1}, "known are prompt, "),
         ({**ENTRIES, "cond_audio": {"person_1": "voice.wav"}}, "did you mean 'person1'?"),
-        ({**ENTRIES, "cond_audio": {"person1": "voice.wav", "person2": "voice.wav"}}, "two speakers"),
+        ({**ENTRIES, "bbox": {"person2": [0, 0, 5, 5]}}, "must have a box for each of person1"),
+        ({**ENTRIES, "bbox": {"person1": [5, 0, 5, 9]}}, "the box [5, 0, 5, 9] is none"),
+        ({**ENTRIES, "audio_type": "mix", "cond_audio": TWO}, "audio_type in job.json is 'mix'"),
         ({**ENTRIES, "cond_audio": {"person2": "voice.wav"}}, "lacks the entry 'person1'"),
         ({**ENTRIES, "cond_audio": "voice.wav"}, 'like {"person1": "a.wav"} expected'),
         ({**ENTRIES, "cond_audio": {"person1": 1}}, "'person1' in job.json is 1, a text expected"),
