@@ -88,7 +88,7 @@ class InfiniteTalkSampler(io.ComfyNode):
 
         settings = cls._settings(model, speech, preset, widgets)
         texts = {name: str(widgets[name]) for name in TEXTS}
-        job = Job(reference_of(image, video), speech.encoded, **texts)
+        job = Job(reference_of(image, video), speech.encoded, texts["prompt"], texts["negative_prompt"])
         folder, name, _, subfolder, _ = folder_paths.get_save_image_path(
             filename_prefix, folder_paths.get_output_directory()
         )

@@ -12,6 +12,7 @@ from pathlib import Path
 from ..facts.buckets import target_size
 from ..facts.shares import is_share
 from ..facts.solvers import SOLVERS
+from ..job.speakers import SIDES, Box, Half, Speaker, parse_speaker
 from ..settings.definition import NEGATIVE_PROMPT, PIXELS_480, Settings, names_with, setting_infos
 from ..settings.flags import value_to_text
 from ..settings.roles import Json, Role, Value, Values
@@ -80,9 +81,40 @@ def upstream_run(exported: Exported, full: bool = False) -> UpstreamRun:
     entries: dict[str, Json] = {
         "prompt": settings.prompt,
         "cond_video": _text(settings.image or settings.video),
-        "cond_audio": {"person1": _text(settings.audio)},
+        **_said_by(settings),
     }
     return UpstreamRun(_argv(values, full), inputs, entries, tuple(one.comment for one in said if one.comment))
+
+
+def _said_by(s: Settings) -> dict[str, Json]:
+    """The entries of its JSON for one voice, or for two."""
+    pair = _pair(s)
+    if pair is None:
+        return {"cond_audio": {"person1": _text(s.audio)}}
+    names = ("person1", "person2")
+    entries: dict[str, Json] = {
+        "audio_type": s.audio_type or "para",
+        "cond_audio": {
+            name: "None" if not isinstance(one.speech, Path) else _text(one.speech)
+            for name, one in zip(names, pair, strict=True)
+        },
+    }
+    boxes = [one.region for one in pair if isinstance(one.region, Box)]
+    if boxes:  # it reads rows first
+        numbers = [[int(box.top), int(box.left), int(box.bottom), int(box.right)] for box in boxes]
+        entries["bbox"] = {name: list(four) for name, four in zip(names, numbers, strict=True)}
+    return entries
+
+
+def _pair(s: Settings) -> tuple[Speaker, Speaker] | None:
+    """The two speakers, if it can have them so: the left one and the right one, or a box for each."""
+    speakers = tuple(map(parse_speaker, s.speaker or ()))
+    if len(speakers) != 2 or s.timeline is not None or s.bind == "region":
+        return None
+    halves = [Half(side) for side in SIDES]
+    regions = [speaker.region for speaker in speakers]
+    alike = regions in ([None, None], halves) or all(isinstance(region, Box) for region in regions)
+    return (speakers[0], speakers[1]) if alike else None
 
 
 def _text(path: Path | None) -> str:
@@ -143,6 +175,8 @@ def _differences(s: Settings) -> Iterator[_Said]:
         yield _Said(said, (("size", near),))
     if s.negative_prompt not in (None, NEGATIVE_PROMPT):
         yield _Said("A negative prompt of one's own is not there: it uses the one the models were tuned with.")
+    if (s.speaker or s.timeline) and _pair(s) is None:
+        yield _Said("It has two speakers, left and right or a box for each; these are others, and are left out.")
     if s.blocks_to_swap is not None:
         said = f"--blocks_to_swap {s.blocks_to_swap} is not there: --num_persistent_param_in_dit 0 stands for it."
         kept = (("num_persistent_param_in_dit", 0),) if s.blocks_to_swap else ()

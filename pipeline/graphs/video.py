@@ -54,19 +54,33 @@ def _texts(job: dict[str, Json]) -> dict[str, str | None]:
     return {**texts, "negative_prompt": None} if texts["negative_prompt"] == NEGATIVE_PROMPT else texts
 
 
-def _sources(path: Path, record: Record, files: Files, node: str | None) -> tuple[dict[str, Path], tuple[str, ...]]:
+def _sources(path: Path, record: Record, files: Files, node: str | None) -> tuple[dict[str, object], tuple[str, ...]]:
     """Reference and speech by flag, and what is to be said about them."""
     with open_container(path) as container:
         prompt = tag(container, "prompt")
     if prompt is not None:
         graph = graph_of(read_json(prompt), f"the graph in {path}")
         sampler = only(graph, ours.SAMPLERS, "sampler", node)
-        return ours.sources(graph, sampler.id, files), files.notes()
+        return dict(ours.sources(graph, sampler.id, files)), files.notes()
     reference, speech = (Path(str(record.job[name])) for name in ("reference", "speech"))
+    said = _said(record, speech)
     is_video = record.settings.get("video") is not None or reference.suffix.lower() in VIDEOS
-    missing = [each for each in (reference, speech) if is_share(each) or not each.exists()]
+    heard = [each for each in said.values() if isinstance(each, Path)]
+    missing = [each for each in (reference, *heard) if is_share(each) or not each.exists()]
     notes = tuple(f"{source} is not there now; the video was made from it." for source in missing)
-    return {"video" if is_video else "image": reference, "audio": speech}, notes
+    return {"video" if is_video else "image": reference, **said}, notes
+
+
+def _said(record: Record, speech: Path) -> dict[str, object]:
+    """The speech by flag: of one voice, or of speakers as they were given, by flags or by a JSON."""
+    settings, speakers = record.settings, record.job.get("speakers")
+    given = {name: settings[name] for name in ("speaker", "timeline", "audio_type") if settings.get(name)}
+    if "speaker" in given or "timeline" in given:
+        audio = settings.get("audio")
+        return {**given, **({"audio": Path(str(audio))} if audio else {})}
+    if isinstance(speakers, list):
+        return {"speaker": tuple(map(str, speakers)), "audio_type": record.job.get("audio_type")}
+    return {"audio": speech}
 
 
 def shortened(settings: Settings) -> Settings:

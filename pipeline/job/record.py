@@ -20,6 +20,7 @@ from ..settings.roles import Json, Role
 from ..version import __version__
 from .container import open_container, tag
 from .job import Job
+from .speakers import speaker_text
 
 METADATA_KEY = "infinitetalk"  # the record, as JSON, in ``av.open(path).metadata``
 
@@ -47,13 +48,19 @@ def record_of(settings: Settings, job: Job, contents: Mapping[str, str] = Mappin
     made_from: dict[str, Json] = {
         "reference": str(job.reference),
         "speech": str(job.speech or " and ".join(str(one) for one in dict.fromkeys(job.sounds()) if one is not None)),
-        **({"speakers": [str(speaker) for speaker in job.speakers]} if job.speakers else {}),
+        **_speakers(job),
         "prompt": job.prompt,
         "negative_prompt": job.negative_prompt,
     }
     of_the_run = names_with(Role.RUN)
     made_with = {name: value for name, value in settings.as_json().items() if name not in of_the_run}
     return Record(__version__, made_with, made_from, dict(contents))
+
+
+def _speakers(job: Job) -> dict[str, Json]:
+    if not job.speakers:
+        return {}
+    return {"speakers": [speaker_text(speaker) for speaker in job.speakers], "audio_type": job.arrangement}
 
 
 def read_record(path: Path) -> Record:

@@ -129,6 +129,13 @@ def parse_speaker(text: str) -> Speaker:
     return Speaker(speech, None if region is None else parse_region(region, "--speaker"), name=found.get("name", ""))
 
 
+def speaker_text(speaker: Speaker) -> str:
+    """What ``parse_speaker`` reads as this speaker again, turns and channels left out."""
+    parts = [f"audio={SILENT if speaker.speech is None else speaker.speech}"]
+    parts += [f"region={speaker.region}"] if speaker.region is not None else []
+    return ",".join([*parts, *([f"name={speaker.name}"] if speaker.name else [])])
+
+
 def parse_region(text: str, what: str) -> Region:
     """A region as flags write it.
 

@@ -277,16 +277,11 @@ class Streamer:
         """What each branch of each step attends to."""
         transformer, blocks, inputs = self.models.transformer, self.models.blocks, self.inputs
         windows = self.speech.windows(span.start, span.stop)
-<<<<<<< HEAD
-        speech = transformer.embed_speech(windows)
-=======
         speech: Speech
         if self.voices is None:
             speech = transformer.embed_speech(windows)
         else:
             speech = self.voices.embedded(span, transformer.embed_speech)
-        image = self._constant("image", lambda: transformer.encode_image(encoded.image, blocks.image))
->>>>>>> a84eabb (Several speakers: --speaker, --audio_type, --timeline, --bind, upstream's JSON of two, Job.speakers; masks, three windows, APG and TeaCache equal to upstream's; a voice in a region alone)
 
         def context(branch: Branch) -> Context:
             name, prompt = "prompt", inputs.prompt

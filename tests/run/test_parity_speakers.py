@@ -7,7 +7,7 @@ from infinitetalk.pipeline.job.speakers import Half, box_of
 from infinitetalk.pipeline.media.colour import match_colour
 from infinitetalk.pipeline.media.reference import open_reference
 from infinitetalk.pipeline.media.regions import fitted, mask_of, token_masks
-from infinitetalk.pipeline.models.speech_encoder import features_from_tensor
+from infinitetalk.pipeline.models.speech_features import features_from_tensor
 from infinitetalk.pipeline.planning.windows import window_plan
 from infinitetalk.pipeline.run import windows as finishing
 from infinitetalk.pipeline.run.streaming import Inputs, Streamer, Voices

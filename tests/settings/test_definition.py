@@ -52,6 +52,10 @@ UPSTREAM_DEFAULTS = {
 }
 DELIBERATE = {"mode": "streaming", "max_frame_num": None}
 OURS = {
+    "speaker",
+    "audio_type",
+    "timeline",
+    "bind",
     "vae_dtype",
     "vae_tiles",
     "vram_limit",

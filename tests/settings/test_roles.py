@@ -64,19 +64,22 @@ TOGETHER = "gpus ulysses_size ring_size t5_fsdp dit_fsdp"
 OWNED = f"""{MODEL_FILES} lora_dir lora_scale lora_mode lora_ignore_unmatched quant quant_dir quant_matmul device
 threads dtype attention kernels t5_cpu offload_model blocks_to_swap num_persistent_param_in_dit"""
 FREE = f"""save_file overwrite resume quiet dry_run {TOGETHER} preset audio_save_dir input_json image video audio
-prompt negative_prompt {MODEL_FILES} lora_dir lora_ignore_unmatched quant_dir quant_matmul offload_model
-num_persistent_param_in_dit blocks_to_swap device threads dtype attention kernels vae_dtype vae_tiles vram_limit"""
-UNTOLD = f"image video audio input_json prompt negative_prompt save_file overwrite resume quiet dry_run {TOGETHER}"
+speaker audio_type timeline prompt negative_prompt {MODEL_FILES} lora_dir lora_ignore_unmatched quant_dir quant_matmul
+offload_model num_persistent_param_in_dit blocks_to_swap device threads dtype attention kernels
+vae_dtype vae_tiles vram_limit"""
+SPEAKERS = "speaker audio_type timeline"
+UNTOLD = f"""image video audio {SPEAKERS} input_json prompt negative_prompt save_file overwrite resume quiet dry_run
+{TOGETHER}"""
 PASSING = f"overwrite resume quiet dry_run {TOGETHER}"
 UNWRITTEN = "audio_mode scene_seg input_json audio_save_dir"
 UPSTREAM = """task size frame_num max_frame_num ckpt_dir infinitetalk_dir quant_dir wav2vec_dir lora_dir lora_scale
 offload_model ulysses_size ring_size t5_fsdp t5_cpu dit_fsdp save_file base_seed input_json motion_frame mode
 sample_steps sample_shift sample_text_guide_scale sample_audio_guide_scale num_persistent_param_in_dit use_teacache
 teacache_thresh use_apg apg_momentum apg_norm_threshold color_correction_strength scene_seg quant"""
-SILENT = """gpus image video audio prompt negative_prompt input_json preset save_file crf overwrite resume quiet dry_run
-audio_mode audio_save_dir device threads dtype attention kernels quant_matmul lora_ignore_unmatched blocks_to_swap
-sample_solver vae_dtype vae_tiles"""
-NOT_TAKEN = "input_json image video audio prompt negative_prompt"
+SILENT = f"""{SPEAKERS} gpus image video audio prompt negative_prompt input_json preset save_file crf overwrite resume
+quiet dry_run audio_mode audio_save_dir device threads dtype attention kernels quant_matmul lora_ignore_unmatched
+blocks_to_swap sample_solver vae_dtype vae_tiles"""
+NOT_TAKEN = f"input_json image video audio {SPEAKERS} prompt negative_prompt"
 FOLLOWING = "sample_steps sample_shift max_frame_num"
 LOADER = """dit_path infinitetalk_dir text_encoder clip_vision vae tokenizer quant quant_dir quant_matmul lora_mode
 lora_ignore_unmatched dtype attention kernels offload_model t5_cpu blocks_to_swap num_persistent_param_in_dit vae_dtype
@@ -131,6 +134,10 @@ input_json                  | content | -   | -   | yes | json      | -
 image                       | content | -   | -   | yes | json      | yes
 video                       | content | -   | -   | yes | json      | yes
 audio                       | content | -   | -   | yes | json      | yes
+speaker                     | content | -   | -   | yes | said      | yes
+audio_type                  | -       | -   | -   | yes | -         | -
+timeline                    | content | -   | -   | yes | said      | yes
+bind                        | value   | -   | yes | yes | said      | yes
 prompt                      | content | -   | -   | yes | json      | yes
 negative_prompt             | content | -   | -   | yes | said      | yes
 audio_mode                  | refused
@@ -214,6 +221,8 @@ ROWS = {
 SPECIAL = {
     "size": "96x64",
     "output_sound": "speech",
+    "speaker": ("region=left",),
+    "timeline": "channels",
     "resize": ("lanczos,crop",),
     "window_seeds": (3, 4),
     "device": "cuda:1",
