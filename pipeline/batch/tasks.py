@@ -160,11 +160,14 @@ def measured(task: Task) -> Task:
         InputError: one cannot be used.
     """
     settings, job = task.settings, task.job
-    assert isinstance(job.reference, Path) and isinstance(job.speech, Path)
+    assert isinstance(job.reference, Path)
     reference = open_reference(job.reference)
-    check_audio(job.speech)
+    sounds = [sound for sound in dict.fromkeys(job.sounds()) if isinstance(sound, Path)]
+    for sound in sounds:
+        check_audio(sound)
+    lengths = [_seconds(sound) for sound in sounds]
     height, width = target_size(settings.size, reference.height, reference.width)
-    frames = max(1, int(_seconds(job.speech) * FPS))
+    frames = max(1, int((max(lengths) if job.arrangement == "para" else sum(lengths)) * FPS))
     spans = window_plan(frames, settings.frame_num, settings.motion_frame, settings.max_frame_num)
     passes = 1 + (settings.sample_text_guide_scale != 1) + (settings.sample_audio_guide_scale != 1)
     pixels = height * width
@@ -191,7 +194,7 @@ def in_order(tasks: Sequence[Task]) -> list[Task]:
     transformer on the card; then the long ones, so that none is left alone at the end; those of one speech together.
     """
     first = {task.models: number for number, task in reversed(list(enumerate(tasks)))}
-    return sorted(tasks, key=lambda task: (first[task.models], task.pixels, -task.work, str(task.job.speech)))
+    return sorted(tasks, key=lambda task: (first[task.models], task.pixels, -task.work, str(task.job.sounds())))
 
 
 def shard(lines: Sequence[Line], index: int, count: int) -> Iterator[Line]:
