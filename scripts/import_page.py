@@ -12,7 +12,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from ..pipeline.graphs.native.sampling import STREAMED
+from ..pipeline.graphs.native.sampling import LOOPED, STREAMED
 from ..pipeline.graphs.workflow_file import INERT
 
 ROOT = Path(__file__).parent.parent
@@ -59,7 +59,7 @@ def nodes_read() -> set[str]:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Constant) and isinstance(node.value, str) and _NAME.fullmatch(node.value):
                 found.add(node.value)
-    ours = {name for name in found if name.startswith("InfiniteTalk") and name != STREAMED}
+    ours = {name for name in found if name.startswith("InfiniteTalk") and name not in (STREAMED, LOOPED)}
     return {name for name in found if _is_class(name)} - ours - _NO_NODES - set(INERT)
 
 

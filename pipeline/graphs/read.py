@@ -12,12 +12,12 @@ from ..export.exported import Exported, Files
 from . import ours
 from .graph import Graph, Node, of_kind, only
 from .kijai import reader as kijai
+from .native import looped, streamed
 from .native import reader as native
-from .native import streamed
 
 Reader = Callable[[Graph, str, Files], Exported]
 READERS: dict[str, Reader] = {
-    kind: family.read for family in (ours, kijai, native, streamed) for kind in family.SAMPLERS
+    kind: family.read for family in (ours, kijai, native, streamed, looped) for kind in family.SAMPLERS
 }
 
 

@@ -66,7 +66,8 @@ ORDERS: dict[str, tuple[Order, ...]] = {
 }
 
 _FIRST_OF_BATCH = {"GetImageRangeFromBatch": "start_index", "ImageFromBatch": "batch_index"}
-_HEARD = {"MultiTalkWav2VecEmbeds": "audio_1"}  # nodes that pass sound on
+_HEARD = {"MultiTalkWav2VecEmbeds": "audio_1"}  # nodes that pass on what the speech encoder hears
+_PASSED = {"InfiniteTalkAutoSampler": "audio"}  # and sound as it came
 # nodes that take a voice out of a mix: their input, and the output that is the voice
 _SEPARATION = {"AudioSeparation": ("audio", 3), "MelBandRoFormerSampler": ("audio", 0)}
 _DEMUCS = "hdemucs_high_trained.pt"  # which torchaudio downloads for AudioSeparation
@@ -219,6 +220,8 @@ def sound(graph: Graph, node: Node, slot: str, files: Files, notes: Notes) -> So
             with notes.part():
                 frames.append(_CUTS[source.kind](graph, source) * FPS)
             node, slot = source, "audio"
+        elif source.kind in _PASSED:
+            node, slot = source, _PASSED[source.kind]
         elif source.kind in _HEARD:
             is_speech = True
             node, slot = source, _HEARD[source.kind]

@@ -43,6 +43,8 @@ ORDERS: dict[str, tuple[Order, ...]] = {
     "ModelSamplingSD3": ({"shift": float},),
 }
 STREAMED = "InfiniteTalkCoreSampler"  # ours, around the core's model
+LOOPED = "InfiniteTalkAutoSampler"  # of comfyui-infinitetalk-native-sampler: all windows in one
+_ALONE = ("KSampler", "KSamplerAdvanced", LOOPED)  # which say all by themselves
 _KINDS = ("KSampler", "KSamplerAdvanced", "SamplerCustom", "SamplerCustomAdvanced")
 _SAMPLERS = {theirs: row.name for row in SOLVERS.values() for theirs in row.comfy}
 _WAN_SHIFT = 8.0  # core's for Wan 2.1 where no node sets one
@@ -116,13 +118,13 @@ def sampled_by(graph: Graph, node: Node, notes: Notes) -> Sampling:
         )
     number_drawn = 0
     with notes.part():
-        number_drawn = seed(graph, seed_from, "seed" if node.kind == "KSampler" else "noise_seed", notes)
+        number_drawn = seed(graph, seed_from, "noise_seed" if node.kind not in ("KSampler", LOOPED) else "seed", notes)
     return Sampling(graph, node, guider, settings, number_drawn)
 
 
 def _holders(graph: Graph, node: Node) -> tuple[Node, Node, Node, Node]:
     """Which nodes say the steps, the solver, the seed, and the guidance of a sampler."""
-    if node.kind in ("KSampler", "KSamplerAdvanced"):
+    if node.kind in _ALONE:
         return node, node, node, node
     steps = of_kind(graph, node, "sigmas", "BasicScheduler")
     sampler = of_kind(graph, node, "sampler", "KSamplerSelect")
@@ -155,7 +157,7 @@ def _solver(graph: Graph, node: Node, sampler: str, scheduler: str, notes: Notes
         offered = ", ".join(SCHEDULES)
         raise refusal(graph, node, f"scheduler {scheduler} has no equivalent here; choose one of {offered}")
     solver = SOLVERS[_SAMPLERS.get(sampler, "comfy:euler")]
-    if solver.drops_last and node.kind not in ("KSampler", "KSamplerAdvanced"):
+    if solver.drops_last and node.kind not in _ALONE:
         notes.other(
             "noise levels are spaced otherwise",
             f"{node}: {sampler} has a level less here, as with KSampler.",
