@@ -36,7 +36,7 @@ def read(graph: Graph, sampler: str, files: Files) -> Exported:
     orders = {**media.ORDERS, **conditioning.ORDERS, **sampling.ORDERS, **reader.ORDERS, **ORDERS}
     graph, notes = with_names(graph, orders), Notes()
     node = graph.nodes[sampler]
-    values: Values = {"color_correction_strength": 0.0} | reader.conditions(graph, node, files, notes)
+    values: Values = {"color_correction_strength": 0.0, **reader.conditions(graph, node, files, notes)}
     with notes.part():
         _check(graph, node)
     with notes.part():
