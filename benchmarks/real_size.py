@@ -332,7 +332,7 @@ def measure_window(height: int, width: int, quant: str | None) -> dict[str, obje
 
 
 @torch.no_grad()
-def measure_upstream(clone: Path, height: int, width: int) -> dict[str, object]:
+def measure_upstream(clone: Path, height: int, width: int, voices: int = 1) -> dict[str, object]:
     """Upstream's WanModel as it is, its attention being FlashAttention 2 or cuDNN's through PyTorch."""
     from ..tests.golden.upstream import import_upstream
 
@@ -356,6 +356,9 @@ def measure_upstream(clone: Path, height: int, width: int) -> dict[str, object]:
         data = inputs(height, width)
         bf16 = {name: tensor.to(torch.bfloat16) for name, tensor in data.items()}
         tokens = data["latents"][0].numel() // 4
+        masks = torch.ones(3, height // 8, width // 8, device=CUDA)
+        if voices == 2:  # each in its half
+            masks[0, :, width // 16 :] = masks[1, :, : width // 16] = 0
 
         def forward() -> torch.Tensor:
             return model(
@@ -365,8 +368,8 @@ def measure_upstream(clone: Path, height: int, width: int) -> dict[str, object]:
                 seq_len=tokens,
                 clip_fea=bf16["image"][None],
                 y=[bf16["reference"]],
-                audio=bf16["audio"][None],
-                ref_target_masks=torch.ones(3, height // 8, width // 8, device=CUDA),
+                audio=torch.stack([bf16["audio"]] * voices),
+                ref_target_masks=masks,
             )[0]
 
         found = {}
