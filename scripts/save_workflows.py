@@ -215,11 +215,12 @@ async (specification) => {
 READY = "!!(window.app?.graph && window.app.extensionManager && LiteGraph.registered_node_types.InfiniteTalkSampler)"
 
 
-def save(source: Path, python: Path) -> None:
-    """Write all workflows.
+def save(source: Path, python: Path, workflows: Mapping[str, dict[str, Node]] = WORKFLOWS) -> None:
+    """Write workflows.
 
     Args:
         source, python: of a ComfyUI.
+        workflows: their nodes by name, by the workflow's name.
     """
     data = ROOT / "tests" / "data" / "workflows"
     data.mkdir(parents=True, exist_ok=True)
@@ -229,7 +230,7 @@ def save(source: Path, python: Path) -> None:
         with comfy_host.running(source, python, base) as host, browser.browser() as page:
             page.open(host.url)
             page.wait(READY)
-            for name, nodes in WORKFLOWS.items():
+            for name, nodes in workflows.items():
                 built = page.entries(f"({BUILD})({json.dumps({key: _plain(node) for key, node in nodes.items()})})")
                 _write(ROOT / "workflows" / f"{name}.json", _without_machine(built["workflow"]))
                 _write(data / f"{name}.json", built["output"])

@@ -6,14 +6,29 @@ import os
 import shutil
 import signal
 import subprocess
+import time
+from pathlib import Path
 
 import av
 import numpy as np
 import pytest
-from infinitetalk.tests.support import comfy_host, core_models
+from infinitetalk.scripts.core_workflow import NAME as WORKFLOW
+from infinitetalk.tests.support import browser, comfy_host, core_models
 from infinitetalk.tests.support.comfy_graphs import executed, node, texts
-from infinitetalk.tests.support.core_graphs import one_window, streamed
-from infinitetalk.tests.support.places import ASSETS, ROOT
+from infinitetalk.tests.support.core_graphs import SMALL, loaded, one_window, small, streamed
+from infinitetalk.tests.support.places import ASSETS, QUEUED, ROOT, WORKFLOWS
+
+SAMPLER = "InfiniteTalkCoreSampler"
+PICTURES = os.environ.get("SAVE_PICTURES")  # a folder, to look at what the page shows
+CHOOSE = """
+(chosen) => {
+  for (const node of app.graph.nodes)
+    for (const widget of node.widgets ?? []) {
+      const value = chosen[node.type]?.[widget.name]
+      if (value !== undefined && !Array.isArray(value) && node.type !== 'CLIPTextEncode') widget.value = value
+    }
+}
+"""
 
 
 @pytest.fixture(scope="session")
@@ -140,3 +155,37 @@ def test_a_video_is_read_by_time(core, run, video_of):
     entry, _ = run(streamed(1.0, {"video": video}, image=None, video=["video", 0]))
     assert frames(video_of(entry)).shape == (25, 64, 64, 3)
     assert "image and video: both linked" in error_of(run(streamed(1.0, {"video": video}, video=["video", 0]))[0])
+
+
+def test_the_bundled_workflow_runs(core, host):
+    entry = host.run(small(json.loads((QUEUED / f"{WORKFLOW}.json").read_text(encoding="utf-8"))))
+    assert entry["status"]["status_str"] == "success", json.dumps(entry["status"])[-3000:]
+    (saved,) = [saved for output in entry["outputs"].values() for saved in output.get("images", [])]
+    assert frames(host.base / "output" / saved["subfolder"] / saved["filename"]).shape == (29, 64, 64, 3)
+    command = next(text for output in entry["outputs"].values() for text in output.get("text", []))
+    assert "--noise comfy_counting" in command and "--pack comfy" in command
+
+
+@pytest.mark.skipif(browser.find_browser() is None, reason="no Chromium or Chrome on the path")
+def test_the_bundled_workflow_runs_from_the_page(core, host):
+    """As a user does it: the template in the page, files chosen, queued, and the video in the node."""
+    workflow = (WORKFLOWS / f"{WORKFLOW}.json").read_text(encoding="utf-8")
+    chosen = {each["class_type"]: each["inputs"] for each in loaded(1.0).values()}
+    chosen["InfiniteTalkCoreSampler"] = {**SMALL, "filename_prefix": "core/page"}
+    with browser.browser() as page:
+        page.open(host.url)
+        page.wait(f"!!(window.app?.graph && app.extensionManager && LiteGraph.registered_node_types.{SAMPLER})", 300)
+        page.run("app.extensionManager.setting.set('Comfy.Workflow.ShowMissingModelsWarning', false)")
+        page.run(f"app.loadGraphData({workflow})")
+        page.wait(f"app.graph.nodes.some((each) => each.type === '{SAMPLER}')")
+        assert page.run("app.graph.nodes.filter((each) => !(each.type in LiteGraph.registered_node_types)).length") == 0
+        page.run(f"({CHOOSE})({json.dumps(chosen)})")
+        page.run("app.queuePrompt(0).then(() => true)")
+        node = f"app.graph.nodes.find((each) => each.type === '{SAMPLER}')"
+        shown = f"(app.nodeOutputs[String({node}.id)]?.images ?? [])[0]?.filename"
+        name = page.wait(shown, 300)
+        if PICTURES:
+            page.run("app.extensionManager.command.execute('Comfy.Canvas.FitView')")
+            time.sleep(3)
+            page.picture(Path(PICTURES) / "core_sampler.png")
+    assert frames(host.base / "output" / "core" / name).shape == (29, 64, 64, 3)

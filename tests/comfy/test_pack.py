@@ -9,6 +9,7 @@ from infinitetalk.pipeline.commands.main import main
 from infinitetalk.pipeline.graphs.widgets import BY_LINK
 from infinitetalk.pipeline.settings.presets import load_preset
 from infinitetalk.scripts import node_texts
+from infinitetalk.scripts.core_workflow import NAME as CORE
 from infinitetalk.scripts.save_workflows import URLS, WORKFLOWS
 from infinitetalk.tests.support import comfy_models, local_hub
 from infinitetalk.tests.support.comfy_graphs import PACK, QUANTISED, SIZES
@@ -192,8 +193,8 @@ def test_help_pages_and_scripts_are_served(host, info):
 
 
 def test_templates_and_thumbnails_are_served(host):
-    assert set(host.get_json("/workflow_templates")[PACK]) == set(WORKFLOWS)
-    for name in WORKFLOWS:
+    assert set(host.get_json("/workflow_templates")[PACK]) == {*WORKFLOWS, CORE}
+    for name in (*WORKFLOWS, CORE):
         for ending in (".json", ".jpg"):
             served = host.get(f"/api/workflow_templates/{ADDRESS}/{name}{ending}")
             assert served == (ROOT / "workflows" / f"{name}{ending}").read_bytes()

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -50,7 +51,9 @@ def test_saved_orders_are_those_of_the_nodes():
 def test_saved_and_queued_form_of_a_workflow_give_the_same_command(name):
     saved = settings_of(read_graph(ROOT / "workflows" / f"{name}.json"), PortableFiles())
     queued = settings_of(read_graph(QUEUED / f"{name}.json"), PortableFiles())
-    assert saved == queued
+    assert (saved.settings, saved.take) == (queued.settings, queued.take)
+    with_titles, without = (re.sub(r" '[^']*' \(", " (", " ".join(each.notes)) for each in (saved, queued))
+    assert with_titles == without
     assert saved.settings.prompt and (saved.settings.image or saved.settings.video) and saved.settings.audio
 
 

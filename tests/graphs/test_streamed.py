@@ -19,6 +19,7 @@ EXPECTED = Settings(
     prompt="A cat is talking.",
     negative_prompt="",
     dit_path=WEIGHTS / NAMES["diffusion_models"],
+    quant="fp8",
     infinitetalk_dir=WEIGHTS / NAMES["model_patches"],
     text_encoder=WEIGHTS / NAMES["text_encoders"],
     clip_vision=WEIGHTS / NAMES["clip_vision"],

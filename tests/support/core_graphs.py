@@ -5,14 +5,15 @@ from __future__ import annotations
 from .comfy_graphs import node
 
 Graph = dict[str, dict]
-NAMES = {  # as the bundled workflow has them
-    "diffusion_models": "wan2.1_i2v_480p_14B_fp16.safetensors",
-    "model_patches": "wan2.1_infiniteTalk_single_fp16.safetensors",
-    "loras": "lightx2v_I2V_14B_480p_cfg_step_distill_rank64_bf16.safetensors",
-    "text_encoders": "umt5_xxl_fp8_e4m3fn_scaled.safetensors",
-    "clip_vision": "clip_vision_h.safetensors",
-    "vae": "wan_2.1_vae.safetensors",
-    "audio_encoders": "wav2vec2-chinese-base_fp16.safetensors",
+SMALL = {"width": 64, "height": 64, "length": 17, "motion_frame_count": 5, "max_frame_num": 29}
+NAMES = {  # of files that lie apart from those of the same names with other sizes
+    "diffusion_models": "core/Wan2_1-I2V-14B-480p_fp8_e4m3fn_scaled_KJ.safetensors",
+    "model_patches": "core/wan2.1_infiniteTalk_single_fp16.safetensors",
+    "loras": "core/lightx2v_I2V_14B_480p_cfg_step_distill_rank128_bf16.safetensors",
+    "text_encoders": "core/umt5_xxl_fp8_e4m3fn_scaled.safetensors",
+    "clip_vision": "core/clip_vision_h.safetensors",
+    "vae": "core/wan_2.1_vae.safetensors",
+    "audio_encoders": "core/wav2vec2-chinese-base_fp16.safetensors",
 }
 
 
@@ -79,3 +80,16 @@ def one_window(seconds: float = 0.6) -> Graph:
         "decoded": node("VAEDecode", samples=["sampled", 0], vae=["vae", 0]),
         "saved": node("SaveImage", images=["decoded", 0], filename_prefix="core/window"),
     }
+
+
+def small(graph: Graph) -> Graph:
+    """The bundled workflow as it is queued, with the small files and at a size for a CPU."""
+    ours = {each["class_type"]: each["inputs"] for each in loaded(1.0).values()}
+    files = set(NAMES.values())
+    for each in graph.values():
+        for slot, value in ours.get(each["class_type"], {}).items():
+            if isinstance(value, str) and value in files:
+                each["inputs"][slot] = value
+        if each["class_type"] == "InfiniteTalkCoreSampler":
+            each["inputs"] |= SMALL
+    return graph

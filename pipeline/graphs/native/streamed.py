@@ -6,6 +6,8 @@ inputs; so do their settings come about. What is its own is how windows follow e
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from ...export.exported import Exported, Files
 from ...settings.definition import Settings
 from ...settings.roles import Values
@@ -56,8 +58,13 @@ def read(graph: Graph, sampler: str, files: Files) -> Exported:
     with notes.part():
         validate(settings)
     notes.check(graph.name)
-    notes.extend(media.idle(graph, node))
+    notes.extend(media.idle(_without_export(graph), node))
     return Exported(settings, (*notes.said, *files.notes()), notes.take)
+
+
+def _without_export(graph: Graph) -> Graph:
+    """The graph without the nodes that only make this command."""
+    return replace(graph, nodes={id: node for id, node in graph.nodes.items() if node.kind != "InfiniteTalkExport"})
 
 
 def _own(graph: Graph, node: Node, notes: Notes) -> Values:
