@@ -14,10 +14,10 @@ from typing import Any
 
 import torch
 
-from ..pipeline.planning.windows import WindowSpan, window_plan
-from ..pipeline.run.progress import Progress, no_progress
-from ..pipeline.run.windows import Before, Window, in_turn
-from ..pipeline.settings.definition import Settings
+from ...pipeline.planning.windows import WindowSpan, window_plan
+from ...pipeline.run.progress import Progress, no_progress
+from ...pipeline.run.windows import Before, Window, in_turn
+from ...pipeline.settings.definition import Settings
 
 
 def boot(source: Path, *flags: str) -> None:
@@ -105,7 +105,7 @@ class CoreGraph:
         """Windows by our sampler, without correction of colours."""
         from comfy_extras import nodes_custom_sampler as custom
 
-        from ..nodes.comfy import core_windows
+        from ...nodes.comfy import core_windows
 
         linked = core_windows.Linked(
             guider=guider or custom.BasicGuider.execute(self.model, self.words).result[0],
