@@ -157,7 +157,9 @@ def main() -> None:
         solver = make_solver("euler", steps, 7.0, window_generator(0, 0))
         guide = ClassifierFreeGuidance(1.0, 1.0)
         noise, held = data["latents"], torch.zeros_like(data["latents"][:, :1])
-        latents = denoise(model, model.blocks, noise, Conditions(data["reference"], held, contexts, guide), solver)
+        latents = denoise(
+            model, model.blocks, noise, Conditions(data["reference"], held, contexts, [guide] * steps), solver
+        )
         return latents, torch.cat([piece.cpu() for piece in vae.decode_frames(latents)], dim=1)
 
     for steps in options.steps:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 WAN_MARK = "head.modulation"
 IMAGE_MARK = "blocks.0.cross_attn.k_img.weight"
 AUDIO_MARK = "audio_proj.proj1.weight"
+SILENCE_MARK = "audio_emb"
 DEMUCS_MARK = "freq_emb.embedding.weight"
 EMBEDDED_TOKENIZER = "spiece_model"  # ComfyUI's text encoders carry the bytes of spiece.model under this name
 # in the header of a converted file: the LoRAs that are fused into it
@@ -99,6 +100,7 @@ KINDS = (
         "separate_voice",
         "--separate_voice",
     ),
+    Kind("features of silence", (SILENCE_MARK,), "silence", "--silence"),
 )
 
 

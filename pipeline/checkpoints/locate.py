@@ -77,6 +77,7 @@ class ModelFiles:
     encoders: EncoderFiles
     speech_encoder: Path
     voice_separator: Path | None = None
+    silence: Path | None = None
 
     def by_name(self) -> dict[str, Path]:
         """All of them, by what they are."""
@@ -91,6 +92,7 @@ class ModelFiles:
             "vae": encoders.vae,
             "speech_encoder": self.speech_encoder,
             "voice_separator": self.voice_separator,
+            "silence": self.silence,
         }
         return {name: path for name, path in paths.items() if path is not None}
 
@@ -137,7 +139,8 @@ def find_model_files(settings: Settings) -> ModelFiles:
     """
     transformer = find_transformer_files(settings)
     encoders, speech = find_encoder_files(settings, transformer), find_speech_encoder(settings.wav2vec_dir)
-    return ModelFiles(transformer, encoders, speech, find_voice_separator(settings.separate_voice))
+    voice, silence = find_voice_separator(settings.separate_voice), find_silence(settings.silence)
+    return ModelFiles(transformer, encoders, speech, voice, silence)
 
 
 def find_encoder_files(settings: Settings, transformer: TransformerFiles) -> EncoderFiles:
@@ -178,6 +181,21 @@ def find_voice_separator(path: Path | None) -> Path | None:
     if path is not None and not path.is_file():
         found = "is a folder" if path.is_dir() else "does not exist"
         raise InputError(f"--separate_voice: {path} {found}; give a file, get one with: {downloads.VOICE_SEPARATOR}")
+    return path
+
+
+def find_silence(path: Path | None) -> Path | None:
+    """The file of silence, if one is wanted.
+
+    Raises:
+        InputError: it is no file.
+    """
+    if path is not None and not path.is_file():
+        found = "is a folder" if path.is_dir() else "does not exist"
+        raise InputError(
+            f"--silence: {path} {found}; give multitalk/encoded_silence.safetensors of ComfyUI-WanVideoWrapper, or "
+            "leave it out to have silence computed."
+        )
     return path
 
 
@@ -260,6 +278,11 @@ def check_voice_separator(path: Path, headers_alone: bool = False) -> None:
     tensors = _check_marks("separate_voice", path, headers_alone)
     if tensors is not None and DEMUCS_MARK in tensors:
         TORCHAUDIO.require("--separate_voice with Hybrid Demucs", "a Mel-Band RoFormer file")
+
+
+def check_silence(path: Path, headers_alone: bool = False) -> None:
+    """The same for the file of silence."""
+    _check_marks("silence", path, headers_alone)
 
 
 def _check_marks(flag: str, path: Path, headers_alone: bool) -> Tensors | None:

@@ -93,6 +93,8 @@ def missing_files(settings: Settings, speech: bool = True) -> tuple[Missing, ...
             found.append(Missing(f"--lora_dir: {lora}", _parts(lora)))
     if speech and s.separate_voice is not None and not s.separate_voice.exists():
         found.append(Missing(f"--separate_voice: {s.separate_voice}", _parts(s.separate_voice)))
+    if speech and s.silence is not None and not s.silence.exists():
+        found.append(Missing(f"--silence: {s.silence}"))
     if speech and s.wav2vec_dir is None:
         found.append(Missing(_nothing_at("wav2vec_dir"), ("wav2vec",)))
     elif speech and s.wav2vec_dir is not None and not s.wav2vec_dir.exists():

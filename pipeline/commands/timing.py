@@ -38,10 +38,10 @@ from ..planning.machine import choose_dtype, choose_operations, choose_vae, free
 from ..planning.memory import IMAGE_TOKENS, Workload, plan_memory
 from ..planning.windows import latent_frames, tokens_per_window
 from ..quantisation.codes import QUANTISERS, pack
-from ..sampling.guidance import branches_of_steps
+from ..sampling.guidance import branches_of
 from ..settings.definition import Settings
 from ..settings.presets import preset_names, settings_with_preset
-from ..settings.validation import resolve, steps_taken
+from ..settings.validation import resolve
 
 PROMPT_TOKENS = 64  # a sentence or two
 COPIED = 256 * 2**20  # bytes
@@ -244,8 +244,7 @@ def predict(measured: Measured, preset: str) -> Prediction | None:
     attention = min(attention, block)
     size = transformer_size(measured.sizes.transformer, settings.quant is not None, measured.itemsize)
     block = (block - attention) * growth + attention * growth**2
-    scales = settings.sample_text_guide_scale, settings.sample_audio_guide_scale
-    branches = branches_of_steps(len(steps_taken(settings)), *scales, settings.sample_audio_guide_steps)
+    branches = branches_of(settings)
     free, vae = free_memory(measured.device), choose_vae(settings, measured.device)
     speed = None
     if measured.rates is not None:

@@ -22,7 +22,10 @@ class PackFacts:
         loudness: whether speech is brought to -23 LUFS.
         late_features: whether features are brought to 25 a second behind the last layer of wav2vec2, which hears base
             models' samples as they are, and whether the first of them are heard again beyond the end of the speech.
-        holds_last: whether a video of one window hears the last frame of its speech to the end, rather than silence.
+        late_silence: whether only the last of several windows hears silence behind the end of the speech, the end of
+            what is stored of it; the others hear its last frame.
+        plain_samples: whether a speech encoder whose folder does not say hears samples as they are, rather than with
+            zero mean and unit variance.
         clip_centre: whether CLIP sees the middle of the picture, in 8 bits and antialiased, rather than all, squeezed.
         clip_before_fit: whether CLIP sees the picture as it is before the last step of --resize.
         holds_seen: whether the motion frames are held in what the model sees alone, and not for the solver.
@@ -37,7 +40,8 @@ class PackFacts:
     cut_first: bool = False
     loudness: bool = True
     late_features: bool = False
-    holds_last: bool = False
+    late_silence: bool = False
+    plain_samples: bool = False
     clip_centre: bool = False
     clip_before_fit: bool = False
     holds_seen: bool = False
@@ -54,10 +58,12 @@ _ROWS = (
         first_channel=True,
         sinc=True,
         cut_first=True,
-        holds_last=True,
+        late_silence=True,
+        plain_samples=True,
         clip_centre=True,
         unclamped=True,
-        differs="behind the end of the speech it hears a stored table of silence, which is computed here",
+        differs="behind the end of the speech it hears a stored table of silence: --silence gives it, else it is "
+        "computed",
     ),
     PackFacts(
         "comfy",

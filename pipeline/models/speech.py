@@ -11,6 +11,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from ..checkpoints.files import open_tensors
+from ..checkpoints.kinds import SILENCE_MARK
+from ..errors import InputError
 from ..media.audio import Audio, Sound, frame_count, open_audio
 from ..media.speech import speech_for_model
 from .speech_encoder import SpeechEncoder
@@ -50,6 +53,25 @@ class EncodedSpeech:
     def digest(self) -> str:
         parts = [self.audio] if self.soundtrack is self.audio else [self.audio, self.soundtrack]
         return " ".join(part.digest() for part in parts)
+
+
+def read_silence(path: Path, like: SpeechFeatures) -> torch.Tensor:
+    """Stored features of silence, float32 [n, layers, channels].
+
+    Args:
+        like: the features of the speech that they are heard after.
+
+    Raises:
+        InputError: they cannot be read, or are not of that encoder.
+    """
+    frames = open_tensors(path, "--silence")[SILENCE_MARK].float()
+    layers, channels = like.windows(0, 1).shape[-2:]
+    if frames.dim() != 3 or frames.shape[1:] != (layers, channels) or len(frames) == 0:
+        raise InputError(
+            f"--silence: {path} holds features of the shape {tuple(frames.shape)}, but the speech encoder gives "
+            f"[frames, {layers}, {channels}]; leave it out to have silence computed."
+        )
+    return frames
 
 
 def encode_speech(source: Path | Sound, encoder: SpeechEncoder, soundtrack: Sound | None = None) -> EncodedSpeech:

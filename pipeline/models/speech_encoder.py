@@ -75,11 +75,12 @@ class SpeechEncoder:
 
     Args:
         model: in eval mode, float32.
-        normalise: give it speech of zero mean and unit variance (``do_normalize`` of its preprocessor_config.json).
+        normalise: give it speech of zero mean and unit variance (``do_normalize`` of its preprocessor_config.json);
+            None where nothing is said of that.
         chunking: how long speech is cut up.
     """
 
-    def __init__(self, model: Wav2Vec2Model, normalise: bool = True, chunking: Chunking | None = None) -> None:
+    def __init__(self, model: Wav2Vec2Model, normalise: bool | None = True, chunking: Chunking | None = None) -> None:
         self.model = model
         self.normalise = normalise
         self.chunking = chunking or Chunking()
@@ -107,6 +108,9 @@ class SpeechEncoder:
         and 2.1 % at most (with doubled attention weights 5 %, 6 % and 12 %; without context 19 % at
         seams). Twenty seconds of context would only make the 1.3 % 1.1 %.
 
+        Args:
+            plain: leave the samples as they are where nothing is said of their mean and variance.
+
         Raises:
             InputError: shorter than one video frame.
         """
@@ -117,7 +121,7 @@ class SpeechEncoder:
                 "give a longer one."
             )
         late, size = pack.late_features, self.chunking
-        clip = self._clip(speech, self.model.config.do_stable_layer_norm if late else self.normalise)
+        clip = self._clip(speech, self.model.config.do_stable_layer_norm if late else self._normalises(pack))
         if late:
             count = late_count(self._num_features(clip))
         if count <= size.whole:
@@ -133,6 +137,9 @@ class SpeechEncoder:
         samples = SILENCE_SECONDS * SAMPLE_RATE
         frames = self._encode_whole(self._clip(np.zeros(samples, np.float32), self.normalise), frame_count(samples))
         return frames[len(frames) // 4 : 3 * len(frames) // 4]
+
+    def _normalises(self, pack: PackFacts) -> bool:
+        return not pack.plain_samples if self.normalise is None else self.normalise
 
     def _clip(self, speech: np.ndarray, normalise: bool) -> _Clip:
         """Normalized as by transformers' Wav2Vec2FeatureExtractor."""
@@ -280,7 +287,7 @@ def load_speech_encoder(path: Path, device: torch.device | str = "cpu") -> Speec
     if path.is_file() and settings.get("model_type") != "wav2vec2":
         settings = _settings_from_shapes(tensors)
     model = _build(settings, tensors, device)
-    return SpeechEncoder(model, _read_json(folder / "preprocessor_config.json").get("do_normalize", True))
+    return SpeechEncoder(model, _read_json(folder / "preprocessor_config.json").get("do_normalize"))
 
 
 def _weights_file(folder: Path) -> Path:

@@ -59,6 +59,20 @@ class SpeechFeatures:
             self.num_frames, self._stored, self._chunk_frames, self._chunk, lambda: self._frame(last)[None]
         )
 
+    def with_silence(self, frames: Tensor) -> SpeechFeatures:
+        """The same, with these features [n, layers, channels] of silence."""
+        return SpeechFeatures(self.num_frames, self._stored, self._chunk_frames, self._chunk, lambda: frames)
+
+    def ending(self, stop: int) -> SpeechFeatures:
+        """The same, with the end of its silence, where windows end at frame ``stop``.
+
+        ComfyUI-WanVideoWrapper takes the last rows, one more than such a window hears (nodes_sampler.py).
+        """
+        missing = stop - self._stored + 3
+        return SpeechFeatures(
+            self.num_frames, self._stored, self._chunk_frames, self._chunk, lambda: self._silence()[-missing:]
+        )
+
     def _heard(self, index: int, stop: int) -> int:
         if not self._repeats_first or index < self._stored:
             return index

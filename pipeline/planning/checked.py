@@ -16,9 +16,11 @@ from ..checkpoints.locate import (
     ModelFiles,
     TransformerFiles,
     check_encoder_files,
+    check_silence,
     check_speech_encoder,
     check_voice_separator,
     find_encoder_files,
+    find_silence,
     find_speech_encoder,
     find_transformer_files,
     find_voice_separator,
@@ -70,7 +72,9 @@ def check_files(settings: Settings) -> ModelFiles:
     """
     refuse_missing(settings, speech=True)
     speech, voice = check_speech(settings.wav2vec_dir), check_voice(settings.separate_voice)
-    return ModelFiles(*check_models(settings), speech, voice)
+    if (silence := find_silence(settings.silence)) is not None:
+        check_silence(silence, headers_alone=True)
+    return ModelFiles(*check_models(settings), speech, voice, silence)
 
 
 def check_models(settings: Settings, comfy: bool = False) -> tuple[TransformerFiles, EncoderFiles]:

@@ -18,7 +18,7 @@ from ..models.transformer.matrices import TransformerSize
 from ..models.vae.tiles import grid
 from ..parallel.division import ONE_CARD, Division
 from ..quantisation.activations import token_slices
-from ..sampling.guidance import guidance_branches
+from ..sampling.guidance import most_passes
 from ..settings.definition import Settings
 from .windows import tokens_per_window
 
@@ -137,7 +137,7 @@ class Workload:
             division: of a step with all passes.
         """
         tokens = tokens_per_window(settings.frame_num, *size)
-        passes = len(guidance_branches(settings.sample_text_guide_scale, settings.sample_audio_guide_scale))
+        passes = most_passes(settings)
         return cls(
             ceil(tokens / division.sequence),
             ceil(passes / division.guidance),

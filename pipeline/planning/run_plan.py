@@ -11,7 +11,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from ..checkpoints.locate import ModelFiles, check_encoder_files, check_speech_encoder, check_voice_separator
+from ..checkpoints.locate import (
+    ModelFiles,
+    check_encoder_files,
+    check_silence,
+    check_speech_encoder,
+    check_voice_separator,
+)
 from ..errors import InputError
 from ..facts.buckets import target_size
 from ..facts.packs import PACKS
@@ -32,10 +38,10 @@ from ..models.vae.model import load_vae
 from ..models.voice.separator import load_separator, voice_in
 from ..parallel.division import Division, Rates, Speed, divide
 from ..residency.host_memory import host_memory_notice
-from ..sampling.guidance import branches_of_steps, guidance_branches
+from ..sampling.guidance import branches_of, most_passes
 from ..sampling.solvers import make_solver
 from ..settings.definition import Settings
-from ..settings.validation import shift_of, steps_of, steps_taken, warnings_for
+from ..settings.validation import shift_of, steps_of, warnings_for
 from .checked import check_files
 from .machine import Machine, choose_machine, choose_vae, computes, free_memory
 from .memory import MARGIN, MemoryEstimate, Placement, VaePlan, Workload, host_bytes, plan_memory
@@ -126,7 +132,7 @@ class ModelsPlan:
         Raises:
             InputError: the cards cannot be divided as the settings say.
         """
-        passes = len(guidance_branches(settings.sample_text_guide_scale, settings.sample_audio_guide_scale))
+        passes = most_passes(settings)
         work = Workload.of(settings, size, self.machine.dtype.itemsize, self.divide(settings, size, passes))
         return plan_memory(self.size, settings, work, free, vae)
 
@@ -252,6 +258,8 @@ def _check_fit(files: ModelFiles) -> None:
     if files.voice_separator is not None:
         check_voice_separator(files.voice_separator)
         load_separator(files.voice_separator, "meta")
+    if files.silence is not None:
+        check_silence(files.silence)
 
 
 def plan_run(models: ModelsPlan, settings: Settings, job: Job, loaded: bool = False) -> RunPlan:
@@ -276,9 +284,8 @@ def plan_run(models: ModelsPlan, settings: Settings, job: Job, loaded: bool = Fa
     size = target_size(settings.size, reference.height, reference.width)
     trained = speakers_in(models.weights.tensors)
     speakers = None if spoken is None else plan_speakers(job, spoken, reference, size, settings, trained)
-    scales = settings.sample_text_guide_scale, settings.sample_audio_guide_scale
-    branches = branches_of_steps(len(steps_taken(settings)), *scales, settings.sample_audio_guide_steps)
-    prompts = (job.prompt, job.negative_prompt) if "drop_text" in branches[0] else (job.prompt,)
+    branches = branches_of(settings)
+    prompts = (job.prompt, job.negative_prompt) if any("drop_text" in each for each in branches) else (job.prompt,)
     if not_cached(prompts, models.text_identity, default_cache_dir(), models.embeddings):
         load_text_encoder(models.files.encoders.text, "meta", torch.float32)
     vae = choose_vae(settings, models.machine.device)

@@ -12,7 +12,7 @@ import torch
 
 from ..facts.packs import PACKS
 from ..models.image_encoder import ImageEncoder, load_image_encoder
-from ..models.speech import EncodedSpeech
+from ..models.speech import EncodedSpeech, read_silence
 from ..models.speech_encoder import SpeechEncoder, load_speech_encoder
 from ..models.speech_features import SpeechFeatures
 from ..models.text.cache import default_cache_dir, encode_prompts
@@ -65,6 +65,10 @@ class LoadedModels:
         """What a video is made from, encoded. Text and speech encoders run before the transformer arrives."""
         prompt, *negative = self._agreed(lambda: self.encode_prompts(plan.prompts, tell))
         speech, voices = self._encode_voices(plan, tell)
+        if (path := self._plan.files.silence) is not None:
+            silence = read_silence(path, speech)
+            speech = speech.with_silence(silence)
+            voices = None if voices is None else voices.with_silence(silence)
         return Inputs(plan.reference, speech, prompt, negative[0] if negative else None, voices)
 
     def _agreed(self, make: Callable[[], list[torch.Tensor]]) -> list[torch.Tensor]:

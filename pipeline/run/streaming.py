@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import chain
 
 import torch
 
@@ -33,12 +34,12 @@ from ..parallel.vae import SharedVae
 from ..planning.memory import VaePlan
 from ..planning.windows import WindowSpan
 from ..sampling.denoise import Conditions, denoise
-from ..sampling.guidance import AdaptiveProjectedGuidance, Branch, ClassifierFreeGuidance, branches_of_steps
+from ..sampling.guidance import AdaptiveProjectedGuidance, Branch, ClassifierFreeGuidance, branches_of
 from ..sampling.noise import NOISE_MAKERS, CoreNoise, Draws, Noise
 from ..sampling.solvers import make_solver
 from ..sampling.teacache import COEFFICIENTS_480, COEFFICIENTS_720, TeaCache
 from ..settings.definition import PIXELS_480, Settings
-from ..settings.validation import shift_of, steps_of, steps_taken
+from ..settings.validation import shift_of, steps_of, steps_taken, text_scales
 from .progress import Decoding, Progress, Step, WindowStarted, Working, no_progress
 from .windows import NO_WINDOWS, Before, Colours, Finish, Window, in_turn
 
@@ -115,13 +116,22 @@ class Voices:
     masks: torch.Tensor | None = None
     shares: torch.Tensor | None = None
 
-    def holding_last(self) -> Voices:
+    def with_silence(self, frames: torch.Tensor) -> Voices:
         """See ``SpeechFeatures``."""
-        return replace(self, features=tuple(one.holding_last() for one in self.features))
+        return replace(self, features=tuple(one.with_silence(frames) for one in self.features))
 
-    def embedded(self, span: WindowSpan, embed: Callable[[torch.Tensor], torch.Tensor]) -> Bound | Placed:
-        """What a window's frames hear."""
-        heard = [embed(one.windows(span.start, span.stop)) for one in self.features]
+    def embedded(
+        self,
+        span: WindowSpan,
+        embed: Callable[[torch.Tensor], torch.Tensor],
+        heard_in: Callable[[SpeechFeatures], SpeechFeatures],
+    ) -> Bound | Placed:
+        """What a window's frames hear.
+
+        Args:
+            heard_in: a voice as that window hears it.
+        """
+        heard = [embed(heard_in(one).windows(span.start, span.stop)) for one in self.features]
         device = heard[0].device
         if self.masks is not None:
             return bound(heard, self.masks.to(device))
@@ -158,9 +168,7 @@ class Streamer:
         self.progress = progress
         self.noise = noise
         self.pack = PACKS[settings.pack]
-        alone = self.pack.holds_last and len(spans) == 1
-        self.speech = inputs.speech.holding_last() if alone else inputs.speech
-        self.voices = inputs.voices if inputs.voices is None or not alone else inputs.voices.holding_last()
+        self.speech, self.voices = inputs.speech, inputs.voices
         if settings.window_seeds:
             self.drawn: Noise = CoreNoise(settings.base_seed, models.device, settings.window_seeds)
         else:
@@ -168,12 +176,7 @@ class Streamer:
         self.steps = steps_taken(settings)
         self.size = target_size(settings.size, inputs.reference.height, inputs.reference.width)
         self.finish = Finish(settings, len(spans), self.size, models.device, progress)
-        self.branches = branches_of_steps(
-            len(self.steps),
-            settings.sample_text_guide_scale,
-            settings.sample_audio_guide_scale,
-            settings.sample_audio_guide_steps,
-        )
+        self.branches = branches_of(settings)
         self._encoded: _EncodedReference | None = None
         self._cropped: tuple[int, torch.Tensor] | None = None
         self._colours: Colours | None = None
@@ -219,6 +222,7 @@ class Streamer:
         if self.settings.clip_crop != "off":
             with models.using(models.image_encoder):
                 image = models.image_encoder.encode(self._shown_to_clip(index), self._clip_crop)
+            image = image * self.settings.image_strength
         with models.using(models.vae):
             latents = models.vae.encode_still(pixels, self.settings.frame_num, models.vae_plan.tiles)
         mask = torch.zeros_like(latents[:MASK_CHANNELS])
@@ -264,7 +268,7 @@ class Streamer:
                     encoded.reference,
                     held,
                     self._contexts(span, encoded),
-                    self._guidance(),
+                    self._guides(),
                     held_within=not self.pack.holds_seen,
                     held_at_end=not self.pack.holds_seen or span.index > 0,
                 ),
@@ -276,12 +280,13 @@ class Streamer:
     def _contexts(self, span: WindowSpan, encoded: _EncodedReference) -> list[dict[Branch, Context]]:
         """What each branch of each step attends to."""
         transformer, blocks, inputs = self.models.transformer, self.models.blocks, self.inputs
-        windows = self.speech.windows(span.start, span.stop)
+        strength = self.settings.speech_strength
+        windows = self._heard(self.speech, span).windows(span.start, span.stop)
         speech: Speech
         if self.voices is None:
             speech = transformer.embed_speech(windows)
         else:
-            speech = self.voices.embedded(span, transformer.embed_speech)
+            speech = self.voices.embedded(span, transformer.embed_speech, lambda voice: self._heard(voice, span))
 
         def context(branch: Branch) -> Context:
             name, prompt = "prompt", inputs.prompt
@@ -294,12 +299,19 @@ class Streamer:
                 instead = f"{name} for the image"
                 image = self._constant(instead, lambda: transformer.encode_text_for_image(prompt, blocks.image))
             if branch in ("cond", "drop_text"):
-                return Context(text, image, speech)
+                return Context(text, image, speech, strength)
             silence = self._constant("silence", lambda: transformer.embed_speech(torch.zeros_like(windows)))
-            return Context(text, image, silence)
+            return Context(text, image, silence, strength)
 
-        contexts = {branch: context(branch) for branch in self.branches[0]}  # later steps have no others
+        contexts = {branch: context(branch) for branch in dict.fromkeys(chain.from_iterable(self.branches))}
         return [{branch: contexts[branch] for branch in branches} for branches in self.branches]
+
+    def _heard(self, voice: SpeechFeatures, span: WindowSpan) -> SpeechFeatures:
+        """A voice as a window hears it, whose end may be behind that of the speech."""
+        if not self.pack.late_silence:
+            return voice
+        last = 0 < span.index == len(self.spans) - 1
+        return voice.ending(span.stop) if last else voice.holding_last()
 
     def _constant(self, name: str, make: Callable[[], torch.Tensor]) -> torch.Tensor:
         """What the transformer makes of inputs that no window changes, or only the next reference frame; made once."""
@@ -307,12 +319,13 @@ class Streamer:
             self._constants[name] = make()
         return self._constants[name]
 
-    def _guidance(self) -> ClassifierFreeGuidance | AdaptiveProjectedGuidance:
-        s = self.settings
-        scales = s.sample_text_guide_scale, s.sample_audio_guide_scale
+    def _guides(self) -> list[ClassifierFreeGuidance] | list[AdaptiveProjectedGuidance]:
+        """One for each step; that with a memory of past steps is the same for all."""
+        s, by_speech = self.settings, self.settings.sample_audio_guide_scale
         if s.use_apg:
-            return AdaptiveProjectedGuidance(*scales, s.apg_momentum, s.apg_norm_threshold)
-        return ClassifierFreeGuidance(*scales)
+            scales = s.sample_text_guide_scale, by_speech
+            return [AdaptiveProjectedGuidance(*scales, s.apg_momentum, s.apg_norm_threshold)] * len(self.steps)
+        return [ClassifierFreeGuidance(by_text, by_speech) for by_text in text_scales(s)]
 
     def _teacache(self) -> TeaCache | None:
         if not self.settings.use_teacache:

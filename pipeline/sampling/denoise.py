@@ -41,7 +41,7 @@ class Conditions:
         reference: mask and reference latents, [4 + z, T, h, w].
         held: clean latents [z, n, h, w] of the motion frames; the first n latents are held to them.
         contexts: what each guidance branch attends to, for every step.
-        guide: combines the branches' velocities.
+        guides: combine the branches' velocities, one for every step.
         held_within: whether the first latents are held at every step, and so for the solver too, rather than only in
             what the model sees.
         held_at_end: whether they are held when all steps are done.
@@ -50,7 +50,7 @@ class Conditions:
     reference: torch.Tensor
     held: torch.Tensor
     contexts: Sequence[Mapping[Branch, Context]]
-    guide: Callable[[dict[Branch, torch.Tensor]], torch.Tensor]
+    guides: Sequence[Callable[[dict[Branch, torch.Tensor]], torch.Tensor]]
     held_within: bool = True
     held_at_end: bool = True
 
@@ -83,7 +83,7 @@ def denoise(
         aside = latents[:, first].clone()
         latents[:, first] = held
         velocities = model(latents, reference, timestep, list(branches.values()), blocks, cache)
-        velocity = conditions.guide(dict(zip(branches, velocities, strict=True)))
+        velocity = conditions.guides[step](dict(zip(branches, velocities, strict=True)))
         estimate = latents - level * velocity
         if not conditions.held_within:
             velocity[:, first] += (aside - held) / level  # leads from where the solver is to the same estimate

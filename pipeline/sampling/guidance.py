@@ -9,10 +9,14 @@ some steps, which then save a branch: the guides use it wherever its branch is a
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
+
+from ..settings.definition import Settings
+from ..settings.validation import text_scales
 
 Branch = Literal["cond", "drop_text", "drop_audio", "uncond"]
 
@@ -30,16 +34,31 @@ def guidance_branches(text_scale: float, audio_scale: float) -> tuple[Branch, ..
 
 
 def branches_of_steps(
-    steps: int, text_scale: float, audio_scale: float, audio_steps: int | None = None
+    text_scales: Sequence[float], audio_scale: float, audio_steps: int | None = None
 ) -> tuple[tuple[Branch, ...], ...]:
     """The branches of each step.
 
     Args:
+        text_scales: the guidance by the prompt in each step.
         audio_steps: the first steps, which have guidance by the speech; None: all.
     """
-    guided, without = guidance_branches(text_scale, audio_scale), guidance_branches(text_scale, 1.0)
-    first = steps if audio_steps is None else min(steps, audio_steps)
-    return (guided,) * first + (without,) * (steps - first)
+    first = len(text_scales) if audio_steps is None else audio_steps
+    return tuple(
+        guidance_branches(text_scale, audio_scale if step < first else 1.0)
+        for step, text_scale in enumerate(text_scales)
+    )
+
+
+def branches_of(settings: Settings) -> tuple[tuple[Branch, ...], ...]:
+    """The branches of each step that is taken."""
+    return branches_of_steps(
+        text_scales(settings), settings.sample_audio_guide_scale, settings.sample_audio_guide_steps
+    )
+
+
+def most_passes(settings: Settings) -> int:
+    """Passes through the transformer in the step that has most of them."""
+    return max(map(len, branches_of(settings)))
 
 
 @dataclass(frozen=True)

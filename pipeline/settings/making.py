@@ -140,6 +140,12 @@ class SamplingSettings:
     sample_text_guide_scale: float = sampling_setting(
         5.0, "guidance by the prompt; 1 is off and saves a pass", VIDEO | FRAMES | UPSTREAM, sampler=11, min=0
     )
+    text_guide_schedule: tuple[float, ...] | None = sampling_setting(
+        None,
+        "guidance by the prompt in each step, instead of one scale for all; the last holds for steps that follow",
+        VIDEO | FRAMES,
+        min=0,
+    )
     sample_audio_guide_scale: float = sampling_setting(
         4.0, "guidance by the speech; 1 is off and saves a pass", VIDEO | FRAMES | UPSTREAM, sampler=12, min=0
     )
@@ -150,6 +156,16 @@ class SamplingSettings:
         sampler=22,
         min=1,
         unit="steps",
+    )
+    speech_strength: float = sampling_setting(
+        1.0, "how much of what is heard is added in every block; 1 is usual", VIDEO | FRAMES, min=0, max=100
+    )
+    image_strength: float = sampling_setting(
+        1.0,
+        "how much of what the image encoder sees is shown to the model; 1 is usual",
+        VIDEO | FRAMES,
+        min=0,
+        max=10,
     )
     base_seed: int = sampling_setting(
         42, "seed of the noise; negative: a random one", VIDEO | FRAMES | UPSTREAM, sampler=13, max=2**64 - 1

@@ -104,6 +104,12 @@ class WeightsSettings:
         MODELS | CONTENT,
         voice=0,
     )
+    silence: Path | None = weights_setting(
+        None,
+        "features of silence, heard behind the end of the speech: encoded_silence.safetensors of "
+        "ComfyUI-WanVideoWrapper (left out: computed)",
+        MODELS | CONTENT,
+    )
     dit_path: Path | None = weights_setting(
         None,
         "transformer file (the Wan 2.1 base, or everything in one), where it is not in --ckpt_dir",

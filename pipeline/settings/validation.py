@@ -92,6 +92,9 @@ def _check_combinations(s: Settings) -> None:
             + ("--sample_steps" if s.sample_end_step is None else "--sample_end_step and --sample_steps")
             + f" ({steps_taken(s).stop}) expected."
         )
+    if s.text_guide_schedule is not None and (s.use_apg or s.use_teacache):
+        other = "--use_apg" if s.use_apg else "--use_teacache"
+        raise InputError(f"--text_guide_schedule does not go with {other}; leave one of them out.")
     if s.num_persistent_param_in_dit is not None and s.blocks_to_swap is not None:
         raise InputError(
             "--num_persistent_param_in_dit and --blocks_to_swap both say what stays on the card; give one of them."
@@ -158,6 +161,12 @@ def resolve(settings: Settings) -> Settings:
         base_seed=random.randrange(RANDOM_SEEDS) if s.base_seed < 0 else s.base_seed,
         max_frame_num=longest,
     )
+
+
+def text_scales(settings: Settings) -> tuple[float, ...]:
+    """The guidance by the prompt in each of the steps that are taken."""
+    steps, listed = len(steps_taken(settings)), settings.text_guide_schedule or (settings.sample_text_guide_scale,)
+    return (*listed, *(listed[-1],) * steps)[:steps]
 
 
 def steps_of(settings: Settings) -> int:

@@ -97,10 +97,10 @@ def test_branches_that_cannot_matter_are_left_out(text, audio, expected):
     [(1.0, ("cond", "drop_audio"), ("cond",)), (5.0, ("cond", "drop_text", "uncond"), ("cond", "drop_text"))],
 )
 def test_guidance_by_speech_may_end_after_some_steps(text, guided, without):
-    assert branches_of_steps(4, text, 2.0) == branches_of_steps(4, text, 2.0, 4) == (guided,) * 4
-    assert branches_of_steps(4, text, 2.0, 9) == (guided,) * 4
-    assert branches_of_steps(4, text, 2.0, 1) == (guided, without, without, without)
-    assert branches_of_steps(3, text, 1.0, 2) == (without,) * 3
+    assert branches_of_steps([text] * 4, 2.0) == branches_of_steps([text] * 4, 2.0, 4) == (guided,) * 4
+    assert branches_of_steps([text] * 4, 2.0, 9) == (guided,) * 4
+    assert branches_of_steps([text] * 4, 2.0, 1) == (guided, without, without, without)
+    assert branches_of_steps([text] * 3, 1.0, 2) == (without,) * 3
 
 
 def test_each_step_is_asked_for_its_own_branches():
@@ -111,11 +111,11 @@ def test_each_step_is_asked_for_its_own_branches():
         asked.append(contexts)
         return [torch.full_like(latents, float(value)) for value in contexts]
 
-    branches = branches_of_steps(3, 1.0, 3.0, 1)
+    branches = branches_of_steps([1.0] * 3, 3.0, 1)
     contexts = [{branch: {"cond": 1, "drop_audio": 2}[branch] for branch in step} for step in branches]
     noise = torch.zeros(1, 2, 1, 1)
     guide = ClassifierFreeGuidance(1.0, 3.0)
-    found = denoise(model, [], noise, Conditions(noise, noise[:, :0], contexts, guide), solver("euler", 3, 5))
+    found = denoise(model, [], noise, Conditions(noise, noise[:, :0], contexts, [guide] * 3), solver("euler", 3, 5))
     assert asked == [[1, 2], [1], [1]]
     guided, plain = 2 + 3 * (1 - 2), 1
     moved = guided * (level[0] - level[1]) + plain * (level[1] - level[3])

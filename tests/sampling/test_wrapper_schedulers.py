@@ -53,7 +53,8 @@ def test_noise_and_every_step_are_that_packs(case):
         assert solver.schedule.timesteps == pytest.approx(told, rel=1e-6)
         watched = Watched(solver)
         held = random_tensor(f"held.{window}", NOTES["held"])
-        given = Conditions(held, held, [{"cond": None}] * len(taken), lambda found: found["cond"])
+        guides = [lambda found: found["cond"]] * len(taken)
+        given = Conditions(held, held, [{"cond": None}] * len(taken), guides)
         last = denoise(model, [], noise, given, watched)
         scale = expected["latents"][window].abs().max()
         for mine, theirs in zip([*watched.before[1:], last], expected["latents"][window][: len(taken)], strict=True):

@@ -6,7 +6,7 @@ they are hundreds of megabytes. Knows nothing about where weights live or what t
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -37,6 +37,7 @@ class Operations:
     Attributes:
         few_keys: for cross-attention; None does without.
         gelu_product: a linear layer and GELU in one; None does without.
+        speech_gate: [1, dim], what the attention to the speech is multiplied by; None adds it as it is.
     """
 
     attend: Attention
@@ -44,6 +45,13 @@ class Operations:
     matmuls: Matmuls = WEIGHT_ONLY
     few_keys: FewKeys | None = None
     gelu_product: GeluProduct | None = None
+    speech_gate: torch.Tensor | None = None
+
+    def hearing(self, strength: float, x: torch.Tensor) -> Operations:
+        """The same, with so much of what is heard added to tokens like ``x`` [tokens, dim]."""
+        if strength == 1:
+            return self
+        return replace(self, speech_gate=torch.full((1, x.shape[1]), strength, device=x.device))
 
 
 def split_heads(x: torch.Tensor, heads: int) -> torch.Tensor:
@@ -282,6 +290,7 @@ class Block(nn.Module):
         h, places = attended
         quantised = hear.quantised_dtype(count, speech, ops)
         h = add_norm(x, cross(h, text, image, ops), None, norm_x.weight, norm_x.bias, eps, quantised)
-        h = add_norm(x, hear(h, speech, ops, places), None, 1 + scale, shift, eps, up.quantised_dtype(count))
+        heard = hear(h, speech, ops, places)
+        h = add_norm(x, heard, ops.speech_gate, 1 + scale, shift, eps, up.quantised_dtype(count))
         for part in token_slices(count):  # each has more rows than those few that layers take in floats
             ops.pointwise.add(x[part], down(hidden(up, h[part], down.quantised_dtype(count), ops)), gate)

@@ -41,11 +41,13 @@ class Context:
             for its padding.
         speech: embedded, of one voice [frames, audio tokens, audio_dim] or of several. Its keys and values are made at
             every step: they take a thousandth of it, and would take gigabytes.
+        strength: how much of what is heard is added.
     """
 
     text: torch.Tensor
     image: torch.Tensor
     speech: Speech
+    strength: float = 1.0
 
 
 class StepCache(Protocol):
@@ -292,7 +294,8 @@ class WanTransformer(nn.Module):
                     x.copy_(branches[0])
             for x, context, begun in zip(branches, contexts, attended, strict=True):
                 text, image = context.text[index], context.image[index]
-                block(x, modulation, rope, text, image, context.speech, operations, begun)
+                heard = operations.hearing(context.strength, x)
+                block(x, modulation, rope, text, image, context.speech, heard, begun)
 
 
 @functools.cache
