@@ -61,6 +61,10 @@ class ComfyFiles:
     def source(self, name: str) -> Path:
         return Path(folder_paths.get_annotated_filepath(name)).absolute()
 
+    def pack_file(self, name: str) -> Path | None:
+        packs = (Path(folder) for folder in folder_paths.get_folder_paths("custom_nodes"))
+        return next((path.absolute() for folder in packs for path in sorted(folder.glob(f"*/{name}"))), None)
+
     def notes(self) -> tuple[str, ...]:
         return ()
 

@@ -77,5 +77,8 @@ class Files(Protocol):
             InputError: it is not where it would have to be.
         """
 
+    def pack_file(self, name: str) -> Path | None:
+        """A file of a pack of nodes, by its path in the pack's folder; None if there is none, or nobody knows."""
+
     def notes(self) -> tuple[str, ...]:
         """What the user should know about the paths."""

@@ -77,6 +77,9 @@ class PortableFiles:
         self._guessed = True
         return Path(posix_name(without_annotation(name)[0]))
 
+    def pack_file(self, name: str) -> Path | None:
+        return None
+
     def notes(self) -> tuple[str, ...]:
         return (PORTABLE_NOTE,) if self._guessed else ()
 
@@ -117,6 +120,10 @@ class FolderFiles:
         if not path.is_file():
             raise InputError(f"{name!r} is not in {path.parent}; put the file there.")
         return path.absolute()
+
+    def pack_file(self, name: str) -> Path | None:
+        found = sorted(self.base.glob(f"custom_nodes/*/{name}"))
+        return found[0].absolute() if found else None
 
     def notes(self) -> tuple[str, ...]:
         return ()

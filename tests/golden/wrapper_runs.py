@@ -45,7 +45,7 @@ WIDTH, HEIGHT = 64, 80
 SOUND_RATE, SOUND_FRAMES = 24_000, 165
 FRAME_SCALE = 32767
 PROMPT, NEGATIVE = "a woman talks to the camera", "a blurred picture"
-CHANNEL_STEP, FRAME_STEP, PIXEL_STEP = 8, 9, 2
+CHANNEL_STEP, FRAME_STEP, PIXEL_STEP, FEATURE_STEP = 8, 9, 2, 18
 
 
 @dataclass(frozen=True)
@@ -223,7 +223,7 @@ def _run(folder: Path, resize: Callable[[torch.Tensor], torch.Tensor], widgets: 
     frames = nodes.WanVideoDecode().decode(vae, latents, False, 272, 272, 144, 128)[0]
     features = heard["audio_features"][0].float()
     return record.tensors() | {
-        "features": features[:: FRAME_STEP * 2],
+        "features": features[::FEATURE_STEP],
         "frames": (thinned_frames(frames) * FRAME_SCALE).round().to(torch.int16),
     }
 
@@ -287,7 +287,7 @@ class _Record:
         def randn(*given: object, **named: object) -> torch.Tensor:
             drawn = real_randn(*given, **named)
             if drawn.dim() == 4:
-                self._noises.append(drawn)
+                self._noises.append(drawn.clone())  # the sampler changes it in place
             return drawn
 
         def schedule(*given: object, **named: object) -> tuple:

@@ -68,9 +68,10 @@ EXPLAINED = (
     "node 122 (WanVideoModelLoader): attention_mode sageattn is left out",
     "node 177 (WanVideoTorchCompileSettings): torch.compile is left out",
     "node 192 (WanVideoImageToVideoMultiTalk): colormatch mkl became --color_method mkl: within 1e-5",
-    "node 205 (MultiTalkWav2VecEmbeds): num_frames is computed by node 199 (SimpleMath+)",
+    "node 205 (MultiTalkWav2VecEmbeds): num_frames, computed by node 199 (SimpleMath+), is never less",
     "--motion_frame 25 is the graph's. The guide suggests 9",
     "--sample_audio_guide_scale 1 is the graph's. The guide suggests 2 with a LoRA",
+    "Behind the end of the speech that pack hears what it has in multitalk/encoded_silence.safetensors",
     "Left out, since they change time, memory or the last digits only",
     "node 202 (easy showAnything): nothing of the video comes from it",
 )

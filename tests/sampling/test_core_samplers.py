@@ -46,7 +46,12 @@ def test_noise_and_every_call_are_cores(case):
         return [velocity(latents, timestep)]
 
     given = Conditions(
-        held, held, [{"cond": None}] * steps, lambda found: found["cond"], held_within=False, held_at_end=False
+        held,
+        held,
+        [{"cond": None}] * steps,
+        [lambda found: found["cond"]] * steps,
+        held_within=False,
+        held_at_end=False,
     )
     last = denoise(model, [], noise, given, Watched(), on_step=lambda step, estimate: done.append(step))
     assert done == list(range(1, steps + 1))

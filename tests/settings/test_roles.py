@@ -59,7 +59,7 @@ def test_places_of_widgets_are_taken_once_and_without_gaps(node):
 # The lists that were kept by hand
 
 MODEL_FILES = """ckpt_dir infinitetalk_dir wav2vec_dir dit_path text_encoder clip_vision vae tokenizer
-separate_voice"""
+separate_voice silence"""
 TOGETHER = "gpus ulysses_size ring_size t5_fsdp dit_fsdp"
 OWNED = f"""{MODEL_FILES} lora_dir lora_scale lora_mode lora_ignore_unmatched quant quant_dir quant_matmul device
 threads dtype attention kernels t5_cpu offload_model blocks_to_swap num_persistent_param_in_dit"""
@@ -147,6 +147,7 @@ ckpt_dir                    | content | yes | yes | yes | flag      | yes
 infinitetalk_dir            | content | yes | yes | yes | flag      | yes
 wav2vec_dir                 | content | yes | yes | yes | flag      | yes
 separate_voice              | content | yes | yes | yes | said      | yes
+silence                     | content | yes | yes | yes | said      | yes
 dit_path                    | content | yes | yes | yes | said      | yes
 text_encoder                | content | yes | yes | yes | said      | yes
 clip_vision                 | content | yes | yes | yes | said      | yes
@@ -177,8 +178,11 @@ sample_shift                | value   | -   | yes | yes | flag      | yes
 sample_solver               | value   | -   | yes | yes | said      | yes
 sample_schedule             | value   | -   | yes | yes | said      | yes
 sample_text_guide_scale     | value   | -   | yes | yes | flag      | yes
+text_guide_schedule         | value   | -   | yes | yes | said      | yes
 sample_audio_guide_scale    | value   | -   | yes | yes | flag      | yes
 sample_audio_guide_steps    | value   | -   | yes | yes | said      | yes
+speech_strength             | value   | -   | yes | yes | said      | yes
+image_strength              | value   | -   | yes | yes | said      | yes
 base_seed                   | value   | -   | yes | yes | flag      | yes
 noise                       | value   | -   | yes | yes | said      | yes
 window_seeds                | value   | -   | yes | yes | said      | yes

@@ -16,6 +16,7 @@ from ...errors import InputError
 from ...export.exported import Files
 from ...facts.downloads import VOICE_SEPARATOR
 from ...facts.resizing import PADS
+from ...media.audio import open_audio
 from ...settings.roles import Values
 from ..graph import Graph, Node, after, before, computed, linked, number, refusal, text, value, whole
 from ..notes import Notes
@@ -108,6 +109,15 @@ class Sound:
     frames: int | None = None
     separator: Path | None = None
     is_speech: bool = False
+
+    @property
+    def seconds(self) -> float | None:
+        """How long it lasts; None where the file is not here."""
+        if not self.source.is_file():
+            return None
+        audio = open_audio(self.source)
+        whole = audio.num_samples / audio.sample_rate
+        return whole if self.frames is None else min(whole, self.frames / FPS)
 
     @property
     def kept(self) -> str:

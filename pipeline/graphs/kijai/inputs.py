@@ -10,17 +10,20 @@ from pathlib import Path
 from ...errors import InputError
 from ...export.exported import Files
 from ...facts.colours import BROKEN, COLOURS
+from ...media.audio import FPS
 from ...settings.roles import Values
 from ..foreign import media, sizes
+from ..foreign.arithmetic import computed_number
 from ..foreign.conditioning import negative_prompt, of_kind, prompt_settings, weights
 from ..foreign.prompts import wrapper_prompt
 from ..foreign.resizing import steps_of
 from ..graph import Graph, Node, computed, feeding, linked, number, refusal, text, value, whole
 from ..notes import Notes
 
-_SPEECH_MUST_BE = {"fps": 25, "audio_scale": 1}
+_SPEECH_MUST_BE = {"fps": 25}
+_LENGTHS = tuple(number / 10 for number in range(1, 36_000, 7))  # seconds that speech may last, to try
 _SPEECH_OFF = ("add_noise_floor", "smooth_transients")
-_CLIP_MUST_BE = {"strength_1": 1, "tiles": 0}
+_CLIP_MUST_BE = {"tiles": 0}
 
 
 def text_settings(graph: Graph, node: Node, files: Files, notes: Notes) -> Values:
@@ -171,9 +174,12 @@ def _image_encoder(graph: Graph, node: Node, start: media.Picture | None, files:
         again = media.picture(graph, encode, "image_1", files, notes.quiet(), exact=True)
         if start is not None and again.source != start.source:
             raise refusal(graph, encode, "encodes another picture than the one that is shown; link the same")
+    found: Values = {}
+    with notes.part():
+        found["image_strength"] = float(number(graph, encode, "strength_1", 1))
     loader = of_kind(graph, encode, "clip_vision", "CLIPVisionLoader", "LoadWanVideoClipTextEncoder")
     widget = "clip_name" if loader.kind == "CLIPVisionLoader" else "model_name"
-    return {"clip_vision": weights(graph, loader, widget, "clip_vision", files)}
+    return found | {"clip_vision": weights(graph, loader, widget, "clip_vision", files)}
 
 
 def speech_settings(graph: Graph, node: Node, files: Files, notes: Notes) -> Values:
@@ -210,7 +216,9 @@ def speech_settings(graph: Graph, node: Node, files: Files, notes: Notes) -> Val
             found["separate_voice"] = heard.separator
         limits.append(heard.frames)
     with notes.part():
-        limits.append(_frame_count(graph, node, notes))
+        found["speech_strength"] = float(number(graph, node, "audio_scale", 1))
+    with notes.part():
+        limits.append(_frame_count(graph, node, files, notes))
     if known := [limit for limit in limits if limit is not None]:
         found["max_frame_num"] = min(known)
     with notes.part():
@@ -220,11 +228,27 @@ def speech_settings(graph: Graph, node: Node, files: Files, notes: Notes) -> Val
     return found
 
 
-def _frame_count(graph: Graph, node: Node, notes: Notes) -> int | None:
+def _frame_count(graph: Graph, node: Node, files: Files, notes: Notes) -> int | None:
     """The number of frames if it is known; a computed one mostly follows the sound's length, as the command does."""
     source = computed(graph, node, "num_frames")
     if source is None:
         return whole(graph, node, "num_frames")
+
+    def length(of: Node, slot: str) -> float | None:
+        return media.sound(graph, of, slot, files, notes.quiet()).seconds
+
+    def frames(seconds: float | None = None) -> int | None:
+        found = computed_number(graph, node.links["num_frames"], length if seconds is None else lambda *_: seconds)
+        return None if found is None else int(found)
+
+    if all((count := frames(seconds)) is not None and count >= int(seconds * FPS) for seconds in _LENGTHS):
+        notes.append(
+            f"{node}: num_frames, computed by {source}, is never less than the speech has; the command's video is as "
+            "long as the speech, to the frame."
+        )
+        return None
+    if (count := frames()) is not None:
+        return max(count, 1)
     notes.near(
         "its length, which the graph computes",
         f"{node}: num_frames is computed by {source} when the graph runs. It is left out: the command's video is as "

@@ -15,13 +15,15 @@ from ...facts.solvers import SOLVERS
 from ...settings.definition import Settings
 from ...settings.roles import Values
 from ...settings.validation import validate
-from ..foreign import conditioning, media
+from ..foreign import arithmetic, conditioning, media
 from ..foreign.conditioning import of_kind
 from ..graph import Graph, Node, feeding, linked, number, refusal, text, value, whole
 from ..notes import Notes
 from ..orders import with_names
 from .inputs import frame_settings, speech_settings, text_settings
 from .model import model_settings
+from .schedules import ORDERS as LISTS
+from .schedules import text_guidance
 from .widgets import KIJAI_ORDERS
 
 SAMPLERS = ("WanVideoSampler", "WanVideoSamplerv2", "WanVideoSamplerFromSettings")
@@ -55,6 +57,7 @@ _ONLY_SPEED = (
     "Left out, since they change time, memory or the last digits only: devices and precisions of the VAE and the "
     "encoders, tiling, merging of LoRAs, non-blocking copies, rope_function, batched_cfg."
 )
+_SILENCE = "multitalk/encoded_silence.safetensors"
 _MOTION_FRAME, _AUDIO_SCALE = 9, 2  # what the guide suggests, the second for runs with a LoRA
 
 
@@ -64,7 +67,7 @@ def read(graph: Graph, sampler: str, files: Files) -> Exported:
     Raises:
         InputError: something in the graph has no equivalent, or is missing.
     """
-    graph = with_names(graph, {**media.ORDERS, **conditioning.ORDERS, **KIJAI_ORDERS})
+    graph = with_names(graph, {**media.ORDERS, **arithmetic.ORDERS, **conditioning.ORDERS, **LISTS, **KIJAI_ORDERS})
     owner = graph.nodes[sampler]
     parts, notes = _parts(graph, owner), Notes()
     values = _sampling(graph, parts, notes)
@@ -80,7 +83,7 @@ def read(graph: Graph, sampler: str, files: Files) -> Exported:
         validate(settings)
     notes.check(graph.name)
     _advise(settings, notes)
-    notes.near("the sound of silence behind the end of the speech")
+    settings = _with_silence(settings, files, notes)
     notes.precision("how weights, VAE and encoders are stored and LoRAs merged", _ONLY_SPEED)
     notes.extend(media.idle(graph, owner))
     return Exported(settings, (*notes.said, *files.notes()), notes.take)
@@ -128,7 +131,7 @@ def _sampling(graph: Graph, parts: tuple[Node, ...], notes: Notes) -> Values:
     with notes.part():
         values["sample_shift"] = float(number(graph, _holder(parts, "shift"), "shift"))
     with notes.part():
-        values["sample_text_guide_scale"] = float(number(graph, sampler, "cfg"))
+        values |= text_guidance(graph, sampler)
     with notes.part():
         values["base_seed"] = conditioning.seed(graph, sampler, "seed", notes)
     with notes.part():
@@ -195,6 +198,18 @@ def _with_guidance(graph: Graph, parts: tuple[Node, ...], settings: Settings, no
         "multiply it by a cfg other than 1, upstream and this command do not."
     )
     return settings.replace(sample_audio_guide_scale=round(by_text * by_speech, 4))
+
+
+def _with_silence(settings: Settings, files: Files, notes: Notes) -> Settings:
+    """With that pack's stored silence, where the pack is."""
+    stored = files.pack_file(_SILENCE)
+    if stored is None:
+        notes.near(
+            "the sound of silence behind the end of the speech",
+            f"Behind the end of the speech that pack hears what it has in {_SILENCE}: --silence FILE gives it, else "
+            "silence is computed, and the last window is another by a little.",
+        )
+    return settings.replace(silence=stored)
 
 
 def _advise(s: Settings, notes: Notes) -> None:
