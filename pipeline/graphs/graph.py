@@ -282,6 +282,25 @@ _NEEDED = object()
 _PLACEHOLDER = re.compile(r"\s*\{\{.*\}\}\s*")
 
 
+class Unfilled(InputError):
+    """A value that a program fills in before it queues the graph; ``note`` is for who leaves it out."""
+
+    def __init__(self, refusal: InputError, note: str) -> None:
+        super().__init__(str(refusal))
+        self.note = note
+
+
+def is_placeholder(text: str) -> bool:
+    """Whether a text stands for one that a program fills in, such as {{PROMPT}}."""
+    return _PLACEHOLDER.fullmatch(text) is not None
+
+
+def left_open(node: Node, name: str) -> str | None:
+    """The placeholder that a widget of a node holds."""
+    found = None if name in node.links else node.values.get(name)
+    return found if isinstance(found, str) and is_placeholder(found) else None
+
+
 def value(graph: Graph, node: Node, name: str, default: object = _NEEDED) -> object:
     """The value of a widget, typed in or from a node that holds a constant.
 
@@ -301,10 +320,11 @@ def value(graph: Graph, node: Node, name: str, default: object = _NEEDED) -> obj
         found = constant_of(graph, graph.nodes[node.links[name].node])
     elif name in node.values:
         found = node.values[name]
-    if isinstance(found, str) and _PLACEHOLDER.fullmatch(found):
-        raise refusal(
+    if isinstance(found, str) and is_placeholder(found):
+        told = refusal(
             graph, node, f"{name} is {found}, which a program fills in before it queues the graph; type it in"
         )
+        raise Unfilled(told, f"{node}: {name} is {found}, which a program fills in; the command leaves it out.")
     if found is not _NEEDED:
         return found
     if node.positional:

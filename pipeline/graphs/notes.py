@@ -11,7 +11,9 @@ from dataclasses import dataclass, field
 
 from ..errors import InputError
 from ..export.exported import Take
+from .graph import Unfilled
 
+UNFILLED = "what a program fills in before it queues the graph"
 MOST_REFUSALS = 50  # that are listed
 
 
@@ -60,8 +62,11 @@ class Notes:
         self.said.extend(sentences)
 
     def refuse(self, error: InputError) -> None:
-        """Refuse, and go on."""
-        self.refused.append(str(error))
+        """Refuse, and go on; what is still to be filled in is only said."""
+        if isinstance(error, Unfilled):
+            self.near(UNFILLED, "" if error.note in self.said else error.note)
+        else:
+            self.refused.append(str(error))
 
     @contextmanager
     def part(self) -> Iterator[None]:

@@ -9,6 +9,7 @@ from infinitetalk.pipeline.graphs.graph import read_graph
 from infinitetalk.pipeline.graphs.notes import MOST_REFUSALS, Notes
 from infinitetalk.pipeline.graphs.places import FolderFiles
 from infinitetalk.pipeline.graphs.read import settings_of
+from infinitetalk.pipeline.settings.definition import Settings
 from infinitetalk.tests.support.kijai_graphs import API, UI, changed, export, is_told, of
 from infinitetalk.tests.support.places import GRAPHS, QUEUED
 
@@ -31,8 +32,8 @@ def test_a_graph_that_is_refused_for_its_sampler_is_read_to_the_end(api):
     changed(api, "WanVideoSampler", scheduler="er_sde", riflex_freq_index=2)
     changed(api, "WanVideoTextEncode", positive_prompt="a | b")
     changed(api, "MultiTalkModelLoader", model="multitalk.safetensors")
-    changed(api, "WanVideoClipVisionEncode", strength_1=0.8)
-    changed(api, "MultiTalkWav2VecEmbeds", audio_scale=1.5, fps=["199", 0])
+    changed(api, "WanVideoClipVisionEncode", tiles=2)
+    changed(api, "MultiTalkWav2VecEmbeds", audio_scale="loud", fps=["199", 0])
     changed(api, "LoadImage", image="")
     first, *others = refused(api)
     assert first == "graph.json: 8 things in it cannot be part of a command:"
@@ -44,9 +45,9 @@ def test_a_graph_that_is_refused_for_its_sampler_is_read_to_the_end(api):
             "- node 135 (WanVideoTextEncode): has several prompts",
             "- node 120 (MultiTalkModelLoader): multitalk.safetensors are MultiTalk's weights by their name",
             "- node 133 (LoadImage): image is empty; choose a name in the graph.",
-            "- node 193 (WanVideoClipVisionEncode): strength_1 has no equivalent here; set it to 1.",
+            "- node 193 (WanVideoClipVisionEncode): tiles has no equivalent here; set it to 0.",
             "- node 205 (MultiTalkWav2VecEmbeds): fps is computed by node 199",
-            "- node 205 (MultiTalkWav2VecEmbeds): audio_scale is 1.5",
+            "- node 205 (MultiTalkWav2VecEmbeds): audio_scale is 'loud', where a number was expected.",
         ),
         strict=True,
     ):
@@ -61,11 +62,11 @@ def test_one_refusal_is_one_sentence(api):
 def test_windows_of_comfyuis_own_nodes():
     data = json.loads(NATIVE.read_text(encoding="utf-8"))
     data["21"]["inputs"] |= {"sampler_name": "dpm_fast", "scheduler": "bong_tangent"}
-    data["30"]["inputs"] |= {"audio_scale": 2.0, "width": 832}
+    data["30"]["inputs"] |= {"audio_scale": "loud", "width": 832}
     data["5"]["inputs"]["text"] = "a (b:1.2)"
     lines = refused(data)
     for part in (
-        "- node 30 (WanInfiniteTalkToVideo): audio_scale is 2",
+        "- node 30 (WanInfiniteTalkToVideo): audio_scale is 'loud', where a number",
         "- node 30 (WanInfiniteTalkToVideo): differs from node 20 (WanInfiniteTalkToVideo) in size (832x640 and ",
         "- node 21 (KSampler): sampler dpm_fast has no equivalent",
         "- node 21 (KSampler): scheduler bong_tangent has no equivalent",
@@ -84,11 +85,28 @@ def test_the_shell_shows_all_of_them(api, tmp_path, capsys):
     assert "riflex_freq_index is 3" in shown and "scheduler er_sde" in shown
 
 
-def test_what_a_program_fills_in_is_refused(api):
+def test_what_a_program_fills_in_is_left_open(api):
     changed(api, "LoadAudio", audio="{{AUDIO}}")
+    changed(api, "WanVideoTextEncode", positive_prompt="{{ PROMPT }}")
     changed(api, "ImageResizeKJv2", width="{{WIDTH}}", height="{{HEIGHT}}")
-    lines = refused(api)
-    assert [any(f"{name} is {{{{" in line for line in lines) for name in ("audio", "width", "height")] == [True] * 3
+    changed(api, "MultiTalkWav2VecEmbeds", audio_scale="{{STRENGTH}}")
+    changed(api, "VHS_VideoCombine", trim_to_audio="{{TRIM}}")
+    found = export(api)
+    settings = found.settings
+    assert (str(settings.audio), settings.prompt, settings.resize) == ("{{AUDIO}}", "{{ PROMPT }}", ("lanczos,crop",))
+    assert (settings.size, settings.speech_strength) == (Settings.size, 1)
+    assert found.take.near[0] == "what a program fills in before it queues the graph"
+    said = "\n".join(found.notes)
+    for word in ("--audio is {{AUDIO}}", "width is {{WIDTH}}", "scale is {{STRENGTH}}", "trim_to_audio is {{TRIM}}"):
+        assert said.count(word) == 1
+
+
+def test_a_picture_inside_the_graph_is_no_file(api):
+    of(api, "LoadImage").update(class_type="ETN_LoadImageBase64", inputs={"image": "iVBORw0KGgo="})
+    (sentence,) = refused(api)
+    assert "(ETN_LoadImageBase64): holds its picture in itself; save it as a file" in sentence
+    of(api, "ETN_LoadImageBase64")["inputs"]["image"] = "{{PICTURE}}"
+    assert str(export(api).settings.image) == "{{PICTURE}}"
 
 
 def test_missing_files_come_with_their_nodes(api, tmp_path):

@@ -226,7 +226,7 @@ def test_gguf_and_zeroed_prompts(api):
     ("node", "inputs", "sentence"),
     [
         ("20", {"mode": "two_speakers"}, "its mode is two_speakers, but there is one speaker here"),
-        ("20", {"audio_scale": 2.0}, "audio_scale is 2, which has no equivalent here; set it to 1"),
+        ("20", {"audio_scale": "loud"}, "audio_scale is 'loud', where a number was expected"),
         (
             "20",
             {"model_patch": ["7", 0]},

@@ -339,7 +339,9 @@ def output(graph: Graph, sampler: Node, speech: Path | None, files: Files, notes
 def _combine(graph: Graph, node: Node, notes: Notes) -> Values:
     """The quality of a VHS_VideoCombine, and notes on its other widgets."""
     form = text(graph, node, "format")
-    trimmed: Values = {"whole_windows": not value(graph, node, "trim_to_audio", False)}
+    trimmed: Values = {}
+    with notes.part():
+        trimmed["whole_windows"] = not value(graph, node, "trim_to_audio", False)
     if source := computed(graph, node, "frame_rate"):
         notes.append(f"{node}: frame_rate, computed by {source}, is left out; the model speaks at {FPS} a second.")
     elif (rate := number(graph, node, "frame_rate", FPS)) != FPS:

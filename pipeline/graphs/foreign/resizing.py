@@ -8,7 +8,7 @@ from __future__ import annotations
 from PIL import ImageColor
 
 from ...facts.resizing import METHODS, PADS, POSITIONS, ResizeStep
-from ..graph import Graph, Node, Origin, text, value, whole
+from ..graph import Graph, Node, Origin, Unfilled, text, value, whole
 from .sizes import Size, Unknown, Where, image_size
 
 _IN_BOX = ("resize", "total_pixels")  # of ImageResizeKJv2: the picture keeps its shape, but for rounding
@@ -33,11 +33,16 @@ def steps_of(graph: Graph, nodes: tuple[Node, ...], size: Size | None, where: Wh
             steps.append(str(padding))
             continue
         way = _way(graph, node)
-        found = image_size(graph, Origin(node.id, 0), where)
+        try:
+            found = image_size(graph, Origin(node.id, 0), where)
+        except Unfilled:
+            if size is not None or len(nodes) > 1:
+                raise
+            found = (0, 0)  # that of the video, which is filled in too
         if way is None or isinstance(found, Unknown):
             return None
         method, fit, position = way
-        steps.append(str(ResizeStep(method, fit, position, None if found == size else (found[1], found[0]))))
+        steps.append(str(ResizeStep(method, fit, position, None if found in (size, (0, 0)) else (found[1], found[0]))))
     return tuple(steps)
 
 

@@ -10,10 +10,15 @@ from pathlib import Path
 
 from ...errors import InputError
 from ...export.exported import Files
-from ..graph import Graph, Node, linked, refusal, text
+from ..graph import Graph, Node, left_open, linked, refusal, text
 
 # loaders -> the widget that names the file
-PICTURES = {"LoadImage": "image", "LoadImageOutput": "image", "VHS_LoadImagePath": "image"}
+_IN_ITSELF = ("ETN_LoadImageBase64", "LoadImageFromBase64", "easy loadImageBase64")
+PICTURES = {"LoadImage": "image", "LoadImageOutput": "image", "VHS_LoadImagePath": "image"} | {
+    "ETN_LoadImageBase64": "image",
+    "LoadImageFromBase64": "image",
+    "easy loadImageBase64": "base64_data",
+}
 VIDEOS = {"VHS_LoadVideo": "video", "VHS_LoadVideoPath": "video", "LoadVideo": "file"}
 SOUNDS = {"LoadAudio": "audio", "VHS_LoadAudio": "audio_file", "VHS_LoadAudioUpload": "audio"}
 LOADERS = {**PICTURES, **VIDEOS, **SOUNDS, "GetVideoComponents": "video"}
@@ -24,7 +29,7 @@ _IN_FOLDER = re.compile(r"(input|output|temp)[\\/](.+)")
 
 
 def source_of(graph: Graph, node: Node, files: Files) -> Path:
-    """The file that a loader of LOADERS reads.
+    """The file that a loader of LOADERS reads; a placeholder where a program fills its name in.
 
     Raises:
         InputError: it names none, or one that is not there.
@@ -34,6 +39,10 @@ def source_of(graph: Graph, node: Node, files: Files) -> Path:
         if node.kind not in VIDEOS:
             raise refusal(graph, node, "makes a video that is no file; save it and load it with LoadVideo")
     widget = LOADERS[node.kind]
+    if (unfilled := left_open(node, widget)) is not None:
+        return Path(unfilled)
+    if node.kind in _IN_ITSELF:
+        raise refusal(graph, node, "holds its picture in itself; save it as a file and load it with LoadImage")
     name = text(graph, node, widget)
     if node.kind in _BY_PATH:
         name = name.strip().strip('"')

@@ -17,7 +17,7 @@ from ..foreign.arithmetic import computed_number
 from ..foreign.conditioning import negative_prompt, of_kind, prompt_settings, weights
 from ..foreign.prompts import wrapper_prompt
 from ..foreign.resizing import steps_of
-from ..graph import Graph, Node, computed, feeding, linked, number, refusal, text, value, whole
+from ..graph import Graph, Node, computed, feeding, left_open, linked, number, refusal, text, value, whole
 from ..notes import Notes
 
 _SPEECH_MUST_BE = {"fps": 25}
@@ -51,6 +51,8 @@ def text_settings(graph: Graph, node: Node, files: Files, notes: Notes) -> Value
 
 
 def _prompt(graph: Graph, node: Node) -> str:
+    if (unfilled := left_open(node, "positive_prompt")) is not None:
+        return unfilled
     prompt = text(graph, node, "positive_prompt")
     if "|" in prompt or "[1]" in prompt:
         raise refusal(

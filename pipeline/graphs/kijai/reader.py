@@ -17,8 +17,8 @@ from ...settings.roles import Values
 from ...settings.validation import validate
 from ..foreign import arithmetic, conditioning, media
 from ..foreign.conditioning import of_kind
-from ..graph import Graph, Node, feeding, linked, number, refusal, text, value, whole
-from ..notes import Notes
+from ..graph import Graph, Node, feeding, is_placeholder, linked, number, refusal, text, value, whole
+from ..notes import UNFILLED, Notes
 from ..orders import with_names
 from .inputs import frame_settings, speech_settings, text_settings
 from .model import model_settings
@@ -82,6 +82,7 @@ def read(graph: Graph, sampler: str, files: Files) -> Exported:
     with notes.part():
         validate(settings)
     notes.check(graph.name)
+    _say_unfilled(settings, notes)
     _advise(settings, notes)
     settings = _with_silence(settings, files, notes)
     notes.precision("how weights, VAE and encoders are stored and LoRAs merged", _ONLY_SPEED)
@@ -210,6 +211,14 @@ def _with_silence(settings: Settings, files: Files, notes: Notes) -> Settings:
             "silence is computed, and the last window is another by a little.",
         )
     return settings.replace(silence=stored)
+
+
+def _say_unfilled(settings: Settings, notes: Notes) -> None:
+    """Placeholders that the command has as they are."""
+    for name in ("image", "video", "audio", "prompt"):
+        found = getattr(settings, name)
+        if found is not None and is_placeholder(str(found)):
+            notes.near(UNFILLED, f"--{name} is {found}: put in what a program fills in there.")
 
 
 def _advise(s: Settings, notes: Notes) -> None:

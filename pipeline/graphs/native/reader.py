@@ -152,8 +152,7 @@ def conditions(graph: Graph, node: Node, files: Files, notes: Notes) -> Values:
     """Speech, size, length, VAE and InfiniteTalk of a window, which our sampler takes by the same names."""
     values: Values = {"sample_audio_guide_scale": 1.0, "pack": "comfy"}
     with notes.part():
-        if (scale := number(graph, node, "audio_scale", 1.0)) != 1:
-            raise refusal(graph, node, f"audio_scale is {scale:g}, which has no equivalent here; set it to 1")
+        values["speech_strength"] = float(number(graph, node, "audio_scale", 1.0))
     with notes.part():
         values |= _speech(graph, node, files, notes)
     with notes.part():
