@@ -31,7 +31,7 @@ def api():
         (
             "CreateCFGScheduleFloatList",
             SCHEDULE | {"interpolation": "ease_out", "start_percent": 0.2, "end_percent": 1.0, "steps": 4},
-            (1.0, 3.67, 2.33, 2.0),
+            (1.0, 3.33, 2.33, 2.0),
         ),
     ],
 )
