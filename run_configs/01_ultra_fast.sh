@@ -11,6 +11,7 @@ fi
 
 exec "$PYTHON" generate_infinitetalk.py \
     --input_json examples/single_example_image.json \
+    --bind auto \
     --task infinitetalk-14B \
     --ckpt_dir weights/Wan2.1-I2V-14B-480P \
     --infinitetalk_dir weights/InfiniteTalk/single/infinitetalk.safetensors \
@@ -36,6 +37,8 @@ exec "$PYTHON" generate_infinitetalk.py \
     --sample_solver euler \
     --sample_text_guide_scale 1.0 \
     --sample_audio_guide_scale 2.0 \
+    --speech_strength 1.0 \
+    --image_strength 1.0 \
     --base_seed 42 \
     --noise window \
     --sample_start_step 0 \
@@ -52,6 +55,8 @@ exec "$PYTHON" generate_infinitetalk.py \
     --vae_dtype auto \
     --attention auto \
     --kernels auto \
+    --gpus 1 \
+    --dit_fsdp false \
     --save_file output_ultra_fast \
     --crf 18 \
     --output_sound original \

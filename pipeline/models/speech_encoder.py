@@ -135,7 +135,9 @@ class SpeechEncoder:
     def _silence(self) -> Tensor:
         """The middle of some seconds of zeros, where they do not hear the edges of the clip."""
         samples = SILENCE_SECONDS * SAMPLE_RATE
-        frames = self._encode_whole(self._clip(np.zeros(samples, np.float32), bool(self.normalise)), frame_count(samples))
+        frames = self._encode_whole(
+            self._clip(np.zeros(samples, np.float32), bool(self.normalise)), frame_count(samples)
+        )
         return frames[len(frames) // 4 : 3 * len(frames) // 4]
 
     def _normalises(self, pack: PackFacts) -> bool:
