@@ -14,6 +14,8 @@ from infinitetalk.tests.conftest import SMALL
 from infinitetalk.tests.support.crews import OneHere
 from infinitetalk.tests.support.places import PORTRAIT
 
+pytestmark = pytest.mark.whole
+
 ONE_WINDOW = {"frame_num": 9, "motion_frame": 1, "max_frame_num": 9}
 
 
