@@ -129,3 +129,10 @@ def check_module(name):
 
 def flags_in(words):
     return {word.partition("=")[0] for word in words if word.startswith("--")}
+
+
+def test_every_file_that_the_ways_and_changes_name_exists():
+    ways = text("docs/architecture.md").partition("<!-- modules: begin -->")[0]
+    named = set(re.findall(r"`((?:[\w*-]+/)+[\w*-]+\.\w+)`", ways)) - {"scripts/node_texts_LANGUAGE.toml"}
+    assert len(named) > 60
+    assert [name for name in named if not any(any(folder.glob(name)) for folder in (ROOT, ROOT / "pipeline"))] == []
