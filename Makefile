@@ -13,10 +13,11 @@ PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 PYTEST := -m pytest -q -rs -n auto --maxprocesses=4 --dist loadscope --no-loadscope-reorder
 DEMO := .demo
 
-.PHONY: help demo test test-fast test-long test-crash test-batch fuzz test-browser test-oldest test-newest coverage lint test-lint format golden compare clean
+.PHONY: help demo demo-two test test-fast test-long test-crash test-batch fuzz test-browser test-oldest test-newest coverage lint test-lint format golden compare clean
 
 help:
 	@echo "make demo         a talking video from the bundled portrait, speech and small model, and what can be measured on it"
+	@echo "make demo-two     two drawn people who take turns, by the small model for two speakers"
 	@echo "make test         lint and all tests, those in a ComfyUI and a browser too"
 	@echo "make test-fast    tests that start no server and no browser and make no whole videos"
 	@echo "make test-long    more cases of what the tests have a sample of"
@@ -37,6 +38,12 @@ demo: .venv/installed
 	@mkdir -p $(DEMO)
 	$(PY) generate_infinitetalk.py --preset demo --save_file $(DEMO)/talking --overwrite
 	$(PY) generate_infinitetalk.py evaluate $(DEMO)/talking.mp4 assets/speech.wav --picture $(DEMO)/talking.png
+
+demo-two: .venv/installed
+	@mkdir -p $(DEMO)
+	$(PY) generate_infinitetalk.py --preset demo --lora_dir none --size 384x192 --image assets/drawn_pair.png \
+	  --infinitetalk_dir assets/demo_model/InfiniteTalk/multi/infinitetalk.safetensors \
+	  --audio assets/speech.wav --timeline assets/turns.json --save_file $(DEMO)/two --overwrite
 
 test: lint
 	$(PY) $(PYTEST)
