@@ -67,8 +67,16 @@ def guider_of(guider: Any, model: Any, positive: list | None, negative: list | N
     """The graph's guider, or what the core's CFGGuider makes of model and prompts.
 
     Raises:
-        InputError: both or neither are linked, or one of the prompts is missing.
+        InputError: both or neither are linked, one of the prompts is missing, or the model is another.
     """
+    guider = _guider(guider, model, positive, negative, cfg)
+    held = guider.model_patcher.model
+    if not getattr(held, "image_to_video", False):  # as the core's Wan models say it
+        raise InputError(f"model: Wan 2.1 I2V expected, found {type(held).__name__} that is shown no picture.")
+    return guider
+
+
+def _guider(guider: Any, model: Any, positive: list | None, negative: list | None, cfg: float) -> Any:
     apart = {"model": model, "positive": positive, "negative": negative}
     linked = [name for name, given in apart.items() if given is not None]
     if guider is not None:

@@ -15,8 +15,9 @@ import pytest
 from infinitetalk.scripts.core_workflow import NAME as WORKFLOW
 from infinitetalk.tests.support import browser, comfy_host, core_models
 from infinitetalk.tests.support.comfy_graphs import executed, node, texts
-from infinitetalk.tests.support.core_graphs import SMALL, loaded, one_window, small, streamed
+from infinitetalk.tests.support.core_graphs import NAMES, SMALL, loaded, one_window, small, streamed
 from infinitetalk.tests.support.places import ASSETS, QUEUED, ROOT, WORKFLOWS
+from safetensors.torch import load_file, save_file
 
 SAMPLER = "InfiniteTalkCoreSampler"
 PICTURES = os.environ.get("SAVE_PICTURES")  # a folder, to look at what the page shows
@@ -114,6 +115,16 @@ def test_model_and_prompts_are_as_good_as_a_guider(core, run, video_of):
     assert "link one, or model and positive" in error_of(run(streamed(guider=None, positive=["positive", 0]))[0])
     alone = streamed(guider=None, model=["model", 0], positive=["positive", 0], cfg=3.0)
     assert "negative: not linked, but cfg is 3" in error_of(run(alone)[0])
+
+
+def test_a_model_that_is_shown_no_picture_is_refused(core, run):
+    path = core / "models" / "diffusion_models" / NAMES["diffusion_models"]
+    weights = {name: each for name, each in load_file(path).items() if "img" not in name}
+    weights["patch_embedding.weight"] = weights["patch_embedding.weight"][:, :16].contiguous()
+    save_file(weights, path.with_name("t2v.safetensors"))
+    made = streamed()
+    made["unet"]["inputs"]["unet_name"] = "core/t2v.safetensors"
+    assert "Wan 2.1 I2V expected, found WAN21" in error_of(run(made)[0])
 
 
 def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(core, installed, environment, host, run, video_of):
