@@ -13,7 +13,7 @@ import torch.distributed as dist
 
 @dataclass(frozen=True)
 class SharedWeights:
-    """See ``residency.part.Sharing``; the cards of a group."""
+    """See ``residency.part.Sharing`` and ``models.text.encoder.Cards``; the cards of a group."""
 
     group: dist.ProcessGroup
 
@@ -24,6 +24,10 @@ class SharedWeights:
     @property
     def count(self) -> int:
         return dist.get_world_size(self.group)
+
+    def send(self, tensor: torch.Tensor, of: int) -> None:
+        """Make the tensor of every card that of card ``of``."""
+        dist.broadcast(tensor, dist.get_global_rank(self.group, of), group=self.group)
 
     def gather(self, whole: torch.Tensor) -> None:
         """Fill bytes of which each card has its own part; on a card work that follows waits, not this process."""

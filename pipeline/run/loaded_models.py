@@ -15,7 +15,7 @@ from ..models.image_encoder import ImageEncoder, load_image_encoder
 from ..models.speech import EncodedSpeech, read_silence
 from ..models.speech_encoder import SpeechEncoder, load_speech_encoder
 from ..models.speech_features import SpeechFeatures
-from ..models.text.cache import default_cache_dir, encode_prompts
+from ..models.text.cache import Encoded, default_cache_dir, encode_prompts, not_cached
 from ..models.text.encoder import TextEncoder, load_text_encoder
 from ..models.transformer.blocks import TransformerBlocks
 from ..models.transformer.loading import load_transformer
@@ -63,7 +63,7 @@ class LoadedModels:
 
     def inputs(self, plan: RunPlan, tell: Progress) -> Inputs:
         """What a video is made from, encoded. Text and speech encoders run before the transformer arrives."""
-        prompt, *negative = self._agreed(lambda: self.encode_prompts(plan.prompts, tell))
+        prompt, *negative = self._prompts(plan.prompts, tell)
         speech, voices = self._encode_voices(plan, tell)
         if (path := self._plan.files.silence) is not None:
             silence = read_silence(path, speech)
@@ -71,23 +71,32 @@ class LoadedModels:
             voices = None if voices is None else voices.with_silence(silence)
         return Inputs(plan.reference, speech, prompt, negative[0] if negative else None, voices)
 
-    def _agreed(self, make: Callable[[], list[torch.Tensor]]) -> list[torch.Tensor]:
-        """What is made on one card for all."""
-        return make() if self._cards is None else self._cards.agreed(make)
+    def _prompts(self, prompts: Sequence[str], tell: Progress) -> list[torch.Tensor]:
+        """Embeddings on all cards: the first makes them, by weights that all have read where that is asked for."""
+        plan, cards = self._plan, self._cards
+        if cards is None:
+            return self.encode_prompts(prompts, tell)
+        if plan.settings.t5_fsdp:
+            cached = plan.text_identity, default_cache_dir(), plan.embeddings
+            missing = cards.agreed(lambda: not_cached(prompts, *cached))
+            if missing:
+                made = Encoded(self._text_encoder(tell, SharedWeights(cards.everyone)).encode(missing))
+                return cards.agreed(lambda: encode_prompts(prompts, lambda: made, *cached))
+        return cards.agreed(lambda: self.encode_prompts(prompts, tell))
 
     def encode_prompts(self, prompts: Sequence[str], tell: Progress) -> list[torch.Tensor]:
         """Embeddings of umT5; the encoder is opened only for prompts that are not in the cache."""
+        cached = self._plan.text_identity, default_cache_dir(), self._plan.embeddings
+        return encode_prompts(prompts, lambda: self._text_encoder(tell), *cached)
 
-        def load() -> TextEncoder:
-            device = self._plan.text_device
-            if device.type == "cuda":
-                self._make_room(TEXT_ENCODER_ROOM)
-                if (free_memory(device) or 0) < TEXT_ENCODER_ROOM:
-                    self.release()  # what an earlier video left there
-            tell(Loading("encoding the prompt"))
-            return load_text_encoder(self._plan.files.encoders.text, device, self._plan.machine.dtype)
-
-        return encode_prompts(prompts, load, self._plan.text_identity, default_cache_dir(), self._plan.embeddings)
+    def _text_encoder(self, tell: Progress, cards: SharedWeights | None = None) -> TextEncoder:
+        device = self._plan.text_device
+        if device.type == "cuda":
+            self._make_room(TEXT_ENCODER_ROOM)
+            if (free_memory(device) or 0) < TEXT_ENCODER_ROOM:
+                self.release()  # what an earlier video left there
+        tell(Loading("encoding the prompt"))
+        return load_text_encoder(self._plan.files.encoders.text, device, self._plan.machine.dtype, cards)
 
     def _encode_voices(self, plan: RunPlan, tell: Progress) -> tuple[SpeechFeatures, Voices | None]:
         """What is heard, and the voices in it where there are several, or one with a place."""

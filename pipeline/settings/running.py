@@ -127,7 +127,7 @@ class SpeedSettings:
     )
     t5_fsdp: bool = speed_setting(
         False,
-        "upstream's; the text encoder runs on the first card alone, a block at a time, with or without it",
+        "the cards read the text encoder together, each its part of every block; else the first one reads it alone",
         RUN | NEUTRAL | UPSTREAM,
     )
     dit_fsdp: bool = speed_setting(

@@ -37,12 +37,13 @@ def kill_when_there(rank, killed):
         time.sleep(0.1)
 
 
-def test_two_processes_make_what_one_makes_and_one_goes_on_where_two_were_killed(command, tmp_path, capfd):
+def test_two_processes_make_what_one_makes_and_one_goes_on_where_two_were_killed(command, tmp_path, capfd, monkeypatch):
     assert command(**GUIDED) == 0
     (video,) = (tmp_path / "out").glob("*.mp4")
     whole = video.read_bytes()
     video.unlink()
-    assert command(**GUIDED, gpus=2, dit_fsdp=True) == 0
+    monkeypatch.setenv("INFINITETALK_CACHE", str(tmp_path / "cache"))  # so that the prompt is encoded again
+    assert command(**GUIDED, gpus=2, dit_fsdp=True, t5_fsdp=True) == 0
     assert video.read_bytes() == whole
     assert capfd.readouterr().out.splitlines() == [str(video)] * 2
     video.unlink()

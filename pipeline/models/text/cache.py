@@ -36,6 +36,16 @@ class _Encoder(Protocol):
     def encode(self, prompts: list[str]) -> list[torch.Tensor]: ...
 
 
+@dataclass(frozen=True, eq=False)
+class Encoded:
+    """Stands for an encoder that has encoded the prompts that are missing."""
+
+    embeddings: list[torch.Tensor]
+
+    def encode(self, prompts: list[str]) -> list[torch.Tensor]:
+        return self.embeddings
+
+
 def default_cache_dir() -> Path | None:
     """``$INFINITETALK_CACHE/text``, else ``infinitetalk/text`` in the platform's cache folder.
 

@@ -9,7 +9,7 @@ caching (``text_cache``), guidance or the transformer's text length.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import nn
@@ -50,6 +50,24 @@ _BLOCK_NAMES = {
 }
 
 
+class Cards(Protocol):
+    """Cards that read the weights together, each its part.
+
+    Attributes:
+        place: of this one among them, from 0.
+        count: how many they are.
+    """
+
+    @property
+    def place(self) -> int: ...
+
+    @property
+    def count(self) -> int: ...
+
+    def send(self, tensor: torch.Tensor, of: int) -> None:
+        """Make the tensor of every card that of card ``of``."""
+
+
 class TextEncoder:
     """Prompts in, embeddings out.
 
@@ -58,6 +76,7 @@ class TextEncoder:
         tensors: its weights, by transformers' names.
         tokenizer: its tokenizer.
         device, dtype: where and in what it computes.
+        cards: that read its weights together, and all encode the same; None: this one reads all.
 
     Attributes:
         model: transformers' network, whose blocks hold weights only while they run.
@@ -67,13 +86,20 @@ class TextEncoder:
     """
 
     def __init__(
-        self, config: UMT5Config, tensors: Tensors, tokenizer: Tokenizer, device: torch.device, dtype: torch.dtype
+        self,
+        config: UMT5Config,
+        tensors: Tensors,
+        tokenizer: Tokenizer,
+        device: torch.device,
+        dtype: torch.dtype,
+        cards: Cards | None = None,
     ) -> None:
         from transformers import UMT5EncoderModel
 
         self.tokenizer = tokenizer
         self.device, self.dtype = device, dtype
         self._tensors = tensors
+        self._cards = cards
         self._staging = Staging(device)
         with torch.device("meta"):
             self.model = UMT5EncoderModel(config).to(dtype).eval()
@@ -93,7 +119,19 @@ class TextEncoder:
             return torch.float32 if self.dtype == torch.float16 and name.endswith(".wo.weight") else self.dtype
 
         def arrive(block: nn.Module, inputs: object) -> None:
-            fill(block, tensors, WHAT, dtype=stored_as, device=self.device, bring=self._staging.to_device)
+            way = {"dtype": stored_as, "device": self.device, "bring": self._staging.to_device}
+            if self._cards is None:
+                fill(block, tensors, WHAT, **way)
+                return
+            readers, place = _readers(block, self._cards.count), self._cards.place
+            fill(block, tensors, WHAT, **way, skip=lambda name: readers[name] != place)
+            for name, parameter in list(block.named_parameters()):
+                if readers[name] != place:
+                    owner, _, leaf = name.rpartition(".")
+                    room = torch.empty(parameter.shape, dtype=stored_as(name), device=self.device)
+                    parameter = nn.Parameter(room, requires_grad=False)
+                    block.get_submodule(owner).register_parameter(leaf, parameter)
+                self._cards.send(parameter.data, readers[name])
 
         def leave(block: nn.Module, inputs: object, output: object) -> None:
             block.to("meta")
@@ -123,12 +161,23 @@ class TextEncoder:
         return self.model(inputs_embeds=rows[None].to(self.device, self.dtype)).last_hidden_state[0]
 
 
+def _readers(block: nn.Module, count: int) -> dict[str, int]:
+    """Which of so many cards reads which parameter, so that all read about as much."""
+    read, found = [0] * count, {}
+    for name, parameter in sorted(block.named_parameters(), key=lambda each: (-each[1].numel(), each[0])):
+        found[name] = read.index(min(read))
+        read[found[name]] += parameter.numel()
+    return found
+
+
 def _rows(table: torch.Tensor, ids: list[int]) -> torch.Tensor:
     """``table[ids]``, which PyTorch 2.6 does not know of 8-bit floats."""
     return table.view(torch.uint8)[ids].view(table.dtype) if table.itemsize == 1 else table[ids]
 
 
-def load_text_encoder(files: TextFiles, device: torch.device | str, dtype: torch.dtype) -> TextEncoder:
+def load_text_encoder(
+    files: TextFiles, device: torch.device | str, dtype: torch.dtype, cards: Cards | None = None
+) -> TextEncoder:
     """Open umT5's encoder and its tokenizer.
 
     Args:
@@ -136,6 +185,8 @@ def load_text_encoder(files: TextFiles, device: torch.device | str, dtype: torch
             names such as ``umt5_xxl_fp16.safetensors``, also quantised; and the tokenizer. One inside the checkpoint
             wins unless the user gave another.
         device, dtype: where and in what it computes.
+
+        cards: that read its weights together.
 
     Raises:
         InputError: the file is missing, damaged or another model's; no tokenizer is found, or it has
@@ -151,7 +202,7 @@ def load_text_encoder(files: TextFiles, device: torch.device | str, dtype: torch
             f"{WHAT}: the tokenizer {tokenizer.source} has {tokenizer.vocab_size} tokens, the model {path} only "
             f"{config.vocab_size}; give the tokenizer that belongs to it with --tokenizer."
         )
-    return TextEncoder(config, tensors, tokenizer, torch.device(device), dtype)
+    return TextEncoder(config, tensors, tokenizer, torch.device(device), dtype, cards)
 
 
 def _transformers_name(name: str) -> str:
