@@ -137,9 +137,8 @@ class SeveralCards:
         return torch.device(self._generator.settings.device).type
 
     def _order(self, job: Job, path: Path, settings: Settings, tags: Mapping[str, str] | None) -> None:
-        job, speech = sendable(job)
         models, settings = (each.replace(device=self._device, gpus=1) for each in (self._generator.settings, settings))
-        order = pickle.dumps(Order(models, settings, job, speech, path, tags))
+        order = pickle.dumps(Order(models, settings, sendable(job), path, tags))
         for helper in self._helpers:
             helper.connection.send_bytes(order)
 

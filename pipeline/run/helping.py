@@ -10,14 +10,13 @@ import os
 import pickle
 import time
 import traceback
-from dataclasses import replace
 from multiprocessing.connection import Connection
 from typing import NoReturn
 
 from ..errors import InputError, in_short
 from ..parallel.cards import Cards, join, leave
 from .generator import Generator, memory_errors
-from .orders import Failed, Message, Order, Ready, Told, worth_sending
+from .orders import Failed, Message, Order, Ready, Told, received, worth_sending
 from .progress import Event
 
 DESCRIPTOR, DEVICE = "INFINITETALK_HELPER", "INFINITETALK_HELPER_DEVICE"
@@ -55,9 +54,7 @@ def _work(connection: Connection, cards: Cards) -> NoReturn:
         if generator is None or generator.settings != order.models:
             generator = None  # before the memory is needed again
             generator = Generator(order.models, listen, keep_models=True, cards=cards)
-        job = order.job
-        if order.speech is not None:
-            job = replace(job, speech=order.speech.encoded(generator.files.speech_encoder, cards.device))
+        job = received(order.job, generator.files.speech_encoder, cards.device)
         generator.save(job, order.path, order.settings, order.tags)
         generator.release()
         del job

@@ -5,9 +5,10 @@ Features of speech cannot, since those of long speech are made where they are as
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -41,13 +42,12 @@ class Order:
     Attributes:
         models: the settings of the generator.
         settings: of this video.
-        speech: where the job's is encoded.
+        job: what ``sendable`` gives.
     """
 
     models: Settings
     settings: Settings
     job: Job
-    speech: SentSpeech | None
     path: Path
     tags: Mapping[str, str] | None
 
@@ -78,12 +78,28 @@ class Failed:
 Message = Ready | Told | Failed
 
 
-def sendable(job: Job) -> tuple[Job, SentSpeech | None]:
-    """A job that can be pickled, and what of its speech can."""
-    if not isinstance(job.speech, EncodedSpeech):
-        return job, None
-    speech = job.speech
-    return replace(job, speech=Path()), SentSpeech(speech.audio, speech.soundtrack, speech.samples)
+def sendable(job: Job) -> Job:
+    """The same job, to be pickled: what is encoded is a ``SentSpeech`` there."""
+
+    def sent(speech: Any) -> Any:
+        encoded = isinstance(speech, EncodedSpeech)
+        return SentSpeech(speech.audio, speech.soundtrack, speech.samples) if encoded else speech
+
+    return _with_speech(job, sent)
+
+
+def received(job: Job, encoder: Path, device: torch.device) -> Job:
+    """The job that was made ``sendable``, its speech encoded again by the encoder in that file."""
+
+    def encoded(speech: Any) -> Any:
+        return speech.encoded(encoder, device) if isinstance(speech, SentSpeech) else speech
+
+    return _with_speech(job, encoded)
+
+
+def _with_speech(job: Job, changed: Callable[[Any], Any]) -> Job:
+    speakers = tuple(replace(speaker, speech=changed(speaker.speech)) for speaker in job.speakers)
+    return replace(job, speech=changed(job.speech), speakers=speakers)
 
 
 def worth_sending(event: Event) -> Event | None:
