@@ -8,23 +8,24 @@ from comfy_api.latest import io
 
 from ..pipeline.errors import InputError
 from ..pipeline.graphs.widgets import chosen_file
+from ..pipeline.settings.roles import Node
 from .comfy import inputs
 from .comfy.files import FILES
+from .comfy.schema import schema, speaking
 from .comfy.sockets import Speech, SpeechSocket, sound_of
 
 
 class InfiniteTalkAudioEncoder(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return schema(
             node_id="InfiniteTalkAudioEncoder",
             display_name="Audio Encoder (InfiniteTalk)",
-            category="InfiniteTalk",
             description="What the speaker will say: the sound is mixed to mono, brought to 16 kHz and -23 LUFS, and "
             "encoded by wav2vec2. The finished video carries the sound as it was, or the soundtrack that is linked.",
             inputs=[
                 io.Audio.Input("audio", tooltip="The speech, of any length, rate and number of channels."),
-                inputs.widget("wav2vec_dir"),
+                inputs.widget("wav2vec_dir", Node.SPEECH),
                 io.Audio.Input(
                     "soundtrack", optional=True, tooltip="What the finished video carries. Left out: the audio."
                 ),
@@ -37,6 +38,7 @@ class InfiniteTalkAudioEncoder(io.ComfyNode):
         )
 
     @classmethod
+    @speaking
     def execute(cls, audio: dict, wav2vec_dir: str, soundtrack: dict | None = None) -> io.NodeOutput:
         from ..pipeline.media.audio import SAMPLE_RATE
         from ..pipeline.models.speech import encode_speech

@@ -7,15 +7,15 @@ import torch
 from comfy_api.latest import io
 
 from ..pipeline.graphs.ours import PORTRAIT, SPEECH
+from .comfy.schema import schema, speaking
 
 
 class InfiniteTalkDemo(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return schema(
             node_id="InfiniteTalkDemo",
             display_name="Demo Inputs (InfiniteTalk)",
-            category="InfiniteTalk",
             description="The portrait and the speech that come with InfiniteTalk, to try it without files of your own.",
             outputs=[
                 io.Image.Output(display_name="image", tooltip="A drawn portrait, 384x384."),
@@ -24,6 +24,7 @@ class InfiniteTalkDemo(io.ComfyNode):
         )
 
     @classmethod
+    @speaking
     def execute(cls) -> io.NodeOutput:
         from ..pipeline.media.audio import open_audio
         from ..pipeline.media.reference import open_reference

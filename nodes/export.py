@@ -12,15 +12,16 @@ from comfy_api.latest import io, ui
 from ..pipeline.errors import InputError, in_short
 from ..pipeline.export.command import comment
 from .comfy import commands
+from .comfy.schema import schema
+from .comfy.words import in_comfyui
 
 
 class InfiniteTalkExport(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return schema(
             node_id="InfiniteTalkExport",
             display_name="Export Command (InfiniteTalk)",
-            category="InfiniteTalk",
             description="The graph as a command that makes the same frames without ComfyUI. Needs no link; run it "
             "alone or with everything else. What cannot be exported is said in its text, and ends no run.",
             inputs=[
@@ -52,7 +53,7 @@ class InfiniteTalkExport(io.ComfyNode):
         try:
             command, shown = cls._export(shell, full, save_file)
         except InputError as error:
-            command = shown = comment(f"No command: {error}")
+            command = shown = comment(f"No command: {in_comfyui(str(error))}")
         except Exception as error:  # a node of others, a full disk, a fault of ours: the video is made all the same
             logging.exception("InfiniteTalk: no command could be made of the graph")
             command = shown = comment(f"No command: {type(error).__name__}: {in_short(error)}.")

@@ -5,17 +5,17 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ..pipeline.settings.presets import load_preset, preset_names
-from .comfy.sockets import PresetSocket
+from .comfy.schema import schema, speaking
+from .comfy.sockets import LoraChain, LoraSocket, PresetSocket
 
 
 class InfiniteTalkPreset(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         titles = "; ".join(f"{name}: {load_preset(name).about.title_en}" for name in preset_names())
-        return io.Schema(
+        return schema(
             node_id="InfiniteTalkPreset",
             display_name="Preset (InfiniteTalk)",
-            category="InfiniteTalk",
             description="Rules the settings that it names in the loader and the sampler it is linked to; they show its "
             "values, greyed. Without it, or with another, they show their own again. The seed stays free.",
             inputs=[
@@ -26,9 +26,14 @@ class InfiniteTalkPreset(io.ComfyNode):
                     tooltip=f"{titles}. The same as --preset of the command line.",
                 )
             ],
-            outputs=[PresetSocket.Output(display_name="preset", tooltip="For the loader and for the sampler.")],
+            outputs=[
+                PresetSocket.Output(display_name="preset", tooltip="For the loader and for the sampler."),
+                LoraSocket.Output(display_name="lora", tooltip="For a LoRA of your own that comes after the preset's."),
+            ],
         )
 
     @classmethod
+    @speaking
     def execute(cls, preset: str) -> io.NodeOutput:
-        return io.NodeOutput(load_preset(preset))
+        chosen = load_preset(preset)
+        return io.NodeOutput(chosen, LoraChain(preset=chosen))

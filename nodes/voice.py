@@ -8,27 +8,29 @@ from comfy_api.latest import io
 
 from ..pipeline.errors import InputError
 from ..pipeline.graphs.widgets import chosen_file
+from ..pipeline.settings.roles import Node
 from .comfy import inputs
 from .comfy.files import FILES
+from .comfy.schema import schema, speaking
 
 
 class InfiniteTalkVoice(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return schema(
             node_id="InfiniteTalkVoice",
             display_name="Separate Voice (InfiniteTalk)",
-            category="InfiniteTalk",
             description="Takes the voice out of music, so that the lips follow the words alone. With none the sound "
             "goes through as it is.",
             inputs=[
                 io.Audio.Input("audio", tooltip="Speech or singing with music."),
-                inputs.widget("separate_voice"),
+                inputs.widget("separate_voice", Node.VOICE),
             ],
             outputs=[io.Audio.Output(display_name="voice", tooltip="For the audio encoder: stereo, 44.1 kHz.")],
         )
 
     @classmethod
+    @speaking
     def execute(cls, audio: dict, separate_voice: str) -> io.NodeOutput:
         from ..pipeline.models.voice.separator import voice_in
         from ..pipeline.planning.checked import check_voice

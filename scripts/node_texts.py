@@ -70,7 +70,10 @@ def _inputs(node: dict) -> dict[str, dict]:
 
 
 def _english(node: dict) -> dict:
-    inputs = {name: {"name": name, "tooltip": options["tooltip"]} for name, options in _inputs(node).items()}
+    inputs = {
+        name: {"name": options.get("display_name", name), "tooltip": options["tooltip"]}
+        for name, options in _inputs(node).items()
+    }
     pairs = zip(node["output_name"], node["output_tooltips"], strict=True)
     outputs = {str(index): {"name": name, "tooltip": tooltip} for index, (name, tooltip) in enumerate(pairs)}
     return {

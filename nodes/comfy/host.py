@@ -26,6 +26,7 @@ from server import PromptServer
 from ...pipeline.errors import InputError, printable
 from ...pipeline.run.progress import Decoded, Event, Narrator, Notice, RunStarted, Step, Stopped, WindowDone, Working
 from ...pipeline.settings.roles import Json
+from .words import in_comfyui
 
 GIB = 2**30
 ONE_WINDOW = "WanInfiniteTalkToVideo"  # the core's node that conditions a window, in newer versions
@@ -114,7 +115,7 @@ def warn(text: str, node: str | None = None) -> None:
     Args:
         node: that it is about; None: the one that runs.
     """
-    context, text = get_executing_context(), printable(text)
+    context, text = get_executing_context(), in_comfyui(printable(text))
     logging.warning("InfiniteTalk: %s", text)
     notice = {"node": node or (context and context.node_id), "text": text}
     PromptServer.instance.send_sync(NOTICE, notice, PromptServer.instance.client_id)
@@ -160,13 +161,13 @@ class HostProgress:
         warn(text, self._node)
 
     def note(self, text: str) -> None:
-        logging.info("InfiniteTalk: %s", printable(text))
+        logging.info("InfiniteTalk: %s", in_comfyui(printable(text)))
         self.say(text)
 
     def say(self, text: str) -> None:
         """A sentence under the node, as HTML, which is what pages take it for."""
         if self._node is not None and text != self._text:
-            shown = html.escape(printable(text), quote=False)
+            shown = html.escape(in_comfyui(printable(text)), quote=False)
             PromptServer.instance.send_progress_text(shown, self._node, PromptServer.instance.client_id)
             self._text = text
 

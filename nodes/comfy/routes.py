@@ -15,10 +15,11 @@ from aiohttp import web
 from server import PromptServer
 
 from ...pipeline.errors import InputError, in_short
-from ...pipeline.graphs.widgets import LOADER, SAMPLER, SEED, widget_value
+from ...pipeline.graphs.widgets import LOADER, SAMPLER, SEED, SIDE_PLACES, size_widgets, widget_value
 from ...pipeline.settings.presets import load_preset, preset_names
 from ...pipeline.settings.roles import Values
 from . import commands, files, requests
+from .words import in_comfyui
 
 PACK = Path(__file__).parents[2]
 SERVED = {"/extensions": PACK / "web", "/api/workflow_templates": PACK / "workflows"}
@@ -44,7 +45,7 @@ async def export(request: web.Request) -> web.Response:
         shell = asked.shell or commands.default_shell()
         command = commands.of_graph(asked.prompt, shell, workflow=asked.workflow)
     except InputError as error:
-        return web.json_response({"error": str(error)})
+        return web.json_response({"error": in_comfyui(str(error))})
     except Exception as error:  # a fault of ours, which the page has to tell as well
         logging.exception("InfiniteTalk: no command could be made of the graph")
         return web.json_response({"error": f"{type(error).__name__}: {in_short(error)}."}, status=500)
@@ -59,7 +60,9 @@ def preset_widgets(name: str) -> dict[str, Values]:
         file = wanted.quant_dir.as_posix()
         settings["quant_dir"] = files.find("quant_dir", file) or file
     shown = {setting: widget_value(setting, value) for setting, value in settings.items()}
-    nodes = {"InfiniteTalkModelLoader": LOADER, "InfiniteTalkSampler": SAMPLER}
+    if "size" in settings:
+        shown |= size_widgets(wanted.size)
+    nodes = {"InfiniteTalkModelLoader": LOADER, "InfiniteTalkSampler": (*SAMPLER, *SIDE_PLACES)}
     return {node: {w: shown[w] for w in widgets if w in shown and w != SEED} for node, widgets in nodes.items()}
 
 

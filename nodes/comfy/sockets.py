@@ -19,6 +19,7 @@ from ...pipeline.settings.roles import Values
 if TYPE_CHECKING:
     from ...pipeline.media.audio import Sound
     from ...pipeline.models.speech import EncodedSpeech
+    from ...pipeline.settings.presets import Preset
 
 PresetSocket = io.Custom("INFINITETALK_PRESET")
 LoraSocket = io.Custom("INFINITETALK_LORA")
@@ -42,9 +43,13 @@ def sound_of(audio: dict) -> Sound:
 
 @dataclass(frozen=True)
 class LoraChain:
-    """LoRAs in the order in which they are applied: path and strength of each."""
+    """LoRAs in the order in which they are applied: those of a preset, then path and strength of each other.
 
-    loras: tuple[tuple[Path, float], ...]
+    A preset's are looked up where they are used, for nobody may want them.
+    """
+
+    loras: tuple[tuple[Path, float], ...] = ()
+    preset: Preset | None = None
 
 
 @dataclass(frozen=True)

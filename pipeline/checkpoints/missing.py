@@ -42,6 +42,14 @@ class Missing:
     def line(self) -> str:
         return f"{self.what}: {downloads.line(*self.parts) if self.parts else 'check the name'}"
 
+    @property
+    def line_in_comfyui(self) -> str:
+        """The same, with the folder that ComfyUI looks in."""
+        folders = dict.fromkeys(part.comfy for part in map(PARTS.__getitem__, self.parts) if part.comfy)
+        if not folders:
+            return f"{self.what}: choose another"
+        return f"{self.line}, into {' and '.join(f'models/{folder}' for folder in folders)}; then press R"
+
 
 def refuse_missing(settings: Settings, speech: bool, comfy: bool = False) -> None:
     """Refuse where more than one thing is missing.
@@ -56,11 +64,14 @@ def refuse_missing(settings: Settings, speech: bool, comfy: bool = False) -> Non
     found = missing_files(settings, speech)
     if comfy:
         found = tuple(each for missing in found for each in _by_widgets(missing))
-    if len(found) < 2:
+    if len(found) < (1 if comfy else 2):
         return
     parts = list(dict.fromkeys(part for missing in found for part in missing.parts))
     ends = [f"All of them: {_command(settings, parts)}{' --comfyui DIR' if comfy else ''}"] if parts else []
-    raise InputError("\n  ".join([f"{len(found)} things are missing:", *(missing.line for missing in found), *ends]))
+    lines = [missing.line_in_comfyui if comfy else missing.line for missing in found]
+    if len(lines) == 1:
+        raise InputError(f"{lines[0]}.")
+    raise InputError("\n  ".join([f"{len(found)} things are missing:", *lines, *ends]))
 
 
 def _by_widgets(missing: Missing) -> list[Missing]:

@@ -24,6 +24,7 @@ from .notes import Notes
 from .orders import CONTROL, with_names
 
 SAMPLERS = ("InfiniteTalkSampler",)
+PRESET = "InfiniteTalkPreset"
 PORTRAIT, SPEECH = BUNDLED / "drawn_portrait.png", BUNDLED / "speech.wav"
 _LOADERS = {"image": ("LoadImage", "image"), "video": ("LoadVideo", "file"), "audio": ("LoadAudio", "audio")}
 
@@ -41,10 +42,9 @@ def read(graph: Graph, sampler: str, files: Files) -> Exported:
     with notes.part():
         model = _linked(graph, owner, "model", "InfiniteTalkModelLoader")
         values |= _values(graph, model, widgets.LOADER, files, notes)
-        loras = _loras(graph, model, files)
-        if loras:
-            values |= {"lora_dir": tuple(path for path, _ in loras), "lora_scale": tuple(scale for _, scale in loras)}
-        values |= _ruled(_Presetting.of(graph, model), _Presetting.of(graph, owner), files)
+        chain = _LoraChain.of(graph, model, files)
+        values |= _ruled(_Presetting.of(graph, model).after(chain), _Presetting.of(graph, owner), files)
+        values |= widgets.lora_settings(chain.loras(files))
     ruled = {name: values[name] for name in widgets.SAMPLER if name in values}
     values |= {**_values(graph, owner, widgets.SAMPLER, files, notes), **ruled}
     with notes.part():
@@ -147,8 +147,13 @@ class _Presetting:
         linked_now = widgets.linked_names(owner.values, owner.links)
         if "preset" not in owner.links:
             return cls(None, linked_now)
-        node = _linked(graph, owner, "preset", "InfiniteTalkPreset")
+        node = _linked(graph, owner, "preset", PRESET)
         return cls(load_preset(str(value(graph, node, "preset"))), linked_now)
+
+    def after(self, chain: _LoraChain) -> _Presetting:
+        """The same; LoRAs that are linked after those of this preset are none beside it."""
+        same = self.preset is not None and chain.preset is not None and chain.preset.name == self.preset.name
+        return replace(self, linked=self.linked - {"lora"}) if same else self
 
 
 def _ruled(loader: _Presetting, sampler: _Presetting, files: Files) -> Values:
@@ -166,14 +171,29 @@ def _ruled(loader: _Presetting, sampler: _Presetting, files: Files) -> Values:
     return {**values, "preset": sampler.preset.name}
 
 
-def _loras(graph: Graph, model: Node, files: Files) -> list[tuple[Path, float]]:
-    """LoRA files and their strengths, in the order in which they are applied."""
-    chain, slot, owner = [], "lora", model
-    while slot in owner.links:
-        owner, slot = _linked(graph, owner, slot, "InfiniteTalkLoRA"), "previous"
-        lora, scale = (value(graph, owner, name) for name in ("lora", "scale"))
-        chain.append((files.model("lora_dir", str(lora)), widgets.strength(scale)))
-    return chain[::-1]
+@dataclass(frozen=True)
+class _LoraChain:
+    """LoRA files and their strengths in the order in which they are applied, after those of a preset if it has one."""
+
+    preset: Preset | None
+    own: tuple[tuple[Path, float], ...]
+
+    @classmethod
+    def of(cls, graph: Graph, model: Node, files: Files) -> _LoraChain:
+        chain: list[tuple[Path, float]] = []
+        slot, owner = "lora", model
+        while slot in owner.links:
+            origin = linked(graph, owner, slot)
+            if origin.kind == PRESET:
+                return cls(load_preset(str(value(graph, origin, "preset"))), tuple(chain[::-1]))
+            owner, slot = _linked(graph, owner, slot, "InfiniteTalkLoRA"), "previous"
+            lora, scale = (value(graph, owner, name) for name in ("lora", "scale"))
+            chain.append((files.model("lora_dir", str(lora)), widgets.strength(scale)))
+        return cls(None, tuple(chain[::-1]))
+
+    def loras(self, files: Files) -> tuple[tuple[Path, float], ...]:
+        first = () if self.preset is None else widgets.preset_loras(self.preset, files)
+        return (*first, *self.own)
 
 
 def save_name(prefix: str) -> Path:
@@ -203,6 +223,8 @@ def _values(graph: Graph, owner: Node, names: tuple[str, ...], files: Files, not
                 given = {name: value(graph, owner, name, widgets.widget_value(name, getattr(Settings(), name)))}
             else:
                 given = {name: value(graph, owner, name)}
+            if given.get("size") == widgets.OWN_SIZE:
+                given |= {side: value(graph, owner, side, usual) for side, usual in widgets.USUAL_SIDES.items()}
             try:
                 found |= widgets.setting_values(given, files)
             except InputError as error:

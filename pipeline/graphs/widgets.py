@@ -29,9 +29,17 @@ NUMBERS = tuple(name for name in SAMPLER if name not in TEXTS)
 PREFIX, PREFIX_DEFAULT = "filename_prefix", "video/InfiniteTalk"
 SEED = "base_seed"  # which no preset rules: it is the graph's, or comes from a list of seeds
 BY_LINK = "linked_widgets"  # an input of the prompt alone: widgets whose value the page has taken from a link
-_PREFIX_PLACE = 21  # among the values that ComfyUI saves for the sampler
-OPTIONAL = ("vae_tiles", "gpus", "dit_fsdp")  # graphs that programs queue may lack them
-LATER = tuple(name for name in SAMPLER if setting_infos()[name].widgets[Node.SAMPLER] > _PREFIX_PLACE)
+PREFIX_PLACE = 21  # among the values that ComfyUI saves for the sampler
+# its widgets for --size: the words for the two that go by the picture, and the sides where neither is chosen
+SIZES = {"480, as the picture": "infinitetalk-480", "720, as the picture": "infinitetalk-720"}
+OWN_SIZE = "width x height"
+SIDE_PLACES = {"width": 24, "height": 25}
+USUAL_SIDES = {"width": 832, "height": 480}
+# the place of the first widget that graphs in API format may lack, since they were saved before it was there
+FIRST_OPTIONAL = {Node.LOADER: 20, Node.LORA: 2, Node.SPEECH: 1, Node.VOICE: 1, Node.SAMPLER: 24}
+OPTIONAL = tuple(
+    name for node in Node for name in names_on(node) if setting_infos()[name].widgets[node] >= FIRST_OPTIONAL[node]
+)
 _NAMES = {"lora_dir": "lora", "lora_scale": "scale"}  # of widgets, where they are not the setting's
 
 _WEIGHTS_ENDINGS = (".safetensors", ".gguf", ".pth", ".pt", ".bin", ".ckpt", ".sft")
@@ -47,7 +55,8 @@ def _saved_order(node: Node) -> Order:
     infos = setting_infos()
     order = {infos[name].widgets[node]: (_NAMES.get(name, name), _saved_type(name)) for name in names_on(node)}
     if node is Node.SAMPLER:
-        order |= {infos[SEED].widgets[node] + 1: (CONTROL, str), _PREFIX_PLACE: (PREFIX, str)}
+        order |= {infos[SEED].widgets[node] + 1: (CONTROL, str), PREFIX_PLACE: (PREFIX, str)}
+        order |= {place: (side, int) for side, place in SIDE_PLACES.items()}
     return dict(order[place] for place in sorted(order))
 
 
@@ -67,11 +76,18 @@ def unset(name: str) -> int:
 def setting_values(given: Mapping[str, object], files: Files) -> Values:
     """Settings from the values of widgets, by name.
 
+    Args:
+        given: beside the size, its width and height, if there are widgets for them.
+
     Raises:
         InputError: a file is not there any more, or a value is not one of the widget's.
     """
     values: Values = {}
     for name, value in given.items():
+        if name in SIDE_PLACES:
+            continue
+        if name == "size":
+            value = size_of(value, {side: given.get(side, usual) for side, usual in USUAL_SIDES.items()})
         expected = setting_types()[name]
         if expected.kind is Path:
             values |= _file_setting(name, value, files)
@@ -89,6 +105,21 @@ def setting_values(given: Mapping[str, object], files: Files) -> Values:
     return values
 
 
+def size_of(chosen: object, sides: Mapping[str, object]) -> object:
+    """The setting that the widgets for the size mean; what earlier versions had there, its own text, stays."""
+    if chosen == OWN_SIZE:
+        return "x".join(str(_of_kind(side, int, sides[side])) for side in SIDE_PLACES)
+    return SIZES.get(chosen, chosen) if isinstance(chosen, str) else chosen
+
+
+def size_widgets(size: str) -> Values:
+    """A size as its widgets show it: the word, and the sides where it names them."""
+    if size in SIZES.values():
+        return {"size": widget_value("size", size)}
+    width, _, height = size.lower().partition("x")
+    return {"size": OWN_SIZE, "width": int(width), "height": int(height)}
+
+
 def _of_switch(name: str, value: object) -> bool | None:
     if isinstance(value, bool):
         return value
@@ -99,16 +130,21 @@ def _of_switch(name: str, value: object) -> bool | None:
 
 def _number(name: str, value: object) -> float | None:
     expected = setting_types()[name]
-    kind, convert = ("a whole number", int) if expected.kind is int else ("a number", float)
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise InputError(f"{name}: {value!r} found, {kind} expected.")
-    try:
-        converted = convert(value)
-    except (OverflowError, ValueError):
-        raise InputError(f"{name}: {value!r} found, {kind} expected.") from None
-    if expected.kind is int and converted != value:
-        raise InputError(f"{name}: {value!r} found, {kind} expected.")
+    converted = _of_kind(name, int if expected.kind is int else float, value)
     return None if expected.optional and value == unset(name) else converted
+
+
+def _of_kind(name: str, kind: type[int] | type[float], value: object) -> float:
+    wanted = "a whole number" if kind is int else "a number"
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise InputError(f"{name}: {value!r} found, {wanted} expected.")
+    try:
+        converted = kind(value)
+    except (OverflowError, ValueError):
+        raise InputError(f"{name}: {value!r} found, {wanted} expected.") from None
+    if kind is int and converted != value:
+        raise InputError(f"{name}: {value!r} found, {wanted} expected.")
+    return converted
 
 
 def strength(value: object) -> float:
@@ -145,6 +181,8 @@ def widget_value(name: str, value: Value) -> Value:
         return NEGATIVE_PROMPT if name == "negative_prompt" else ""
     if value is None:
         return unset(name) if expected.kind in (int, float) else NONE
+    if name == "size":
+        return next((word for word, meaning in SIZES.items() if meaning == value), value)
     return value
 
 
@@ -174,15 +212,36 @@ def ruled_by_loader(preset: Preset, linked: Collection[str], files: Files) -> Va
     wanted = preset.as_settings()
     if wanted.lora_dir is not None:
         if "lora" in linked:
-            raise InputError(f"preset {preset.name} brings its own LoRA; unlink the LoRA node, or the preset.")
-        values["lora_dir"] = tuple(_named("lora_dir", file, preset, files) for file in wanted.lora_dir)
-        values["lora_scale"] = tuple(float(scale) for scale in wanted.lora_scale)
+            raise InputError(
+                f"preset {preset.name} brings its own LoRA; link the LoRA node after it (the preset's lora to its "
+                "previous), or unlink one of them."
+            )
+        values |= lora_settings(preset_loras(preset, files))
     if wanted.quant_dir is not None and "quant_dir" in ruled:
         if "quant" in linked:  # a file of one storage says nothing about another
             del values["quant_dir"]
         else:
             values["quant_dir"] = _named("quant_dir", wanted.quant_dir, preset, files)
     return values
+
+
+def preset_loras(preset: Preset, files: Files) -> tuple[tuple[Path, float], ...]:
+    """The LoRAs that a preset brings, with their strengths.
+
+    Raises:
+        InputError: one is not there.
+    """
+    wanted = preset.as_settings()
+    pairs = zip(wanted.lora_dir or (), wanted.lora_scale, strict=False)
+    return tuple((_named("lora_dir", file, preset, files), float(scale)) for file, scale in pairs)
+
+
+def lora_settings(loras: Iterable[tuple[Path, float]]) -> Values:
+    """LoRAs and their strengths as settings."""
+    chain = tuple(loras)
+    if not chain:
+        return {}
+    return {"lora_dir": tuple(path for path, _ in chain), "lora_scale": tuple(scale for _, scale in chain)}
 
 
 def _named(setting: str, file: Path, preset: Preset, files: Files) -> Path:
@@ -202,5 +261,5 @@ def _named(setting: str, file: Path, preset: Preset, files: Files) -> Path:
 
 def ruled_by_sampler(preset: Preset, linked: Collection[str] = ()) -> Values:
     """What a preset that is linked to the sampler sets; ``linked`` as for the loader."""
-    free = {SEED, *linked}
+    free = {SEED, *linked, *(("size",) if not SIDE_PLACES.keys().isdisjoint(linked) else ())}
     return {name: value for name, value in preset.settings.items() if name in SAMPLER and name not in free}

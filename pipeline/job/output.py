@@ -15,6 +15,7 @@ from pathlib import Path
 from ..errors import InputError
 from ..facts.json_text import read_json
 from ..settings.definition import Settings
+from ..settings.roles import Json
 from .job import Job
 
 _STATE_BEGINS = b'{"__metadata__":{"state":'  # after eight bytes of length: what this program writes, and no other
@@ -54,14 +55,21 @@ def remove_own_state(file: Path) -> None:
 
 def windows_done(path: Path) -> int | None:
     """How many windows of the video ``path`` are there, by its state; None where there is none, or it is damaged."""
+    notes = state_notes(state_path(path))
+    found = None if notes is None else notes.get("windows")
+    return found if type(found) is int else None
+
+
+def state_notes(state: Path) -> dict[str, Json] | None:
+    """What a state says of its run: ``windows``, ``identity``, ``written``. None: there is none, or it is damaged."""
     try:
-        with state_path(path).open("rb") as file:
+        with state.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
             header = read_json(file.read(min(length, _LONGEST_NOTES)))
-        found = read_json(header["__metadata__"]["state"])["windows"]
+        notes = read_json(header["__metadata__"]["state"])
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
-    return found if type(found) is int else None
+    return notes if isinstance(notes, dict) else None
 
 
 def output_path(settings: Settings, job: Job, now: datetime) -> Path:

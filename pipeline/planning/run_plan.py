@@ -12,7 +12,9 @@ import numpy as np
 import torch
 
 from ..checkpoints.locate import (
+    EncoderFiles,
     ModelFiles,
+    TransformerFiles,
     check_encoder_files,
     check_silence,
     check_speech_encoder,
@@ -42,8 +44,8 @@ from ..sampling.guidance import branches_of, most_passes
 from ..sampling.solvers import make_solver
 from ..settings.definition import Settings
 from ..settings.validation import shift_of, steps_of, warnings_for
-from .checked import check_files
-from .machine import Machine, choose_machine, choose_vae, computes, free_memory
+from .checked import check_files, check_models
+from .machine import Machine, choose_device, choose_machine, choose_vae, computes, free_memory
 from .memory import MARGIN, MemoryEstimate, Placement, VaePlan, Workload, host_bytes, plan_memory
 from .notices import (
     Notice,
@@ -229,9 +231,14 @@ def plan_models(
             machine cannot give.
     """
     files = check_files(settings)
-    machine = choose_machine(settings)
-    _check_fit(files)
-    weights = open_weights(settings, files.transformer, machine.operations.matmuls, machine.dtype)
+    check_speech_encoder(files.speech_encoder)
+    load_speech_encoder(files.speech_encoder, "meta")
+    if files.voice_separator is not None:
+        check_voice_separator(files.voice_separator)
+        load_separator(files.voice_separator, "meta")
+    if files.silence is not None:
+        check_silence(files.silence)
+    machine, weights = _chosen(settings, files.transformer, files.encoders)
     text_device = _text_device(settings, machine).type
     text = f"{text_identity(files.encoders.text, machine.dtype)} {text_device}"
     if text_device == "cpu":
@@ -244,22 +251,31 @@ def _text_device(settings: Settings, machine: Machine) -> torch.device:
     return torch.device("cpu") if settings.t5_cpu else machine.device
 
 
-def _check_fit(files: ModelFiles) -> None:
-    """See that encoders and VAE have all that their networks need; numbers are not read.
+def check_choice(settings: Settings) -> None:
+    """What ComfyUI's loader asks: all that ``plan_models`` refuses but for the speech, which another node chooses.
 
     Raises:
-        InputError: a file is damaged, of another kind, or lacks something.
+        InputError: see ``plan_models``.
     """
-    check_encoder_files(files.encoders)
-    check_speech_encoder(files.speech_encoder)
-    load_vae(files.encoders.vae, "meta")
-    load_image_encoder(files.encoders.clip_vision, "meta", torch.float32)
-    load_speech_encoder(files.speech_encoder, "meta")
-    if files.voice_separator is not None:
-        check_voice_separator(files.voice_separator)
-        load_separator(files.voice_separator, "meta")
-    if files.silence is not None:
-        check_silence(files.silence)
+    _chosen(settings, *check_models(settings, comfy=True))
+    choose_vae(settings, choose_device(settings.device))
+
+
+def _chosen(
+    settings: Settings, transformer: TransformerFiles, encoders: EncoderFiles
+) -> tuple[Machine, TransformerWeights]:
+    """The machine, and the transformer as it is kept there; encoders and VAE have all that their networks need.
+
+    Numbers are not read.
+
+    Raises:
+        InputError: a file is damaged, of another kind, or lacks something; or the settings ask for what is not there.
+    """
+    machine = choose_machine(settings)
+    check_encoder_files(encoders)
+    load_vae(encoders.vae, "meta")
+    load_image_encoder(encoders.clip_vision, "meta", torch.float32)
+    return machine, open_weights(settings, transformer, machine.operations.matmuls, machine.dtype)
 
 
 def plan_run(models: ModelsPlan, settings: Settings, job: Job, loaded: bool = False) -> RunPlan:

@@ -187,7 +187,7 @@ def test_help_pages_and_scripts_are_served(host, info):
         for page in (f"docs/{name}.md", f"docs/{name}/zh.md"):
             assert host.get(f"/extensions/{ADDRESS}/{page}") == (ROOT / "web" / page).read_bytes()
     scripts = [path for path in host.get_json("/extensions") if PACK in urllib.parse.unquote(path)]
-    assert len(scripts) == 2
+    assert len(scripts) == 4
     for path in (*scripts, f"/extensions/{ADDRESS}/help.html"):
         assert host.get(path)
 

@@ -13,7 +13,7 @@ from infinitetalk.pipeline.errors import InputError
 from infinitetalk.pipeline.graphs.graph import from_prompt, graph_of
 from infinitetalk.pipeline.graphs.places import FolderFiles
 from infinitetalk.pipeline.graphs.read import settings_of
-from infinitetalk.pipeline.graphs.widgets import setting_values
+from infinitetalk.pipeline.graphs.widgets import saved_orders, setting_values
 from infinitetalk.pipeline.settings.flags import parse
 from infinitetalk.pipeline.settings.presets import preset_names
 from infinitetalk.tests.support import browser
@@ -86,15 +86,18 @@ def test_a_graph_that_was_saved_with_a_presets_values_goes_back_to_defaults(play
     """As earlier versions saved it: what the widgets held before is not in the file."""
     link_all(play)
     choose(play, "02_comfyui_equivalent")
-    play.do("""(async () => {
+    play.do(
+        """(async () => {
       const saved = JSON.parse(JSON.stringify(app.graph.serialize()))
       for (const node of saved.nodes) {
         if (!["loader", "first"].includes(node.title)) continue
         delete node.properties.widgets_hold
-        node.widgets_values = play.of(node.title).widgets.map((each) => each.value)
+        const shown = Object.fromEntries(play.of(node.title).widgets.map((each) => [each.name, each.value]))
+        node.widgets_values = ORDERS[node.type].map((name) => shown[name])
       }
       await app.loadGraphData(saved)
-    })()""")
+    })()""".replace("ORDERS", json.dumps({kind: list(order) for kind, (order,) in saved_orders().items()}))
+    )
     expect(play)
     choose(play, "04_high_quality")
     shown = {**play.read("loader"), **play.read("first")}

@@ -158,7 +158,7 @@ def test_widgets_that_were_added_later_have_their_defaults():
     del sampler["widgets_values"][-2:]
     older = ours_of_ui(saved).settings
     assert (older.sample_audio_guide_steps, older.seam_frames) == (None, 0)
-    sampler["widgets_values"] += [0, 4, "more"]
+    sampler["widgets_values"] += [0, 4, 832, 480, "more"]
     with pytest.raises(InputError, match="more widgets than in this version; update InfiniteTalk"):
         ours_of_ui(saved)
 

@@ -20,7 +20,11 @@ PRESETS = ("preset", "other")
 CHOICES: dict[str, tuple] = {  # what a user sets widgets to
     **{"sample_steps": (3, 6, 40), "sample_shift": (1.5, 9.0), "max_frame_num": (0, 500), "use_apg": (False, True)},
     **{"use_teacache": (False, True), "base_seed": (7, 42, 2**40), "crf": (10, 30), "t5_cpu": (False, True)},
-    **{"sample_text_guide_scale": (1.0, 4.5), "color_correction_strength": (0.0, 0.5), "size": ("96x96", "128x128")},
+    **{
+        "sample_text_guide_scale": (1.0, 4.5),
+        "color_correction_strength": (0.0, 0.5),
+        "size": ("480, as the picture", "720, as the picture"),
+    },
     **{"offload_model": ("auto", "false"), "vae_dtype": ("auto", "fp32")},
 }
 FED = {"sample_steps": (5, 12, 21), "sample_shift": (2.5, 8.5), "base_seed": (11, 99), "max_frame_num": (100, 200)}

@@ -2,7 +2,9 @@
 // node, menu commands.
 import { app } from "../../../scripts/app.js"
 import { api } from "../../../scripts/api.js"
+import { language } from "./language.js"
 import { isFed, rulesOf } from "./presets.js"
+import { arrange, lay, learn, savedValues } from "./screen.js"
 
 const PRESET = "InfiniteTalkPreset"
 const LOADER = "InfiniteTalkModelLoader"
@@ -23,10 +25,6 @@ const earlier = new WeakSet() // nodes that were saved when widgets did not keep
 
 function toast(severity, summary, detail, life = 8000) {
   app.extensionManager.toast.add({ severity, summary, detail, life })
-}
-
-function language() {
-  return app.extensionManager.setting.get("Comfy.Locale")?.startsWith("zh") ? "zh" : "en"
 }
 
 const TEXTS = {
@@ -74,6 +72,7 @@ function applyPresets() {
 function applyPreset(node, root) {
   const rules = rulesOf(node, root, (name) => presets[name]?.[kindOf(node)], PRESET)
   if (isFed(node, "quant", root)) delete rules.quant_dir // a file of one storage says nothing about another
+  if (["width", "height"].some((name) => isFed(node, name, root))) delete rules.size
   const usual = earlier.delete(node) ? LiteGraph.createNode(node.type) : undefined
   for (const widget of node.widgets ?? []) {
     const values = rules[widget.name]
@@ -88,6 +87,7 @@ function applyPreset(node, root) {
       mark(widget, values.map((value) => shown(value ?? widget.value)).join(" / "))
     }
   }
+  lay(node)
 }
 
 function rule(widget, value, before) {
@@ -143,8 +143,8 @@ function keepOwnValues(node) {
     queueMicrotask(applyPresets)
   })
   after(node, "onSerialize", function ([saved]) {
-    for (const [index, widget] of (this.widgets ?? []).entries()) {
-      if (own.has(widget) && saved.widgets_values) saved.widgets_values[index] = own.get(widget).value
+    if (saved.widgets_values) {
+      saved.widgets_values = savedValues(this, (widget) => (own.has(widget) ? own.get(widget).value : widget.value))
     }
     saved.properties = { ...saved.properties }
     delete saved.properties[OWN]
@@ -153,6 +153,7 @@ function keepOwnValues(node) {
   after(node, "onConfigure", function ([saved]) {
     for (const widget of this.widgets ?? []) forget(widget)
     if (hasPreset(this) && !saved.properties?.[OWN]) earlier.add(this)
+    lay(this)
   })
   for (const widget of node.widgets ?? []) {
     after(widget, "callback", () => void (own.has(widget) && queueMicrotask(applyPresets)))
@@ -279,6 +280,13 @@ function download(command, file) {
   setTimeout(() => URL.revokeObjectURL(link.href), 1000)
 }
 
+// %date:…% and %Node.widget% in the name of the video, as the page fills them in for nodes of its own.
+function fillName(node) {
+  const widget = node.widgets?.find((each) => each.name === "filename_prefix")
+  const fill = window.comfyAPI?.utils?.applyTextReplacements
+  if (widget && fill) widget.serializeValue = () => fill(app, widget.value)
+}
+
 function openHelp() {
   window.open(new URL(`../help.html?lang=${language()}`, import.meta.url), "_blank")
 }
@@ -312,9 +320,15 @@ app.registerExtension({
     presets = await (await api.fetchApi("/infinitetalk/presets")).json()
     applyPresets()
   },
+  beforeRegisterNodeDef: (kind, definition) => learn(definition),
   afterConfigureGraph: applyPresets,
   nodeCreated(node) {
-    if (RULED.includes(node.comfyClass)) keepOwnValues(node)
+    if (RULED.includes(node.comfyClass)) {
+      arrange(node)
+      keepOwnValues(node)
+      lay(node)
+      fillName(node)
+    }
     if (node.comfyClass === EXPORT) {
       after(node, "onExecuted", function ([output]) {
         showCommand(this, output.text?.[0] ?? "")
