@@ -42,6 +42,9 @@ if TYPE_CHECKING:
     from comfy_execution.graph import DynamicPrompt
 
 _WORDS = {"dit_path": (DEMO, NONE), "infinitetalk_dir": (NONE, DEMO), "wav2vec_dir": (DEMO,), "lora_dir": ()}
+_HELP = {
+    "size": "480 or 720 with the picture's aspect, or the width and the height given below, in steps of 16 pixels."
+}
 _LARGEST_INT = 2**31 - 1
 _WIDEST = 100.0  # of a number without a limit
 
@@ -69,7 +72,7 @@ def widget(name: str, node: Node, id: str | None = None, help: str | None = None
     """
     info, expected = setting_infos()[name], setting_types()[name]
     id = id or name
-    given = _Given(id, help or _help(info), _shown(node, name), label(name))
+    given = _Given(id, help or _HELP.get(name) or _help(info), _shown(node, name), label(name))
     if default is None:
         default = getattr(Settings(), name)
     if name == "size":
