@@ -21,8 +21,8 @@ class InfiniteTalkModelLoader(io.ComfyNode):
         return schema(
             node_id="InfiniteTalkModelLoader",
             display_name="Model Loader (InfiniteTalk)",
-            description="Picks the models and how they run. Where the diffusion model is a whole checkpoint folder or the demo, "
-            "the encoders and the VAE may stay on none: they are looked for in it.",
+            description="Picks the models and how they run. Where the diffusion model is a whole checkpoint folder or "
+            "the demo, the encoders and the VAE may stay on none: they are looked for in it.",
             inputs=[
                 PresetSocket.Input("preset", optional=True, tooltip="Rules the settings that it names, LoRA included."),
                 LoraSocket.Input("lora", optional=True, tooltip="LoRAs for the transformer."),

@@ -38,7 +38,7 @@ LABELS = {
     **{"sample_audio_guide_steps": "audio cfg steps", "base_seed": "seed", "use_apg": "APG"},
     **{"apg_momentum": "APG momentum", "apg_norm_threshold": "APG norm threshold", "use_teacache": "TeaCache"},
     **{"teacache_thresh": "TeaCache threshold", "crf": "crf", "filename_prefix": "filename prefix"},
-    **{"seam_frames": "seam frames"},
+    **{"seam_frames": "seam frames", "vae_tiles": "VAE tiles", "gpus": "GPUs", "dit_fsdp": "share weights"},
 }
 # what everybody may want to choose, in the order in which people do; all else is advanced
 EVERYDAY: dict[Node, tuple[str, ...]] = {
