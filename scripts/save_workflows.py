@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..pipeline.facts.published import PARTS
-from ..pipeline.graphs.widgets import SAMPLER
+from ..pipeline.graphs.widgets import SAMPLER, size_widgets
 from ..pipeline.settings.presets import DEMO, load_preset
 from ..tests.support import browser, comfy_host
 from . import node_texts
@@ -32,6 +32,8 @@ ENCODERS = {
     "vae": "wan_2.1_vae.safetensors",
 }
 CHINESE = node_texts.texts()["zh"]["workflows"]
+SINGING = {"en": "A person is singing to the camera with passion.", "zh": CHINESE["prompt"]}  # by the page's language
+LOADER_SIZE, SAMPLER_SIZE = (360, 330), (440, 840)  # with what is advanced folded away
 WAV2VEC = {"wav2vec_dir": "wav2vec2-chinese-base_fp16.safetensors"}
 LIGHTX2V = "lightx2v_I2V_14B_480p_cfg_step_distill_rank128_bf16.safetensors"
 
@@ -43,6 +45,7 @@ class Node:
     Attributes:
         links: input -> (node, output's number).
         models: files that the user has to download for it.
+        properties: of the node, as the page saves them.
     """
 
     type: str
@@ -51,6 +54,7 @@ class Node:
     links: dict[str, tuple[str, int]] = field(default_factory=dict)
     models: tuple[str, ...] = ()
     size: tuple[int, int] | None = None
+    properties: Mapping[str, object] = field(default_factory=dict)
 
 
 def note(text: str, pos: tuple[int, int], size: tuple[int, int]) -> Node:
@@ -110,15 +114,16 @@ WORKFLOWS: dict[str, dict[str, Node]] = {
             },
             {"lora": ("lora", 0)},
             IMAGE_MODELS,
-            (360, 620),
+            LOADER_SIZE,
         ),
         "preset": Node("InfiniteTalkPreset", (360, 240), {"preset": "02_comfyui_equivalent"}, size=(320, 80)),
         "sampler": Node(
             "InfiniteTalkSampler",
             (780, 0),
-            {"prompt": CHINESE["prompt"]},
+            {"prompt": SINGING["en"]},
             {"model": ("model", 0), "speech": ("speech", 0), "image": ("image", 0), "preset": ("preset", 0)},
-            size=(440, 1210),
+            size=SAMPLER_SIZE,
+            properties={"prompts": SINGING},
         ),
         "export": Node("InfiniteTalkExport", (1260, 0), {}, size=(460, 420)),
     },
@@ -144,14 +149,14 @@ WORKFLOWS: dict[str, dict[str, Node]] = {
             {"dit_path": "none", "infinitetalk_dir": "none", **ENCODERS},
             {"preset": ("preset", 0)},
             VIDEO_MODELS,
-            (360, 620),
+            LOADER_SIZE,
         ),
         "sampler": Node(
             "InfiniteTalkSampler",
             (780, 0),
             {"prompt": "A person is talking to the camera."},
             {"model": ("model", 0), "speech": ("speech", 0), "video": ("video", 0), "preset": ("preset", 0)},
-            size=(440, 1210),
+            size=SAMPLER_SIZE,
         ),
     },
     "infinitetalk_demo": {
@@ -168,14 +173,15 @@ WORKFLOWS: dict[str, dict[str, Node]] = {
             "InfiniteTalkModelLoader",
             (320, 180),
             {"dit_path": "demo (bundled)", "infinitetalk_dir": "demo (bundled)"},
-            size=(360, 620),
+            size=LOADER_SIZE,
         ),
         "sampler": Node(
             "InfiniteTalkSampler",
             (720, 0),
-            {name: value for name, value in load_preset(DEMO).settings.items() if name in SAMPLER},
+            {name: value for name, value in load_preset(DEMO).settings.items() if name in SAMPLER}
+            | size_widgets(load_preset(DEMO).as_settings().size),
             {"model": ("model", 0), "speech": ("speech", 0), "image": ("demo", 0)},
-            size=(440, 1210),
+            size=SAMPLER_SIZE,
         ),
         "export": Node("InfiniteTalkExport", (1200, 0), {}, size=(460, 420)),
     },
@@ -198,6 +204,7 @@ async (specification) => {
       found.value = value
     }
     for (const widget of each.widgets ?? []) if (widget.name === 'control_after_generate') widget.value = 'fixed'
+    Object.assign(each.properties, node.properties)
     if (node.models.length) each.properties.models = node.models
     made[name] = each
   }

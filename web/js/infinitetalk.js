@@ -153,11 +153,21 @@ function keepOwnValues(node) {
   after(node, "onConfigure", function ([saved]) {
     for (const widget of this.widgets ?? []) forget(widget)
     if (hasPreset(this) && !saved.properties?.[OWN]) earlier.add(this)
+    speakLanguage(this)
     lay(this)
   })
   for (const widget of node.widgets ?? []) {
     after(widget, "callback", () => void (own.has(widget) && queueMicrotask(applyPresets)))
   }
+}
+
+// A template's prompt, in the language of the page. Once: what is saved from there on is the user's.
+function speakLanguage(node) {
+  const { prompts } = node.properties ?? {}
+  if (!prompts) return
+  delete node.properties.prompts
+  const widget = node.widgets?.find((each) => each.name === "prompt")
+  if (Object.values(prompts).includes(widget?.value)) widget.value = prompts[language()] ?? widget.value
 }
 
 function forget(widget) {
