@@ -155,7 +155,7 @@ def ours_of_ui(saved, tmp=None):
 def test_widgets_that_were_added_later_have_their_defaults():
     saved = json.loads((ROOT / "workflows" / "infinitetalk_demo.json").read_text())
     (sampler,) = (each for each in saved["nodes"] if each["type"] == "InfiniteTalkSampler")
-    del sampler["widgets_values"][-2:]
+    del sampler["widgets_values"][-4:]
     older = ours_of_ui(saved).settings
     assert (older.sample_audio_guide_steps, older.seam_frames) == (None, 0)
     sampler["widgets_values"] += [0, 4, 832, 480, "more"]
