@@ -19,6 +19,7 @@ from ..pipeline.settings.definition import setting_infos
 from .comfy import host
 from .comfy.linked import constants_of, graph_tags
 from .comfy.results import RESULTS
+from .comfy.schema import schema, speaking
 from .comfy.sockets import sound_of
 
 if TYPE_CHECKING:
@@ -38,10 +39,9 @@ class InfiniteTalkCoreSampler(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         infos = setting_infos()
         colours, seams = infos["color_correction_strength"], infos["seam_frames"]
-        return io.Schema(
+        return schema(
             node_id="InfiniteTalkCoreSampler",
             display_name="Core Sampler (InfiniteTalk)",
-            category="InfiniteTalk",
             description="Makes a talking video as long as the speech by ComfyUI's own model, sampler and VAE, window "
             "after window. Every finished window is on disk at once; an interrupted run goes on where it stopped when "
             "the same graph is queued again.",
@@ -125,6 +125,7 @@ class InfiniteTalkCoreSampler(io.ComfyNode):
         return RESULTS.fingerprint(constants_of(given))
 
     @classmethod
+    @speaking
     def execute(
         cls,
         model_patch: Any,

@@ -17,8 +17,7 @@ from comfy_api.latest import InputImpl, io, ui
 from comfy_execution.utils import get_executing_context
 
 from ..pipeline.errors import InputError
-from ..pipeline.facts.buckets import target_size
-from ..pipeline.graphs.widgets import NUMBERS, OWN_SIZE, SIDE_PLACES, TEXTS, ruled_by_sampler, setting_values, size_of
+from ..pipeline.graphs.widgets import NUMBERS, SIDE_PLACES, TEXTS, ruled_by_sampler, setting_values
 from ..pipeline.settings.definition import Settings
 from ..pipeline.settings.presets import Preset
 from ..pipeline.settings.roles import Node
@@ -30,7 +29,6 @@ from .comfy.results import RESULTS
 from .comfy.schema import misfit, schema, speaking
 from .comfy.slot import SLOT
 from .comfy.sockets import ModelChoice, ModelSocket, PresetSocket, Speech, SpeechSocket
-from .comfy.words import in_comfyui
 
 if TYPE_CHECKING:
     import torch
@@ -70,12 +68,7 @@ class InfiniteTalkSampler(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, size: str | None = None, input_types: Mapping[str, str] | None = None) -> bool | str:
-        """Whether the size is one: earlier versions had any text there, in graphs and behind links."""
-        try:
-            if isinstance(size, str) and size != OWN_SIZE:
-                target_size(str(size_of(size, {})), 1, 1)
-        except InputError as error:
-            return in_comfyui(str(error))
+        """Any text may be the size: earlier versions had that, in graphs and behind links. A run judges it."""
         return misfit(cls, input_types or {}, {"size": "STRING"}) or True
 
     @classmethod
