@@ -121,6 +121,8 @@ def test_without_the_sound_a_cut_is_said(api):
         ("SimpleMath+", {"value": "a"}, 0, None),
         ("SimpleMath+", {"value": "1"}, 7, None),
         ("ToInt", {"any": "7"}, 0, None),
+        ("ToInt", {"any": 7, "round_method": "away"}, 0, None),
+        ("easy mathInt", {"a": 7, "b": 2, "operation": ""}, 0, None),
         ("KSampler", {}, 0, None),
     ],
 )

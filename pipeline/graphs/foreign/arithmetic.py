@@ -92,7 +92,7 @@ def computed_number(graph: Graph, origin: Origin, length: Length, depth: int = 0
 
     try:
         return _of_kind(graph, node, origin.output, given)
-    except (ArithmeticError, ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
+    except (ArithmeticError, LookupError, ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
         return None
 
 
