@@ -167,11 +167,11 @@ def _open(each: Task | Refused, checks: Checks, batch: Batch, recorder: _Recorde
                 recorder.take(each.id, Outcome(result, there=True))
                 return None
             each = checks.check(each)
-        except (InputError, OSError) as error:
-            each = Refused(each.id, each.place, said(error))
+        except Exception as error:
+            each = Refused(each.id, each.place, *said(error))
     if isinstance(each, Task):
         return each
-    recorder.take(each.id, Outcome(Result(each.id, FAILED, error=each.sentence)))
+    recorder.take(each.id, Outcome(Result(each.id, FAILED, error=each.sentence), fault=each.fault))
     return None
 
 

@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import InputError
 from ..facts.model_sizes import WAN_14B
 from ..facts.sizes import GIB
 from ..media.audio import FPS
@@ -90,8 +89,8 @@ def summary(batch: Batch) -> tuple[str, int]:
                 planned.append(_planned(each, models))
             else:
                 refused.append(each)
-        except (InputError, OSError) as error:
-            refused.append(Refused(each.id, each.place, said(error)))
+        except Exception as error:
+            refused.append(Refused(each.id, each.place, *said(error)))
     lines = [
         ("jobs", f"{len(found)}: {len(planned)} to make, {len(there)} there already, {len(refused)} refused"),
         *(_sums(planned, there, batch) if planned else []),

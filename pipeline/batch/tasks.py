@@ -7,15 +7,15 @@ that all jobs share is said once, for the batch.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator, Sequence
+import traceback
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import av
 
 from ..checkpoints.defaults import with_default_paths
-from ..errors import InputError
+from ..errors import InputError, in_short
 from ..facts.buckets import target_size
 from ..job.container import open_container
 from ..job.job import Job, load_job
@@ -30,7 +30,7 @@ from ..settings.flags import settings_from
 from ..settings.presets import layered
 from ..settings.roles import MODELS, RUN
 from ..settings.validation import resolve, steps_taken
-from .manifest import Line
+from .manifest import Line, refusal
 
 LONGEST = 24 * 3600.0  # seconds; a header that tells more lies
 Models = tuple  # what chooses models, kept and run in the same way
@@ -77,24 +77,27 @@ class Task:
 
 @dataclass(frozen=True)
 class Refused:
-    """A job that cannot be made, and the sentence that says why."""
+    """A job that cannot be made, and the sentence that says why.
+
+    Attributes:
+        fault: the traceback, where it is a fault of the program.
+    """
 
     id: str
     place: str
     sentence: str
+    fault: str = ""
 
 
-def said(error: Exception) -> str:
-    """What went wrong with a job's settings and files, as a sentence.
-
-    Raises:
-        Exception: the same, where it is a fault of the program.
-    """
+def said(error: Exception) -> tuple[str, str]:
+    """What went wrong with a job, as a sentence; and the traceback, where it is a fault of the program."""
     if isinstance(error, OSError) and error.filename is not None:
-        return f"{error.filename} cannot be opened ({error.strerror}); check the path, or give another."
+        return refusal(f"{error.filename} cannot be opened ({error.strerror}); check the path, or give another."), ""
     if isinstance(error, InputError):
-        return str(error)
-    raise error
+        return str(error), ""
+    name = type(error).__name__
+    sentence = refusal(f"a fault of the program ended it ({name}: {in_short(error)}); --log_file keeps more.")
+    return sentence, "".join(traceback.format_exception(error))
 
 
 def task_of(line: Line, flags: argparse.Namespace, config: Config, folder: Path) -> Task | Refused:
@@ -113,15 +116,15 @@ def task_of(line: Line, flags: argparse.Namespace, config: Config, folder: Path)
         any_seed = isinstance(settings.base_seed, int) and settings.base_seed < 0
         settings = with_default_paths(resolve(settings))
         return Task(line.id, line.place, settings, load_job(settings), any_seed)
-    except (InputError, OSError) as error:
-        return Refused(line.id, line.place, said(error))
+    except Exception as error:  # one that nobody thought of costs no other job
+        return Refused(line.id, line.place, *said(error))
 
 
 class Checks:
     """Looks at tasks one after the other; at models that several share, once."""
 
     def __init__(self) -> None:
-        self._models: dict[Models, str] = {}
+        self._models: dict[Models, InputError | None] = {}
 
     def models(self, tasks: Sequence[Task]) -> None:
         """Look at the models of all tasks.
@@ -131,26 +134,32 @@ class Checks:
         """
         for task in tasks:
             if task.models not in self._models:
-                self._models[task.models] = _refusal(partial(check_files, task.settings))
-        reasons = set(self._models.values())
+                self._models[task.models] = _refusal_of_models(task.settings)
+        reasons = {str(error) if error else "" for error in self._models.values()}
         if len(reasons) == 1 and "" not in reasons:
             raise InputError(reasons.pop())
 
     def check(self, task: Task) -> Task | Refused:
         """The task with its size and its work, or why it cannot be made."""
-        found: list[Task] = []
-
-        def look() -> None:
-            settings, job = task.settings, task.job
-            if self._models.get(task.models):
-                raise InputError(self._models[task.models])
+        settings, job = task.settings, task.job
+        try:
+            refused = self._models.get(task.models)
+            if refused is not None:
+                raise refused
             check_output(task.path, True, job.files())
             check_unfinished(task.path, settings.replace(resume=True, overwrite=True), job.files())
             check_sampling(settings)
-            found.append(measured(task))
+            return measured(task)
+        except Exception as error:
+            return Refused(task.id, task.place, *said(error))
 
-        sentence = _refusal(look)
-        return Refused(task.id, task.place, sentence) if sentence else found[0]
+
+def _refusal_of_models(settings: Settings) -> InputError | None:
+    try:
+        check_files(settings)
+    except InputError as error:
+        return error
+    return None
 
 
 def measured(task: Task) -> Task:
@@ -179,14 +188,6 @@ def _seconds(path: Path) -> float:
     """How long a sound is, as its header tells; what is decoded tells better."""
     with open_container(path) as container:
         return min((container.duration or 0) / av.time_base, LONGEST)
-
-
-def _refusal(act: Callable[[], object]) -> str:
-    try:
-        act()
-    except (InputError, OSError) as error:
-        return said(error)
-    return ""
 
 
 def in_order(tasks: Sequence[Task]) -> list[Task]:

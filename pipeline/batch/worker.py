@@ -7,17 +7,15 @@ set (``dataset``). Imports PyTorch when it is first given something to do.
 from __future__ import annotations
 
 import time
-import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ..errors import InputError, in_short
+from ..errors import InputError
 from ..job.output import partial_path, windows_done
 from ..media.publishing import check_not_written
 from ..settings.definition import Settings
 from .finished import There, frames_in, look
-from .manifest import refusal
 from .results import DONE, FAILED, Result
 from .tasks import Models, Task, said
 
@@ -169,16 +167,10 @@ class Worker:
             torch.cuda.empty_cache()
 
     def _failed(self, task: Task, seconds: float, error: Exception) -> Outcome:
-        took, fault = round(seconds, 3), ""
-        try:
-            sentence = said(error)
-        except Exception:
-            fault = "".join(traceback.format_exception(error))
-            name = type(error).__name__
-            sentence = refusal(f"a fault of the program ended it ({name}: {in_short(error)}); --log_file keeps more.")
+        sentence, fault = said(error)
         if fault or isinstance(error.__cause__, MemoryError | RuntimeError):
             self._forget()
-        return Outcome(Result(task.id, FAILED, took, error=sentence), fault=fault)
+        return Outcome(Result(task.id, FAILED, round(seconds, 3), error=sentence), fault=fault)
 
 
 def _wait_until_free(task: Task) -> None:

@@ -76,12 +76,12 @@ class Board:
         result = outcome.result
         assert result is not None
         self._ended += 1
+        self._failed += result.state == FAILED
         self._advance(id, 1.0)
         if outcome.fault:
             keep(outcome.fault, "error")
         name = f"{self._ended}/{self._jobs} {id}" if self._jobs else id
         if result.state == FAILED:
-            self._failed += 1
             self._say(f"{name} failed: {result.error}")
         elif not outcome.there:
             self._say(f"{name} done, {result.frames} frames in {result.seconds or 0:.1f} s")
@@ -101,11 +101,15 @@ class Board:
         )
 
     def _advance(self, id: str, share: float) -> None:
-        before, task = self._shares.get(id, 0.0), self._tasks.get(id)
-        if task is None or self._bars is None or share <= before:
+        task = self._tasks.get(id)
+        if task is None or self._bars is None:
             return
-        self._shares[id] = share
-        self._bars.advance(task.work * (share - before), f"{self._ended}/{self._jobs} jobs, {self._failed} failed")
+        before = self._shares.get(id, 0.0)
+        self._shares[id] = max(share, before)
+        done = sum(int(share * self._tasks[each].windows) for each, share in self._shares.items())
+        windows = f"{done}/{sum(each.windows for each in self._tasks.values())} windows"
+        jobs = f"{self._ended}/{self._jobs} jobs, {self._failed} failed"
+        self._bars.advance(task.work * (self._shares[id] - before), f"{jobs}, {windows}")
 
     def _say(self, text: str) -> None:
         if not self._quiet:
@@ -118,7 +122,7 @@ class _Bars:
 
     def __init__(self, tqdm: Any, work: float) -> None:
         self._tqdm = tqdm
-        layout = "{percentage:3.0f}% |{bar}| {postfix} [{elapsed} < {remaining}]"
+        layout = "{desc} {percentage:3.0f}% |{bar}| {elapsed} < {remaining}"
         self._all = tqdm(total=work, bar_format=layout, dynamic_ncols=True, file=sys.stderr)
         self._lines: dict[Hashable, Any] = {}
 
@@ -133,7 +137,7 @@ class _Bars:
             return None
 
     def advance(self, work: float, text: str) -> None:
-        self._all.set_postfix_str(text, refresh=False)
+        self._all.set_description_str(text, refresh=False)
         self._all.update(work)
 
     def show(self, worker: Hashable, text: str) -> None:

@@ -218,3 +218,11 @@ def test_a_dry_run_makes_nothing_and_sums_up(batch, capsys):
     capsys.readouterr()
     assert batch(job("a"), job("c"), words=["--dry_run"]) == 0
     assert "hours of one worker, by the videos that were made here" in capsys.readouterr().out
+
+
+def test_what_nobody_thought_of_costs_no_other_job(batch, monkeypatch, capsys):
+    log = batch.folder / "log"
+    monkeypatch.setattr("infinitetalk.pipeline.batch.tasks.open_reference", lambda path: 1 / 0)
+    assert batch(job("a"), words=["--log_file", str(log)]) == 3
+    assert "a fault of the program ended it (ZeroDivisionError" in batch.results[0]["error"]
+    assert "open_reference" in log.read_text()

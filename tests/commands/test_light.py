@@ -72,6 +72,7 @@ def test_what_only_tells_something_imports_no_pytorch(video, tmp_path):
     ]
     refused = [
         *(["zebra"], ["info", "nowhere.mp4"], ["bench", "--fast"], ["evaluate", "nowhere.mp4", "nowhere.wav"]),
+        ["batch", "nowhere.jsonl", "--out", "out"],
         *(["export", "nowhere.json"], ["export", str(FACE_READER)], ["inspect", "nowhere.safetensors"]),
         ["generate"],
         [*CHECKPOINT, *INPUTS, "--frame_num", "80"],
