@@ -23,6 +23,7 @@ from infinitetalk.tests.support.shell import words_of
 
 SEQUENCES = int(os.environ.get("PRESET_SEQUENCES", "4"))
 MOVES = 14
+SIDES = {"width": 192, "height": 192}  # of the demo's own size, which no move changes
 READY = "!!(window.app?.graph && app.extensionManager && LiteGraph.registered_node_types.InfiniteTalkSampler)"
 DEMO = (WORKFLOWS / "infinitetalk_demo.json").read_text(encoding="utf-8")
 
@@ -240,7 +241,8 @@ def test_after_any_moves_widgets_show_and_export_says_what_follows(page, host, b
             with pytest.raises(InputError, match="different presets"):
                 settings_of(from_prompt(made["output"]), FolderFiles(base), ids[sampler])
             continue
-        expected = setting_values(play.state.counting("loader") | play.state.counting(sampler), FolderFiles(base))
+        counting = play.state.counting("loader") | play.state.counting(sampler) | SIDES
+        expected = setting_values(counting, FolderFiles(base))
         found = [
             settings_of(graph, FolderFiles(base), ids[sampler]).settings
             for graph in (from_prompt(made["output"]), graph_of(made["workflow"]))
