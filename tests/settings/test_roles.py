@@ -49,7 +49,7 @@ def test_a_setting_says_whose_it_is_and_what_it_does_to_frames(name):
 @pytest.mark.parametrize("node", Node)
 def test_places_of_widgets_are_taken_once_and_without_gaps(node):
     (order,) = widgets.saved_orders()[node]
-    theirs = {widgets.PREFIX, widgets.CONTROL} if node is Node.SAMPLER else set()
+    theirs = {widgets.PREFIX, widgets.CONTROL, *widgets.USUAL_SIDES} if node is Node.SAMPLER else set()
     assert len(order) == len(names_on(node)) + len(theirs)
     places = sorted(setting_infos()[name].widgets[node] for name in names_on(node))
     words = list(order)
@@ -87,7 +87,7 @@ vram_limit vae_tiles gpus dit_fsdp"""
 SAMPLER = """prompt negative_prompt size mode frame_num motion_frame max_frame_num color_correction_strength
 sample_steps sample_shift sample_solver sample_text_guide_scale sample_audio_guide_scale base_seed
 control_after_generate use_apg apg_momentum apg_norm_threshold use_teacache teacache_thresh crf filename_prefix
-sample_audio_guide_steps seam_frames"""
+sample_audio_guide_steps seam_frames width height"""
 
 
 def names_without(roles):
@@ -120,7 +120,6 @@ def test_saved_widgets_have_the_order_that_they_always_had():
         "InfiniteTalkVoice": ["separate_voice"],
         "InfiniteTalkSampler": SAMPLER.split(),
     }
-    assert widgets.LATER == ("sample_audio_guide_steps", "seam_frames")
     assert widgets.TEXTS == ("prompt", "negative_prompt")
 
 

@@ -115,11 +115,13 @@ def test_the_corpus_is_whole():
     assert sum(said["code"] == 0 for said in SAID.values()) == len(list(EARLIER.glob("commands/*")))
 
 
-# What was exported otherwise: these graphs resize their picture to this size, and a bucket was named instead; and a
-# preset ruled the seed, which is the widget's now.
+# What was exported otherwise: these graphs resize their picture to this size, and a bucket was named instead; a preset
+# ruled the seed, which is the widget's now; and the sampler of ComfyUI's own graph is that of ComfyUI.
 CORRECTED = dict.fromkeys(
     ("kijai_image", "kijai_image_api", "kijai_nested", "kijai_nested_api"), {"--size": ["480x832"]}
-) | {"preset_for_both_queued": {"--base_seed": ["1"]}}
+)
+CORRECTED |= {"preset_for_both_queued": {"--base_seed": ["1"]}}
+CORRECTED |= {"native_two_windows_api": {"--sample_solver": ["comfy:euler"]}}
 
 
 @pytest.mark.parametrize("name", SOURCES)
