@@ -85,7 +85,6 @@ def test_a_video_is_a_reference_by_time():
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"audio_scale": 2.0}, "audio_scale is 2"),
         ({"guider": ["image", 0]}, "CFGGuider"),
         ({"sigmas": ["noise", 0]}, "BasicScheduler"),
         ({"motion_frame_count": 17}, "--motion_frame"),
@@ -96,6 +95,10 @@ def test_what_has_no_equivalent_is_refused(changes, words):
     made = {**whole(**changes), "other": node("LoadAudio", audio="music.wav")}
     with pytest.raises(InputError, match=words):
         exported(made)
+
+
+def test_the_scale_of_the_sound_is_the_strength_of_the_speech():
+    assert exported(whole(audio_scale=2.0)).settings.speech_strength == 2.0
 
 
 def test_without_sound_the_commands_video_has_the_speech():

@@ -30,7 +30,7 @@ def shown(tmp_path, capsys):
 def test_the_take_is_told_last_and_precision_apart_from_it(api, shown):
     code, lines = shown(api)
     assert code == 0
-    assert lines[-2].startswith("take: the same up to its length, which the graph computes; ")
+    assert lines[-2] == "take: the same up to the sound of silence behind the end of the speech."
     assert lines[-1].startswith(
         "precision: fp8 weights; base_precision fp16; attention by sageattn; a compiled graph; "
     )
