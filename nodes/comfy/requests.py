@@ -27,6 +27,28 @@ def of_export(kind: str, headers: Mapping[str, str], body: bytes, shells: Collec
     Raises:
         InputError: it is from another origin, no JSON, no object, or has values of another kind.
     """
+    content = _object(kind, headers, body, "prompt and shell")
+    prompt, shell, workflow = content.get("prompt") or {}, content.get("shell") or None, content.get("workflow")
+    if not isinstance(prompt, dict) or not all(map(_is_node, prompt.values())):
+        raise InputError("prompt is not a graph in API format.")
+    if shell is not None and (not isinstance(shell, str) or shell not in shells):
+        raise InputError(f"shell is {ascii(shell)[:40]}; one of {', '.join(shells)} expected.")
+    return ExportRequest(prompt, shell, workflow if isinstance(workflow, dict) else None)
+
+
+def of_clearing(kind: str, headers: Mapping[str, str], body: bytes) -> list[str]:
+    """Which unfinished videos a request wants to be removed, by name.
+
+    Raises:
+        InputError: see ``of_export``.
+    """
+    names = _object(kind, headers, body, "names").get("names")
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise InputError("names is no list of names.")
+    return names
+
+
+def _object(kind: str, headers: Mapping[str, str], body: bytes, expected: str) -> dict:
     check_origin(headers)
     if kind != "application/json":
         raise InputError("The content type is not application/json; send the graph as JSON.")
@@ -35,13 +57,8 @@ def of_export(kind: str, headers: Mapping[str, str], body: bytes, shells: Collec
     except ValueError as error:
         raise InputError(f"The request is not JSON ({in_short(error)}).") from error
     if not isinstance(content, dict):
-        raise InputError(f"The request is a {type(content).__name__}, an object with prompt and shell expected.")
-    prompt, shell, workflow = content.get("prompt") or {}, content.get("shell") or None, content.get("workflow")
-    if not isinstance(prompt, dict) or not all(map(_is_node, prompt.values())):
-        raise InputError("prompt is not a graph in API format.")
-    if shell is not None and (not isinstance(shell, str) or shell not in shells):
-        raise InputError(f"shell is {ascii(shell)[:40]}; one of {', '.join(shells)} expected.")
-    return ExportRequest(prompt, shell, workflow if isinstance(workflow, dict) else None)
+        raise InputError(f"The request is a {type(content).__name__}, an object with {expected} expected.")
+    return content
 
 
 def check_origin(headers: Mapping[str, str]) -> None:

@@ -6,11 +6,13 @@ quote, such as one with a space. No route reads a file that is not in this pack.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 import urllib.parse
 from pathlib import Path
 
+import folder_paths
 from aiohttp import web
 from server import PromptServer
 
@@ -18,7 +20,7 @@ from ...pipeline.errors import InputError, in_short
 from ...pipeline.graphs.widgets import LOADER, SAMPLER, SEED, SIDE_PLACES, size_widgets, widget_value
 from ...pipeline.settings.presets import load_preset, preset_names
 from ...pipeline.settings.roles import Values
-from . import commands, files, requests
+from . import commands, files, requests, videos
 from .words import in_comfyui
 
 PACK = Path(__file__).parents[2]
@@ -50,6 +52,28 @@ async def export(request: web.Request) -> web.Response:
         logging.exception("InfiniteTalk: no command could be made of the graph")
         return web.json_response({"error": f"{type(error).__name__}: {in_short(error)}."}, status=500)
     return web.json_response({"command": command.text, "notes": command.notes, "file": command.file})
+
+
+@routes.get("/infinitetalk/unfinished")
+async def unfinished(request: web.Request) -> web.Response:
+    try:
+        requests.check_origin(request.headers)
+    except InputError as error:
+        return web.json_response({"error": str(error)}, status=400)
+    output = Path(folder_paths.get_output_directory())
+    found = await asyncio.to_thread(videos.unfinished, output)
+    return web.json_response({"videos": [{"name": each.name(output), "line": each.line(output)} for each in found]})
+
+
+@routes.post("/infinitetalk/unfinished/clear")
+async def clear(request: web.Request) -> web.Response:
+    """Remove unfinished videos of ours, by the names that were listed; nothing else in the folder can be named."""
+    try:
+        names = requests.of_clearing(request.content_type, request.headers, await request.read())
+    except InputError as error:
+        return web.json_response({"error": str(error)}, status=400)
+    gone, kept = await asyncio.to_thread(videos.clear, Path(folder_paths.get_output_directory()), names)
+    return web.json_response({"gone": gone, "kept": kept})
 
 
 def preset_widgets(name: str) -> dict[str, Values]:

@@ -23,6 +23,7 @@ from ...pipeline.settings.roles import Json
 
 RUN_TAG = "infinitetalk_run"  # a finished video's tag: the digest of its run
 _STATE = ".partial.state"
+_TELLING = 64  # bytes; a shorter state does not say whose it is
 
 
 @dataclass(frozen=True)
@@ -42,11 +43,14 @@ class Unfinished:
     bytes: int
     changed: float
 
+    def name(self, root: Path) -> str:
+        """Of its file, as it is under ``root``."""
+        return partial_path(self.path).relative_to(root).as_posix()
+
     def line(self, root: Path) -> str:
-        """It in words, its name as it is under ``root``."""
-        name = partial_path(self.path).relative_to(root).as_posix()
+        """It in words."""
         when = datetime.fromtimestamp(self.changed).strftime("%Y-%m-%d %H:%M")
-        return f"{name} ({self.seconds:.1f} s, {self.bytes / 1e6:.1f} MB, {when})"
+        return f"{self.name(root)} ({self.seconds:.1f} s, {self.bytes / 1e6:.1f} MB, {when})"
 
 
 def digest_of(identity: Mapping[str, Json]) -> str:
@@ -110,7 +114,7 @@ def clear(root: Path, names: list[str]) -> tuple[int, list[str]]:
 def _states(root: Path) -> Iterator[Path]:
     """The paths that the videos of all states under ``root`` will have."""
     for state in sorted(root.rglob(f"*{_STATE}")):
-        if not state.is_symlink() and is_own_state(state):
+        if not state.is_symlink() and is_own_state(state) and state.stat().st_size > _TELLING:
             yield state.with_name(state.name.removesuffix(_STATE) + ".mp4")
 
 

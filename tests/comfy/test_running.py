@@ -92,6 +92,9 @@ def test_interrupt_stops_within_a_step_and_the_run_goes_on_later(host, run, grap
     assert seen[-1].type == "execution_interrupted"
     assert not any("window 2/2, step" in text for text in texts(seen))
     (partial,) = (host.base / "output" / "video").glob("*.partial.mp4")
+    listed = host.get_json("/infinitetalk/unfinished")["videos"]
+    assert f"video/{partial.name}" in [each["name"] for each in listed]
+    made = graph(sample_steps=5, base_seed=5, filename_prefix="later/talk")  # whatever it is called by now
     entry, seen = run(made)
     assert "going on after window 1/2" in "\n".join(texts(seen))
     assert not any("loading" in text for text in texts(seen))

@@ -32,11 +32,19 @@ const TEXTS = {
     copied: "Command copied",
     saved: "Command saved as a file; the clipboard cannot be written here",
     failed: "No command for this graph",
+    none: "There are no unfinished videos",
+    unfinished: "Unfinished InfiniteTalk videos",
+    clear: "They go on when their graphs are queued again. Delete them?",
+    cleared: "Deleted:",
   },
   zh: {
     copied: "命令已复制",
     saved: "命令已保存为文件；此处无法写入剪贴板",
     failed: "无法为此工作流生成命令",
+    none: "没有未完成的视频",
+    unfinished: "未完成的 InfiniteTalk 视频",
+    clear: "再次运行它们的工作流即可继续。要删除它们吗？",
+    cleared: "已删除：",
   },
 }
 
@@ -297,6 +305,25 @@ function fillName(node) {
   if (widget && fill) widget.serializeValue = () => fill(app, widget.value)
 }
 
+async function clearUnfinished() {
+  const { videos } = await (await api.fetchApi("/infinitetalk/unfinished")).json()
+  if (!videos.length) return toast("info", "InfiniteTalk", text("none"))
+  const sure = await app.extensionManager.dialog.confirm({
+    title: text("unfinished"),
+    message: text("clear"),
+    type: "delete",
+    itemList: videos.map((each) => each.line),
+  })
+  if (!sure) return
+  const answer = await api.fetchApi("/infinitetalk/unfinished/clear", {
+    method: "POST",
+    headers: { "Content-Type": "application/json" },
+    body: JSON.stringify({ names: videos.map((each) => each.name) }),
+  })
+  const { gone, kept } = await answer.json()
+  toast(kept.length ? "warn" : "success", `${text("cleared")} ${gone}`, kept.join("\n"))
+}
+
 function openHelp() {
   window.open(new URL(`../help.html?lang=${language()}`, import.meta.url), "_blank")
 }
@@ -305,10 +332,16 @@ app.registerExtension({
   name: "infinitetalk.nodes",
   commands: [
     { id: "InfiniteTalk.ExportCommand", label: "Export InfiniteTalk command", icon: "pi pi-code", function: exportCommand },
+    {
+      id: "InfiniteTalk.Unfinished",
+      label: "Unfinished InfiniteTalk videos",
+      icon: "pi pi-trash",
+      function: clearUnfinished,
+    },
     { id: "InfiniteTalk.Help", label: "InfiniteTalk help", icon: "pi pi-question-circle", function: openHelp },
   ],
   menuCommands: [
-    { path: ["File"], commands: ["InfiniteTalk.ExportCommand"] },
+    { path: ["File"], commands: ["InfiniteTalk.ExportCommand", "InfiniteTalk.Unfinished"] },
     { path: ["Help"], commands: ["InfiniteTalk.Help"] },
   ],
   async setup() {

@@ -6,6 +6,7 @@ const OWN_SIZE = "width x height"
 const SIZES = { "infinitetalk-480": "480, as the picture", "infinitetalk-720": "720, as the picture" }
 const SIDES = ["width", "height"]
 const CONTROL = "control_after_generate"
+const GAP = 4 // pixels between widgets
 const ADVANCED = 1000 // before all that are shown on demand
 const SWITCH = "switch " // begins the names of switches, which belong to the page alone
 
@@ -132,7 +133,11 @@ export function lay(node) {
     if (widget.name === MORE) widget.label = MORE_TEXTS[language()][node.showAdvanced ? 1 : 0]
     const gone = off.has(widget.name)
     const hidden = gone || Boolean(folded && widget.advanced && !isLinked(widget.name))
-    if (Boolean(widget.hidden) !== hidden) widget.hidden = hidden
+    if (Boolean(widget.hidden) !== hidden) {
+      widget.hidden = hidden
+      if (hidden) widget.computeSize = () => [0, -GAP] // pages before 1.40 keep room for what is hidden
+      else delete widget.computeSize
+    }
     if (widget.options && Boolean(widget.options.hidden) !== gone) widget.options.hidden = gone
   }
   node.setDirtyCanvas?.(true, true)
