@@ -6,6 +6,7 @@ when the process that started it has ended, however that came. Knows nothing of 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -133,20 +134,21 @@ class LocalCrew:
         return refusal(f"its worker ended with exit code {code}")
 
 
-def _work(connection: Connection, worker: int) -> None:
+def _work(connection: Connection, number: int) -> None:
     """What a process does."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the one that started it is interrupted, and ends it
     _end_with_parent()
     if sys.stdout is not None:
         os.dup2(2, 1)  # results are for the one that started it
-    tell = Worker(lambda news: connection.send(Told(worker, news)))
-    tell.begin()
-    connection.send(Free(worker))
-    while True:
-        outcome: Outcome = tell.do(connection.recv())
-        connection.send(Ended(worker, outcome))
-        if outcome.fault:
-            return
+    worker = Worker(lambda news: connection.send(Told(number, news)))
+    worker.begin()
+    with contextlib.suppress(EOFError, ConnectionError):  # the one that started it has just ended
+        connection.send(Free(number))
+        while True:
+            outcome: Outcome = worker.do(connection.recv())
+            connection.send(Ended(number, outcome))
+            if outcome.fault:
+                return
 
 
 def _end_with_parent() -> None:
