@@ -214,6 +214,7 @@ def _finished(folder: Path) -> list[bytes]:
 
 def _read_finished(path: Path) -> None:
     flags = {"shell": "sh", "full": False, "target": "ours", "comfyui": None, "node": None, "strict": False}
+    flags |= {"pictures": None, "sounds": None}
     export(argparse.Namespace(file=path, **flags))
     describe(read_record(path), full=True)
 

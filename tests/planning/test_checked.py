@@ -106,10 +106,12 @@ def loader(monkeypatch):
     io = SimpleNamespace(ComfyNode=object, Custom=lambda name: SimpleNamespace(), NodeOutput=lambda *values: values)
     latest, host, folders = ModuleType("comfy_api.latest"), ModuleType("comfy_api"), ModuleType("folder_paths")
     execution, context = ModuleType("comfy_execution"), ModuleType("comfy_execution.utils")
+    validation = ModuleType("comfy_execution.validation")
+    validation.validate_node_input = lambda *given: True
     latest.io = io
     folders.get_folder_paths = lambda folder: ["."]
     context.get_executing_context = lambda: None
-    for module in (host, latest, folders, execution, context):
+    for module in (host, latest, folders, execution, context, validation):
         monkeypatch.setitem(sys.modules, module.__name__, module)
     for name in [name for name in sys.modules if name.startswith("infinitetalk.nodes")]:
         monkeypatch.delitem(sys.modules, name)

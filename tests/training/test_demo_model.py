@@ -61,7 +61,7 @@ def babble(seconds, seed=0):
 
 def test_the_files_are_small():
     sizes = [path.stat().st_size for path in FOLDER.rglob("*") if path.is_file()]
-    assert sum(sizes) < 25e6 and max(sizes) < 16e6
+    assert sum(sizes) < 29e6 and max(sizes) < 16e6
 
 
 def talk(**changes):
@@ -435,6 +435,8 @@ def test_the_shipped_model_comes_apart_and_together(tmp_path):
     assemble.read_back(FOLDER, tmp_path / "stages")
     assemble.write(tmp_path / "stages", tmp_path / "again")
     for path in FOLDER.rglob("*.safetensors"):
+        if "multi" in path.parts:  # made by a stage of its own, of this one
+            continue
         ours, theirs = load_file(path), load_file(tmp_path / "again" / path.relative_to(FOLDER))
         assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
     file = Path("Wan2.1-I2V-14B-480P") / "Wan2.1_VAE.pth"
