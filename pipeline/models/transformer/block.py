@@ -290,7 +290,7 @@ class Block(nn.Module):
         h, places = attended
         quantised = hear.quantised_dtype(count, speech, ops)
         h = add_norm(x, cross(h, text, image, ops), None, norm_x.weight, norm_x.bias, eps, quantised)
-        heard = hear(h, speech, ops, places)
-        h = add_norm(x, heard, ops.speech_gate, 1 + scale, shift, eps, up.quantised_dtype(count))
+        quantised = up.quantised_dtype(count)  # what is heard gets no name, which would hold it in memory
+        h = add_norm(x, hear(h, speech, ops, places), ops.speech_gate, 1 + scale, shift, eps, quantised)
         for part in token_slices(count):  # each has more rows than those few that layers take in floats
             ops.pointwise.add(x[part], down(hidden(up, h[part], down.quantised_dtype(count), ops)), gate)
