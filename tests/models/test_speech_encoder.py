@@ -9,13 +9,8 @@ from infinitetalk.pipeline.errors import InputError
 from infinitetalk.pipeline.facts import downloads
 from infinitetalk.pipeline.media.audio import SAMPLE_RATE, frame_count
 from infinitetalk.pipeline.models import speech_encoder
-from infinitetalk.pipeline.models.speech_encoder import (
-    Chunking,
-    SpeechEncoder,
-    features_from_tensor,
-    load_speech_encoder,
-)
-from infinitetalk.pipeline.models.speech_features import CACHED_CHUNKS
+from infinitetalk.pipeline.models.speech_encoder import Chunking, SpeechEncoder, load_speech_encoder
+from infinitetalk.pipeline.models.speech_features import CACHED_CHUNKS, features_from_tensor
 from infinitetalk.tests.golden.encoders import random_weights
 from infinitetalk.tests.golden.speech import speech_like
 from infinitetalk.tests.support.places import DATA
