@@ -45,6 +45,7 @@ def nodes(monkeypatch):
     pytest.importorskip("ray", reason="needs the package ray (the extra ray)")
     from ray.cluster_utils import Cluster
 
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # handed on: as many as compute here, since they decide last bits
     monkeypatch.setenv("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
     monkeypatch.setenv("RAY_raylet_start_wait_time_s", "120")  # a busy machine begins slowly
     small = {"num_cpus": 1, "object_store_memory": 80 << 20, "include_dashboard": False}
@@ -131,6 +132,9 @@ def test_rows_of_a_data_set(folder, model_files):
 
 def test_a_data_set_of_ray(folder, model_files, nodes):
     import ray
+
+    pytest.importorskip("pyarrow", reason="needs Ray Data (pip install 'ray[data]')")
+    pytest.importorskip("pandas", reason="needs Ray Data (pip install 'ray[data]')")
 
     cluster, _ = nodes
     ray.init(address=cluster.address, log_to_driver=False)
